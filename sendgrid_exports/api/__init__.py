@@ -1,0 +1,1 @@
+"""Asking SendGrid: starting exports, looking at them, waiting for them."""

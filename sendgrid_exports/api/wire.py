@@ -1,0 +1,266 @@
+"""The three endpoints as pure functions: arguments to a request, an answer to a model or error.
+
+https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts
+https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
+https://www.twilio.com/docs/sendgrid/api-reference/contacts/get-all-existing-exports
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from urllib.parse import quote, urlsplit
+
+from sendgrid_exports.decoding import decode, parse_json
+from sendgrid_exports.delays import server_delay
+from sendgrid_exports.errors import (
+    APIError,
+    AuthenticationError,
+    ExportNotFoundError,
+    InvalidRequestError,
+    InvalidResponseError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+)
+from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
+from sendgrid_exports.redaction import redact_text
+
+__all__ = [
+    "check_base_url",
+    "check_text",
+    "listing_request",
+    "read_export",
+    "read_id",
+    "read_listing",
+    "start_request",
+    "status_request",
+]
+
+_EXPORTS = "/v3/marketing/contacts/exports"
+
+_ERRORS: Mapping[int, tuple[type[APIError], str]] = {
+    400: (InvalidRequestError, "Mend the arguments that the message names."),
+    401: (AuthenticationError, "Check the API key: it may be mistyped, deleted or revoked."),
+    403: (
+        PermissionDeniedError,
+        "The API key needs the scope marketing.read, and the account the new Marketing "
+        "Campaigns rather than the legacy ones.",
+    ),
+    404: (ExportNotFoundError, "Check the export id, the account, and the region of base_url."),
+    422: (InvalidRequestError, "Mend the arguments that the message names."),
+    429: (RateLimitedError, "Ask less often."),
+}
+
+
+def check_text(value: object, name: str) -> str:
+    """Return `value` if it is text that can stand in a header or url.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is empty or has characters that no header or url may have.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{name} must not be empty")
+    if not value.isprintable():
+        raise ValueError(f"{name} must not hold control characters, such as a line break")
+    return value
+
+
+def check_base_url(value: object) -> str:
+    """Return SendGrid's base url without a slash at its end.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is not a plain https (or http) url.
+    """
+    url = check_text(value, "base_url")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"base_url is no url: {error}") from None
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ValueError("base_url must begin with https:// (or http:// for a local server)")
+    if "@" in parts.netloc:
+        raise ValueError("base_url must not hold a user or password")
+    if parts.query or parts.fragment:
+        raise ValueError("base_url must not hold a query or fragment")
+    return url.rstrip("/")
+
+
+def start_request(
+    *,
+    list_ids: Sequence[str] = (),
+    segment_ids: Sequence[str] = (),
+    file_type: str = "csv",
+    max_file_size: int | None = None,
+    notify_email: bool = False,
+) -> Request:
+    """Return the request that starts an export; without arguments, of every contact.
+
+    Raises:
+        TypeError, ValueError: an argument is not what SendGrid takes; it is named.
+    """
+    body: dict[str, object] = {}
+    for name, ids in (("list_ids", list_ids), ("segment_ids", segment_ids)):
+        if isinstance(ids, str):
+            raise TypeError(f"{name} must be a sequence of ids, not one text")
+        if ids:
+            body[name] = [check_text(item, f"{name}[{n}]") for n, item in enumerate(ids)]
+    if file_type not in {"csv", "json"}:
+        raise ValueError(f"file_type must be 'csv' or 'json', not {file_type!r}")
+    if file_type != "csv":
+        body["file_type"] = file_type
+    if max_file_size is not None:
+        if isinstance(max_file_size, bool) or not isinstance(max_file_size, int):
+            raise TypeError("max_file_size must be a whole number of megabytes")
+        if max_file_size < 1:
+            raise ValueError(f"max_file_size must be at least 1 megabyte, not {max_file_size}")
+        body["max_file_size"] = max_file_size
+    if notify_email:
+        body["notifications"] = {"email": True}
+    return Request(method="POST", target=_EXPORTS, body=json.dumps(body).encode())
+
+
+def status_request(export_id: str) -> Request:
+    """Return the request for an export's status; the id is escaped whatever it holds."""
+    # A path of dots would be resolved away by any client or proxy on the way.
+    escaped = quote(export_id, safe="")
+    if not escaped.strip("."):
+        escaped = escaped.replace(".", "%2E")
+    return Request(method="GET", target=f"{_EXPORTS}/{escaped}")
+
+
+def listing_request(page: str | None = None) -> Request:
+    """Return the request for the list of exports, or for `page` of it."""
+    return Request(method="GET", target=page or _EXPORTS)
+
+
+def read_id(response: Response, request: Request, now: datetime) -> str:
+    """Return the id of the export that was started.
+
+    Raises:
+        APIError: SendGrid refused; the subclass says how.
+        InvalidResponseError: there is no id in the answer.
+    """
+    value = _read(response, request, now)
+    export_id = value.get("id") if isinstance(value, Mapping) else None
+    if not isinstance(export_id, str) or not export_id:
+        raise InvalidResponseError(
+            f"SendGrid accepted the export and named no id. It may be running all the same: "
+            f"list_exports() shows it. The answer: {redact_text(repr(value))}",
+            problems=("required field missing @ $.id",),
+        )
+    return export_id
+
+
+def read_export(response: Response, request: Request, now: datetime) -> ContactExport:
+    """Return the export an answer of the status endpoint tells of.
+
+    Raises:
+        APIError: SendGrid refused; the subclass says how.
+        InvalidResponseError: the body is not what is documented.
+    """
+    return decode(ContactExport, _read(response, request, now), _describe(request))
+
+
+def read_listing(
+    response: Response, request: Request, now: datetime
+) -> tuple[tuple[ExportListing, ...], str | None]:
+    """Return one page of exports, and the target of the next page or None.
+
+    Raises:
+        APIError: SendGrid refused; the subclass says how.
+        InvalidResponseError: the body is not what is documented.
+    """
+    value = _read(response, request, now)
+    what = _describe(request)
+    if not isinstance(value, Mapping):
+        raise InvalidResponseError(
+            f"{what} is not what is documented: {redact_text(repr(value))}",
+            problems=("expected an object @ $",),
+        )
+    listings = decode(tuple[ExportListing, ...], value.get("result") or [], f"{what}, result")
+    metadata = value.get("_metadata")
+    following = metadata.get("next") if isinstance(metadata, Mapping) else None
+    return listings, _target(following) if isinstance(following, str) else None
+
+
+def _target(url: str) -> str | None:
+    # Only path and query: the host stays ours, whatever the body says, for the key goes there.
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if not parts.path.startswith("/"):
+        return None
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def _describe(request: Request) -> str:
+    return f"SendGrid's answer to {request.method} {request.target}"
+
+
+def _read(response: Response, request: Request, now: datetime) -> object:
+    if 200 <= response.status < 300:
+        return parse_json(response.body, _describe(request))
+    raise _error(response, request, now)
+
+
+def _error(response: Response, request: Request, now: datetime) -> APIError:
+    errors = _read_details(response.body)
+    cls, advice = _ERRORS.get(response.status, (APIError, ""))
+    if response.status >= 500:
+        cls, advice = ServerError, "It is trouble on SendGrid's side: ask again later."
+    said = "; ".join(
+        f"{detail.message} (field {detail.field})" if detail.field else detail.message
+        for detail in errors
+    )
+    text = redact_text(response.body[:2000].decode("utf-8", "replace"))
+    said = redact_text(said) or text or "no explanation"
+    retry_after = server_delay(response.headers, now) if _may_wait(response.status) else None
+    waiting = "" if retry_after is None else f" It asks to wait {retry_after:.0f} s."
+    return cls(
+        f"SendGrid answered {response.status} to {request.method} {request.target}: "
+        f"{said.rstrip('.')}. {advice}".rstrip()
+        + waiting,
+        status=response.status,
+        errors=errors,
+        retry_after=retry_after,
+        request_id=response.headers.get("x-request-id"),
+    )
+
+
+def _may_wait(status: int) -> bool:
+    return status == 429 or status >= 500
+
+
+def _read_details(body: bytes) -> tuple[ErrorDetail, ...]:
+    """What an error body says, in any of the shapes that come; nothing where it is none."""
+    try:
+        value = parse_json(body, "the error")
+    except InvalidResponseError:
+        return ()
+    if not isinstance(value, Mapping):
+        return ()
+    found = value.get("errors", value.get("error"))
+    entries = found if isinstance(found, list) else [found]
+    return tuple(detail for entry in entries if (detail := _read_detail(entry)))
+
+
+def _read_detail(entry: object) -> ErrorDetail | None:
+    if isinstance(entry, str) and entry:
+        return ErrorDetail(message=redact_text(entry))
+    if not isinstance(entry, Mapping) or not entry.get("message"):
+        return None
+    texts = {
+        name: redact_text(item if isinstance(item, str) else json.dumps(item))
+        for name in ("message", "field", "parameter", "error_id", "help")
+        if (item := entry.get(name)) is not None
+    }
+    return ErrorDetail(**texts)

@@ -1,0 +1,83 @@
+"""The delay before the next look or try, and what the server says about it.
+
+The delays come from `backoff`'s generator. Its decorators are not used: they read the wall
+clock, sleep in a way that cannot be injected, check their budget only between tries, and know
+no deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+
+import backoff
+
+from sendgrid_exports.messages import read_http_date
+from sendgrid_exports.settings import PollPolicy
+
+__all__ = ["Random", "look_delay", "read_reset", "read_retry_after", "server_delay", "try_delay"]
+
+Random = Callable[[], float]
+
+_JITTER = 0.1
+_FIRST_TRY = 0.5
+_LONGEST_TRY = 10.0
+_EARLIEST_EPOCH = 10**9
+
+
+def look_delay(n: int, policy: PollPolicy, random: Random) -> float:
+    """Seconds between look `n` (from 0) and the next one."""
+    return _expo(n, policy.factor, policy.initial, policy.maximum) * (1 - _JITTER * random())
+
+
+def try_delay(failures: int, random: Random) -> float:
+    """Seconds before the next try of a file after `failures` (from 1) without progress."""
+    return _expo(failures - 1, 2.0, _FIRST_TRY, _LONGEST_TRY) * (1 - _JITTER * random())
+
+
+def _expo(n: int, base: float, factor: float, maximum: float) -> float:
+    # The generator's first value is None, meant to be sent away by a decorator.
+    delays = backoff.expo(base=base, factor=factor, max_value=maximum)
+    return float(next(islice(delays, n + 1, None)))
+
+
+def server_delay(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds the server asks to keep away after a failure, or None.
+
+    `Retry-After` counts first (RFC 9110 §10.2.3), then SendGrid's `X-RateLimit-Reset`:
+    https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/rate-limits
+    An instant is compared with the answer's own `Date`, so a wrong local clock does not matter.
+    """
+    now = read_http_date(headers.get("date", "")) or now
+    delay = read_retry_after(headers.get("retry-after", ""), now)
+    return delay if delay is not None else read_reset(headers.get("x-ratelimit-reset", ""), now)
+
+
+def read_retry_after(text: str, now: datetime) -> float | None:
+    """Return a `Retry-After` of seconds or an HTTP date as seconds from `now`, or None."""
+    seconds = _read_number(text)
+    if seconds is not None:
+        return seconds
+    moment = read_http_date(text)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def read_reset(text: str, now: datetime) -> float | None:
+    """Return an `X-RateLimit-Reset` as seconds from `now`, or None.
+
+    SendGrid documents it as epoch seconds in one place and as seconds from now in others.
+    """
+    seconds = _read_number(text)
+    if seconds is None or seconds < _EARLIEST_EPOCH:
+        return seconds
+    return max(0.0, seconds - now.astimezone(UTC).timestamp())
+
+
+def _read_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

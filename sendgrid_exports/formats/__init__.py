@@ -1,0 +1,1 @@
+"""Decoders that are fed bytes and know nothing of where they come from."""

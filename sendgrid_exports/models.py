@@ -1,0 +1,187 @@
+"""The things the library speaks of: exports, listings, and the files that came of them.
+
+Field for field as SendGrid documents them, with times as aware datetimes:
+https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from sendgrid_exports.redaction import redact_url
+
+__all__ = [
+    "ContactExport",
+    "DownloadResult",
+    "DownloadedFile",
+    "ErrorDetail",
+    "ExportListing",
+    "ExportMetadata",
+    "ExportStatus",
+    "NamedId",
+]
+
+
+def _without_queries(urls: tuple[str, ...]) -> str:
+    return repr(tuple(redact_url(url) for url in urls))
+
+
+class ExportStatus(enum.Enum):
+    """Where an export stands."""
+
+    PENDING = "pending"
+    READY = "ready"
+    FAILURE = "failure"
+
+
+@attrs.frozen(kw_only=True)
+class ErrorDetail:
+    """One entry of `errors` in an error body.
+
+    Attributes:
+        message: what SendGrid says.
+        field: the request field it is about, or None.
+        parameter: the parameter it is about, or None.
+        error_id: SendGrid's id of the error, or None.
+        help: a text or link to help, or None.
+    """
+
+    message: str
+    field: str | None = None
+    parameter: str | None = None
+    error_id: str | None = None
+    help: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ExportMetadata:
+    """Paging of a result: urls of the API, and the number of items over all pages.
+
+    Attributes:
+        prev: the page before, or None.
+        self_: this page, `self` on the wire, or None.
+        next: the page after, or None.
+        count: the items over all pages, or None.
+    """
+
+    prev: str | None = None
+    self_: str | None = None
+    next: str | None = None
+    count: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ContactExport:
+    """An export job as the status endpoint tells it.
+
+    Attributes:
+        id: the export's id, opaque.
+        status: where it stands; a status nobody knows counts as pending.
+        status_text: the status in SendGrid's own word.
+        created_at: when it was begun, or None where SendGrid does not say.
+        updated_at: when it last changed, or None.
+        completed_at: when it was done, or None.
+        expires_at: when SendGrid deletes the files, or None.
+        urls: the download links, each a credential for some minutes; hidden in the repr.
+        message: why it failed, or None.
+        contact_count: how many contacts were exported, or None.
+        metadata: paging, or None.
+    """
+
+    id: str
+    status: ExportStatus
+    status_text: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    urls: tuple[str, ...] = attrs.field(default=(), repr=_without_queries)
+    message: str | None = None
+    contact_count: int | None = None
+    metadata: ExportMetadata | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NamedId:
+    """A list or a segment that an export was made of."""
+
+    id: str
+    name: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ExportListing:
+    """An export as the list of all exports tells it; it lacks `contact_count` and `message`.
+
+    Attributes:
+        id: the export's id.
+        status: where it stands.
+        status_text: the status in SendGrid's own word.
+        created_at: when it was begun, or None.
+        completed_at: when it was done, or None.
+        expires_at: when SendGrid deletes the files, or None.
+        urls: the download links, hidden in the repr.
+        user_id: whose account, or None.
+        export_type: `contacts_export`, `list_export` or `segment_export`, or None.
+        segments: the segments it was made of.
+        lists: the lists it was made of.
+    """
+
+    id: str
+    status: ExportStatus
+    status_text: str = ""
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    urls: tuple[str, ...] = attrs.field(default=(), repr=_without_queries)
+    user_id: str | None = None
+    export_type: str | None = None
+    segments: tuple[NamedId, ...] = ()
+    lists: tuple[NamedId, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class DownloadedFile:
+    """A file under its final name: complete and verified.
+
+    Attributes:
+        path: where it is.
+        size: its size on disk, in bytes.
+        sha256: of the file on disk, in hex; None under `Verify.LENGTH`.
+        etag: the storage's entity tag of what was sent, without quotes, or None.
+        compressed: whether the file on disk is gzip.
+        verified_by: the checks that really passed, out of `length`, `etag-md5`,
+            `x-amz-checksum-crc32`, `x-amz-checksum-sha1`, `x-amz-checksum-sha256`, `gzip-crc`.
+    """
+
+    path: Path
+    size: int
+    sha256: str | None
+    etag: str | None
+    compressed: bool
+    verified_by: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class DownloadResult:
+    """Everything that came of an export.
+
+    Attributes:
+        export: the export; its links may be dead by now, and lack their query where the
+            result was read from a manifest.
+        directory: where the files are.
+        files: the files, in the order of the links.
+        contacts: how many contacts the files hold, counted while they were verified; None
+            where they were not or could not be counted.
+        manifest: the path of the manifest.
+    """
+
+    export: ContactExport
+    directory: Path
+    files: tuple[DownloadedFile, ...]
+    contacts: int | None
+    manifest: Path

@@ -1,0 +1,1 @@
+"""Bringing the files of a ready export to disk, whole and verified."""
