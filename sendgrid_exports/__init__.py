@@ -1,3 +1,103 @@
-"""Bring Twilio SendGrid contact exports to disk: every file, whole, verified, in time."""
+"""Bring Twilio SendGrid contact exports to disk: every file, whole, verified, in time.
+
+    result = await fetch_export(export_id, "exports/", api_key=key)
+
+`ExportClient` is the same for services; `sendgrid_exports.testing` has a server to test against.
+"""
+
+from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
+from sendgrid_exports.errors import (
+    APIError,
+    AuthenticationError,
+    CorruptDownloadError,
+    DownloadError,
+    DownloadInProgressError,
+    ExportError,
+    ExportExpiredError,
+    ExportFailedError,
+    ExportNotFoundError,
+    ExportNotReadyError,
+    ExportTimeoutError,
+    IncompleteDownloadError,
+    InsufficientDiskSpaceError,
+    InvalidRequestError,
+    InvalidResponseError,
+    PermissionDeniedError,
+    RateLimitedError,
+    SendGridExportsError,
+    ServerError,
+    TransportError,
+)
+from sendgrid_exports.events import (
+    BytesReceived,
+    CountMismatch,
+    Event,
+    ExportStarted,
+    FileFinished,
+    FileStarted,
+    LinkRenewed,
+    Retrying,
+    StatusSeen,
+)
+from sendgrid_exports.models import (
+    ContactExport,
+    DownloadedFile,
+    DownloadResult,
+    ErrorDetail,
+    ExportListing,
+    ExportMetadata,
+    ExportStatus,
+    NamedId,
+)
+from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
+from sendgrid_exports.timing import Clock, SystemClock
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "BytesReceived",
+    "Clock",
+    "ContactExport",
+    "CorruptDownloadError",
+    "CountMismatch",
+    "DownloadError",
+    "DownloadInProgressError",
+    "DownloadPolicy",
+    "DownloadResult",
+    "DownloadedFile",
+    "ErrorDetail",
+    "Event",
+    "ExportClient",
+    "ExportError",
+    "ExportExpiredError",
+    "ExportFailedError",
+    "ExportListing",
+    "ExportMetadata",
+    "ExportNotFoundError",
+    "ExportNotReadyError",
+    "ExportStarted",
+    "ExportStatus",
+    "ExportTimeoutError",
+    "FileFinished",
+    "FileStarted",
+    "IncompleteDownloadError",
+    "InsufficientDiskSpaceError",
+    "InvalidRequestError",
+    "InvalidResponseError",
+    "LinkRenewed",
+    "NamedId",
+    "PermissionDeniedError",
+    "PollPolicy",
+    "RateLimitedError",
+    "Retrying",
+    "SendGridExportsError",
+    "ServerError",
+    "StatusSeen",
+    "SystemClock",
+    "TransportError",
+    "Verify",
+    "export_contacts",
+    "fetch_export",
+]

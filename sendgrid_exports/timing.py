@@ -10,12 +10,12 @@ import asyncio
 import math
 import time
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import attrs
 
-__all__ = ["Clock", "Deadline", "SystemClock"]
+__all__ = ["Clock", "Deadline", "ServerClock", "SystemClock"]
 
 
 class Clock(Protocol):
@@ -80,3 +80,29 @@ class Deadline:
     def earlier(self, other: Deadline) -> Deadline:
         """Return whichever of the two comes first."""
         return self if self.at <= other.at else other
+
+
+class ServerClock:
+    """The server's time of day, which is what links and files expire by.
+
+    A local clock may be an hour wrong; the `Date` of the server's answers (RFC 9110 §6.6.1)
+    tells by how much. It has whole seconds, so a smaller difference says nothing.
+    """
+
+    _RESOLUTION = timedelta(seconds=2)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead = timedelta()
+        self.known = False
+
+    def hear(self, date: datetime | None) -> None:
+        """Take note of the `Date` of an answer that arrived just now."""
+        if date is not None:
+            ahead = date - self._clock.utc()
+            self._ahead = ahead if abs(ahead) >= self._RESOLUTION else timedelta()
+            self.known = True
+
+    def utc(self) -> datetime:
+        """Return the server's time as an aware datetime; the local one until one was heard."""
+        return self._clock.utc() + self._ahead

@@ -1,0 +1,210 @@
+"""The three endpoints in action. What to send and what an answer means is decided elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+
+from sendgrid_exports.api.polling import (
+    Done,
+    GiveUp,
+    LookAgain,
+    Polling,
+    certainly_not_processed,
+    decide,
+    timed_out,
+)
+from sendgrid_exports.api.wire import (
+    listing_request,
+    read_export,
+    read_id,
+    read_listing,
+    status_request,
+)
+from sendgrid_exports.delays import Random, look_delay
+from sendgrid_exports.errors import APIError, SendGridExportsError
+from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusSeen
+from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.models import ContactExport, ExportListing
+from sendgrid_exports.session import Session
+from sendgrid_exports.settings import PollPolicy
+from sendgrid_exports.timing import Clock, Deadline, ServerClock
+
+__all__ = ["Exports"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_START_TRIES = 4
+_LONGEST_START_DELAY = 60.0
+
+
+class Exports:
+    """SendGrid's exports, as one account sees them."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        on_behalf_of: str | None,
+        session: Session,
+        clock: Clock,
+        random: Random,
+        polling: PollPolicy,
+    ) -> None:
+        self._api_key = api_key
+        self._base_url = base_url
+        self._on_behalf_of = on_behalf_of
+        self._session = session
+        self._clock = clock
+        self._random = random
+        self._policy = polling
+        self.server_clock = ServerClock(clock)
+
+    async def start(self, request: Request, on_event: OnEvent) -> str:
+        """Start an export and return its id; again only if it certainly did not start.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        tries = 0
+        while True:
+            try:
+                export_id = await self._call(request, read_id)
+            except SendGridExportsError as error:
+                tries += 1
+                delay = look_delay(tries - 1, self._policy, self._random)
+                if isinstance(error, APIError) and error.retry_after is not None:
+                    delay = max(delay, error.retry_after)
+                if (
+                    not certainly_not_processed(error)
+                    or tries >= _START_TRIES
+                    or delay > _LONGEST_START_DELAY
+                ):
+                    raise
+                on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
+                await self._clock.sleep(delay)
+            else:
+                on_event(ExportStarted(export_id=export_id))
+                return export_id
+
+    async def get(self, export_id: str) -> ContactExport:
+        """Return the export as it is now, after one look.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._call(status_request(export_id), read_export)
+
+    async def list_exports(self) -> tuple[ExportListing, ...]:
+        """Return every export SendGrid still lists, over all pages.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        listings: list[ExportListing] = []
+        asked: set[str] = set()
+        page: str | None = None
+        while True:
+            request = listing_request(page)
+            asked.add(request.target)
+            found, page = await self._call(request, read_listing)
+            listings += found
+            if page is None or page in asked:
+                return tuple(listings)
+
+    async def wait(
+        self,
+        export_id: str,
+        *,
+        deadline: Deadline,
+        on_event: OnEvent,
+        known_ready: bool = False,
+    ) -> ContactExport:
+        """Look at the status until it is ready, and return the export.
+
+        Raises:
+            ExportFailedError, ExportExpiredError: it will never be ready.
+            ExportTimeoutError: the deadline is reached.
+            APIError, TransportError, InvalidResponseError: the last of too many failures.
+        """
+        polling = Polling(export_id=export_id, known_ready=known_ready)
+        failure: SendGridExportsError | None = None
+        while True:
+            seen = await self._look(polling, deadline, failure)
+            failure = seen if isinstance(seen, SendGridExportsError) else None
+            decision = decide(
+                polling,
+                seen,
+                policy=self._policy,
+                deadline=deadline,
+                now=self._clock.monotonic(),
+                utc=self.server_clock.utc(),
+                random=self._random,
+            )
+            self._tell(polling, seen, decision, on_event)
+            match decision:
+                case Done(export):
+                    return export
+                case LookAgain(delay, polling):
+                    await self._clock.sleep(delay)
+                case GiveUp(error):
+                    raise error from (failure if failure is not error else None)
+
+    async def _look(
+        self, polling: Polling, deadline: Deadline, failure: SendGridExportsError | None
+    ) -> ContactExport | SendGridExportsError:
+        left = deadline.left(self._clock.monotonic())
+        try:
+            async with self._clock.timeout(left if math.isfinite(left) else None):
+                return await self.get(polling.export_id)
+        except SendGridExportsError as error:
+            return error
+        except TimeoutError:
+            raise timed_out(polling, "the timeout is over") from failure
+
+    def _tell(
+        self,
+        polling: Polling,
+        seen: ContactExport | SendGridExportsError,
+        decision: Done | LookAgain | GiveUp,
+        on_event: OnEvent,
+    ) -> None:
+        delay = decision.delay if isinstance(decision, LookAgain) else None
+        if isinstance(seen, ContactExport):
+            known = polling.export.status_text if polling.export else None
+            if seen.status_text != known and seen.status_text != seen.status.value:
+                logger.warning(
+                    "Export %s has the unknown status %r, taken for pending.",
+                    polling.export_id,
+                    seen.status_text,
+                )
+            on_event(StatusSeen(export_id=polling.export_id, export=seen, next_look=delay))
+        elif delay is not None:
+            on_event(
+                Retrying(export_id=polling.export_id, path=None, reason=str(seen), delay=delay)
+            )
+
+    async def _call(self, request: Request, read: Callable[..., T]) -> T:
+        headers = {"Authorization": f"Bearer {self._api_key}", "Accept": "application/json"}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._on_behalf_of is not None:
+            headers["on-behalf-of"] = self._on_behalf_of
+        response = await self._session.send(
+            request.method, self._base_url + request.target, headers=headers, body=request.body
+        )
+        self.server_clock.hear(response.date)
+        logger.debug("%s %s: %d", request.method, request.target, response.status)
+        return read(self._without_key(response), request, self.server_clock.utc())
+
+    def _without_key(self, response: Response) -> Response:
+        # Some proxies quote the request in their error pages.
+        body = response.body.replace(self._api_key.encode(), b"[redacted]")
+        return attrs.evolve(response, body=body)

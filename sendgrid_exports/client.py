@@ -1,0 +1,528 @@
+"""The client: it conducts, and decides nothing itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import random as standard_random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+
+from sendgrid_exports.api.exports import Exports
+from sendgrid_exports.api.wire import check_base_url, check_text, start_request
+from sendgrid_exports.delays import Random
+from sendgrid_exports.disk import Disk
+from sendgrid_exports.errors import (
+    CorruptDownloadError,
+    ExportExpiredError,
+    ExportNotReadyError,
+    ExportTimeoutError,
+)
+from sendgrid_exports.events import CountMismatch, Event, OnEvent
+from sendgrid_exports.messages import Request
+from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
+from sendgrid_exports.session import Session
+from sendgrid_exports.settings import DownloadPolicy, Duration, PollPolicy, read_duration
+from sendgrid_exports.timing import Clock, Deadline, SystemClock
+from sendgrid_exports.transfer.download import Download
+from sendgrid_exports.transfer.folder import Folder, open_folder, prepare_directory
+from sendgrid_exports.transfer.manifest import is_whole
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["ExportClient", "export_contacts", "fetch_export"]
+
+P = TypeVar("P", PollPolicy, DownloadPolicy)
+
+_BASE_URL = "https://api.sendgrid.com"
+_MOST_THREADS = 8
+
+
+class ExportClient:
+    """Starts exports, waits for them, and brings their files to disk.
+
+    One client serves any number of tasks of one event loop. Constructing it needs no running
+    loop and asks nobody. It reads no environment variable.
+
+    Args:
+        api_key: SendGrid's API key; it goes to the host of `base_url` alone.
+        session: an aiohttp session to borrow; it is never closed here. None: one of our own.
+        base_url: where the API is; `https://api.eu.sendgrid.com` for subusers in the EU.
+        on_behalf_of: the subuser a parent account acts for.
+        polling: how patiently to poll.
+        downloads: how to download.
+        clock: where the time comes from.
+        random: numbers from 0 to below 1, for the jitter of delays.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used; it is named.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        base_url: str = _BASE_URL,
+        on_behalf_of: str | None = None,
+        polling: PollPolicy | None = None,
+        downloads: DownloadPolicy | None = None,
+        clock: Clock | None = None,
+        random: Random = standard_random.random,
+    ) -> None:
+        check_text(api_key, "api_key")
+        base_url = check_base_url(base_url)
+        if on_behalf_of is not None:
+            check_text(on_behalf_of, "on_behalf_of")
+        self._polling = _policy(polling, PollPolicy, "polling")
+        self._downloads = _policy(downloads, DownloadPolicy, "downloads")
+        self._clock = clock if clock is not None else SystemClock()
+        self._random = random
+        self._base_url = base_url
+        self._session = Session(session)
+        self._exports = Exports(
+            api_key=api_key,
+            base_url=base_url,
+            on_behalf_of=on_behalf_of,
+            session=self._session,
+            clock=self._clock,
+            random=random,
+            polling=self._polling,
+        )
+
+    def __repr__(self) -> str:
+        return f"ExportClient(base_url={self._base_url!r})"
+
+    async def __aenter__(self) -> ExportClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; a borrowed session stays open. Closing twice is no error."""
+        await self._session.close()
+
+    async def start(
+        self,
+        *,
+        list_ids: Sequence[str] = (),
+        segment_ids: Sequence[str] = (),
+        file_type: Literal["csv", "json"] = "csv",
+        max_file_size: int | None = None,
+        notify_email: bool = False,
+    ) -> str:
+        """Start an export and return its id, which is all that must be kept.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts
+
+        It is not idempotent, so it is tried again (three times at most) only where it certainly
+        was not processed: no connection, or 429. After any other error `list_exports` tells
+        whether an export is running.
+
+        Args:
+            list_ids: the lists to export; with no list and no segment, every contact.
+            segment_ids: the segments to export.
+            file_type: `csv`, or `json` for one object a line.
+            max_file_size: megabytes above which the export is split; SendGrid's default is 5000.
+            notify_email: let SendGrid write an e-mail when it is ready.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        request = start_request(
+            list_ids=list_ids,
+            segment_ids=segment_ids,
+            file_type=file_type,
+            max_file_size=max_file_size,
+            notify_email=notify_email,
+        )
+        return await self._exports.start(request, _ignore)
+
+    async def get(self, export_id: str) -> ContactExport:
+        """Return an export as it is now: one look, no waiting, no second try.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._exports.get(check_text(export_id, "export_id"))
+
+    async def list_exports(self) -> tuple[ExportListing, ...]:
+        """Return the exports SendGrid lists, over all pages: in flight or recent, newest last.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/contacts/get-all-existing-exports
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._exports.list_exports()
+
+    async def wait(
+        self,
+        export_id: str,
+        *,
+        timeout: Duration | None = None,
+        on_event: OnEvent | None = None,
+    ) -> ContactExport:
+        """Look at the status until it is ready, and return the export.
+
+        Args:
+            export_id: the export.
+            timeout: seconds to wait at most; None: as `PollPolicy.timeout` says.
+            on_event: told of every look.
+
+        Raises:
+            ExportFailedError: SendGrid could not make it.
+            ExportTimeoutError: the timeout passed; the export goes on at SendGrid.
+            APIError, TransportError, InvalidResponseError: what can't get better at once, or
+                the last of too many failures in a row.
+        """
+        check_text(export_id, "export_id")
+        return await self._exports.wait(
+            export_id, deadline=self._wait_deadline(timeout), on_event=_listener(on_event)
+        )
+
+    async def download(
+        self,
+        export: ContactExport,
+        directory: str | os.PathLike[str],
+        *,
+        timeout: Duration | None = None,
+        on_event: OnEvent | None = None,
+    ) -> DownloadResult:
+        """Bring every file of a ready export into `directory`, complete and verified.
+
+        Args:
+            export: a ready export, from `wait` or `get`.
+            directory: where the files go; made if need be.
+            timeout: seconds to take at most; None: only the files' own expiry bounds it.
+            on_event: told of everything that happens.
+
+        Raises:
+            ExportNotReadyError: it is still being prepared, or failed.
+            ExportTimeoutError: the timeout passed; another call goes on.
+            ExportExpiredError: the files are deleted.
+            DownloadError: a file can't be had, or fails its checks; the subclass says how.
+            APIError, TransportError, InvalidResponseError: links could not be renewed.
+            OSError: the disk failed.
+        """
+        if not isinstance(export, ContactExport):
+            raise TypeError(f"export must be a ContactExport, not {type(export).__name__}")
+        check_text(export.id, "export.id")
+        deadline = self._deadline(timeout)
+        tell = _listener(on_event)
+        async with self._work(export.id, _directory(directory)) as (folder, disk):
+            if result := await self._finished(export.id, folder, deadline, tell):
+                return result
+            if export.status is not ExportStatus.READY:
+                raise ExportNotReadyError(
+                    f"Export {export.id} is {export.status_text or export.status.value}: "
+                    "wait for it before the download, or call fetch, which does both.",
+                    export_id=export.id,
+                    export=export,
+                )
+            return await self._bring(export, folder, disk, deadline, tell)
+
+    async def fetch(
+        self,
+        export_id: str,
+        directory: str | os.PathLike[str],
+        *,
+        timeout: Duration | None = None,
+        on_event: OnEvent | None = None,
+    ) -> DownloadResult:
+        """Wait for an export and download it; what is on disk already is not asked for again.
+
+        Args:
+            export_id: the export; all that a second process needs to go on with a first one's work.
+            directory: where the files go; made if need be.
+            timeout: seconds for both together; None: `PollPolicy.timeout` bounds the waiting,
+                and the files' own expiry the download.
+            on_event: told of everything that happens.
+
+        Raises:
+            What `wait` and `download` raise.
+        """
+        check_text(export_id, "export_id")
+        deadline = self._deadline(timeout)
+        tell = _listener(on_event)
+        async with self._work(export_id, _directory(directory)) as (folder, disk):
+            if result := await self._finished(export_id, folder, deadline, tell):
+                return result
+            return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
+
+    async def _export(
+        self,
+        request: Request,
+        directory: str | os.PathLike[str],
+        *,
+        timeout: Duration | None,
+        on_event: OnEvent | None,
+    ) -> DownloadResult:
+        deadline = self._deadline(timeout)
+        tell = _listener(on_event)
+        path = _directory(directory)
+        async with self._disk() as disk:
+            # Before the job is started: what it makes must have a place to go to.
+            await disk.run(prepare_directory, path)
+        export_id = await self._exports.start(request, tell)
+        async with self._work(export_id, path) as (folder, disk):
+            await folder.save(folder.manifest)
+            return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
+
+    async def _wait_and_bring(
+        self,
+        export_id: str,
+        folder: Folder,
+        disk: Disk,
+        timeout: Duration | None,
+        deadline: Deadline,
+        on_event: OnEvent,
+    ) -> DownloadResult:
+        export = await self._exports.wait(
+            export_id,
+            deadline=deadline.earlier(self._wait_deadline(timeout)),
+            on_event=on_event,
+            known_ready=folder.manifest.state != "pending",
+        )
+        return await self._bring(export, folder, disk, deadline, on_event)
+
+    async def _bring(
+        self,
+        export: ContactExport,
+        folder: Folder,
+        disk: Disk,
+        deadline: Deadline,
+        on_event: OnEvent,
+    ) -> DownloadResult:
+        if not self._exports.server_clock.known:
+            # Nothing was heard of the server's clock, by which links and files expire.
+            export = await self._exports.wait(
+                export.id, deadline=deadline, on_event=on_event, known_ready=True
+            )
+        expiry = self._expiry(export)
+        earlier = deadline.earlier(expiry)
+        download = Download(
+            export_id=export.id,
+            folder=folder,
+            exports=self._exports,
+            session=self._session,
+            disk=disk,
+            clock=self._clock,
+            random=self._random,
+            policy=self._downloads,
+            on_event=on_event,
+            deadline=earlier,
+            allow_http=self._base_url.startswith("http://"),
+        )
+        try:
+            async with self._timeout(earlier):
+                await download.run(export)
+                await folder.finish()
+        except TimeoutError as error:
+            if expiry.at <= deadline.at:
+                raise _expired(export) from None
+            raise _out_of_time(error, export) from None
+        return self._conclude(folder, export, on_event)
+
+    async def _finished(
+        self, export_id: str, folder: Folder, deadline: Deadline, on_event: OnEvent
+    ) -> DownloadResult | None:
+        """Return the result if everything is on disk already, without asking anybody."""
+        try:
+            async with self._timeout(deadline):
+                await folder.settle(self._downloads)
+                if not is_whole(folder.manifest) or folder.manifest.export is None:
+                    return None
+                if folder.manifest.state != "complete":
+                    await folder.finish()
+        except TimeoutError as error:
+            raise _out_of_time(
+                error, ContactExport(id=export_id, status=ExportStatus.READY)
+            ) from None
+        return self._conclude(folder, folder.manifest.export, on_event)
+
+    def _conclude(self, folder: Folder, export: ContactExport, on_event: OnEvent) -> DownloadResult:
+        expected, counted = export.contact_count, folder.manifest.contacts
+        if expected is not None and counted is not None and counted != expected:
+            on_event(CountMismatch(export_id=export.id, expected=expected, counted=counted))
+        if self._downloads.require_count and expected not in {None, counted}:
+            seen = "they can't be counted" if counted is None else f"the files hold {counted}"
+            raise CorruptDownloadError(
+                f"SendGrid says that export {export.id} has {expected} contacts, and {seen}. The "
+                "files are there and whole; start another export, or do without require_count.",
+                path=folder.names.manifest,
+            )
+        return folder.result(export)
+
+    def _deadline(self, timeout: Duration | None) -> Deadline:
+        seconds = None if timeout is None else read_duration(timeout, "timeout")
+        return Deadline.after(seconds, self._clock.monotonic())
+
+    def _wait_deadline(self, timeout: Duration | None) -> Deadline:
+        return self._deadline(self._polling.timeout if timeout is None else timeout)
+
+    def _expiry(self, export: ContactExport) -> Deadline:
+        if export.expires_at is None:
+            return Deadline()
+        left = (export.expires_at - self._exports.server_clock.utc()).total_seconds()
+        return Deadline.after(left, self._clock.monotonic())
+
+    def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
+        left = deadline.left(self._clock.monotonic())
+        return self._clock.timeout(left if math.isfinite(left) else None)
+
+    @asynccontextmanager
+    async def _disk(self) -> AsyncIterator[Disk]:
+        disk = Disk(min(_MOST_THREADS, self._downloads.connections + 1))
+        try:
+            yield disk
+        finally:
+            disk.close()
+
+    @asynccontextmanager
+    async def _work(self, export_id: str, directory: Path) -> AsyncIterator[tuple[Folder, Disk]]:
+        async with self._disk() as disk, open_folder(directory, export_id, disk) as folder:
+            yield folder, disk
+
+
+def _ignore(event: Event) -> None:
+    """Tell nobody."""
+
+
+def _listener(on_event: object) -> OnEvent:
+    if on_event is None:
+        return _ignore
+    if not callable(on_event):
+        raise TypeError(f"on_event must be a function, not {type(on_event).__name__}")
+    return on_event
+
+
+def _directory(directory: object) -> Path:
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"directory must be a path, not {type(directory).__name__}")
+    if not os.fspath(directory):
+        raise ValueError("directory must not be empty")
+    return Path(directory)
+
+
+def _policy(policy: P | None, kind: type[P], name: str) -> P:
+    if policy is None:
+        return kind()
+    if not isinstance(policy, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, not {type(policy).__name__}")
+    return policy
+
+
+def _expired(export: ContactExport) -> ExportExpiredError:
+    return ExportExpiredError(
+        f"The files of export {export.id} expired at {export.expires_at} before all had arrived. "
+        "Start another export.",
+        export_id=export.id,
+        export=export,
+    )
+
+
+def _out_of_time(error: TimeoutError, export: ContactExport) -> ExportTimeoutError:
+    if isinstance(error, ExportTimeoutError):
+        return error
+    return ExportTimeoutError(
+        f"The timeout passed before every file of export {export.id} had arrived. Those that did "
+        "are kept: fetch again with the same id and directory.",
+        export_id=export.id,
+        export=export,
+    )
+
+
+class _ClientArguments(TypedDict, total=False):
+    session: aiohttp.ClientSession | None
+    base_url: str
+    on_behalf_of: str | None
+    polling: PollPolicy | None
+    downloads: DownloadPolicy | None
+    clock: Clock | None
+    random: Random
+
+
+async def fetch_export(
+    export_id: str,
+    directory: str | os.PathLike[str],
+    *,
+    api_key: str,
+    timeout: Duration | None = None,
+    on_event: OnEvent | None = None,
+    **client: Unpack[_ClientArguments],
+) -> DownloadResult:
+    """Wait for an export and bring its files to disk, complete and verified.
+
+    Another call with the same id and directory goes on with what is there.
+
+    Args:
+        export_id: the export.
+        directory: where the files go; made if need be.
+        api_key: SendGrid's API key.
+        timeout: seconds for everything; None: see `ExportClient.fetch`.
+        on_event: told of everything that happens.
+        client: the other arguments of `ExportClient`.
+
+    Raises:
+        What `ExportClient.fetch` raises.
+    """
+    async with ExportClient(api_key, **client) as exports:
+        return await exports.fetch(export_id, directory, timeout=timeout, on_event=on_event)
+
+
+async def export_contacts(
+    directory: str | os.PathLike[str],
+    *,
+    api_key: str,
+    list_ids: Sequence[str] = (),
+    segment_ids: Sequence[str] = (),
+    file_type: Literal["csv", "json"] = "csv",
+    max_file_size: int | None = None,
+    notify_email: bool = False,
+    timeout: Duration | None = None,
+    on_event: OnEvent | None = None,
+    **client: Unpack[_ClientArguments],
+) -> DownloadResult:
+    """Start an export, wait for it, and bring its files to disk, complete and verified.
+
+    The id is told at once, by an `ExportStarted` event and a manifest in `directory`; should
+    this process die, `fetch_export` with it goes on.
+
+    Args:
+        directory: where the files go; made if need be.
+        api_key: SendGrid's API key.
+        list_ids: as for `ExportClient.start`.
+        segment_ids: as for `ExportClient.start`.
+        file_type: as for `ExportClient.start`.
+        max_file_size: as for `ExportClient.start`, in megabytes.
+        notify_email: as for `ExportClient.start`.
+        timeout: seconds for everything; None: see `ExportClient.fetch`.
+        on_event: told of everything that happens.
+        client: the other arguments of `ExportClient`.
+
+    Raises:
+        What `ExportClient.start` and `ExportClient.fetch` raise.
+    """
+    request = start_request(
+        list_ids=list_ids,
+        segment_ids=segment_ids,
+        file_type=file_type,
+        max_file_size=max_file_size,
+        notify_email=notify_email,
+    )
+    async with ExportClient(api_key, **client) as exports:
+        return await exports._export(request, directory, timeout=timeout, on_event=on_event)  # noqa: SLF001

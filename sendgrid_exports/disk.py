@@ -1,0 +1,172 @@
+"""The seam to the disk: part files written large through aiofiles, syncs, atomic renames.
+
+Everything runs on a small executor of our own. A cancelled `await` returns at once while its
+thread goes on, so nothing here gives up a file before the thread that uses it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncFileIO
+
+__all__ = ["Disk", "PartFile", "publish", "replace_file", "sync_directory", "truncate", "unbroken"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def unbroken(future: asyncio.Future[T]) -> T:
+    """Return the future's result; if cancelled meanwhile, raise that only once it is done."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise
+
+
+class Disk:
+    """The threads that touch the disk."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sendgrid-exports")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `work` returns in a thread; a cancellation waits for its end."""
+        loop = asyncio.get_running_loop()
+        return await unbroken(loop.run_in_executor(self._pool, partial(work, *args, **kwargs)))
+
+    async def open_part(self, path: Path, position: int) -> PartFile:
+        """Return the part file at `path`, made if need be, to be written from `position` on.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        threads = _OneFile(self._pool)
+        file = await aiofiles.open(
+            path, "wb", buffering=0, opener=_keeping_what_is_there, executor=threads
+        )
+        part = PartFile(file, threads)
+        try:
+            await file.seek(position)
+        except BaseException:
+            await part.close()
+            raise
+        return part
+
+    def close(self) -> None:
+        """Let the threads end; they are idle, since everything was awaited."""
+        self._pool.shutdown(wait=False)
+
+
+def _keeping_what_is_there(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+
+
+class _OneFile(Executor):
+    """The pool as one file sees it: the last call is remembered, so that it can be waited for."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._last: Future[Any] | None = None
+
+    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future = self._pool.submit(work, *args, **kwargs)
+        self._last = future
+        return future
+
+    async def idle(self) -> None:
+        """Wait for the last call, whatever became of it and of whoever awaited it."""
+        if self._last is not None and not self._last.done():
+            with contextlib.suppress(OSError):
+                await unbroken(asyncio.wrap_future(self._last))
+
+
+class PartFile:
+    """A file on its way: one write is in flight while the caller fills the next buffer."""
+
+    def __init__(self, file: AsyncFileIO, threads: _OneFile) -> None:
+        self._file = file
+        self._threads = threads
+        self._flight: asyncio.Task[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Begin to write `data`, once the write before is done.
+
+        Raises:
+            OSError: the write before failed.
+        """
+        await self.settle()
+        self._flight = asyncio.ensure_future(self._write(data))
+
+    async def settle(self) -> None:
+        """Wait for the write in flight.
+
+        Raises:
+            OSError: it failed.
+        """
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            await unbroken(flight)
+
+    async def close(self) -> None:
+        """Close the file, after the write in flight, which may fail unheard."""
+        try:
+            with contextlib.suppress(OSError):
+                await self.settle()
+        finally:
+            await self._threads.idle()
+            await unbroken(asyncio.ensure_future(self._file.close()))
+
+    async def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            # Unbuffered, a write may be short, as it is just before the disk is full.
+            rest = rest[await self._file.write(rest) :]
+
+
+def publish(part: Path, final: Path) -> None:
+    """Give a complete part file its final name, durably: file, rename, then directory."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(final)
+    sync_directory(final.parent)
+
+
+def truncate(part: Path) -> None:
+    """Drop every byte of a part file that may be there."""
+    part.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file so that a reader sees the old or the new one, never half of it."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in `directory` durable, where the system lets a directory be synced."""
+    if os.name == "nt":  # pragma: no cover
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

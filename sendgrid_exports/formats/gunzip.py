@@ -1,0 +1,85 @@
+"""Inflating gzip that is fed in pieces of any size (RFC 1952).
+
+Unlike `zlib.decompressobj` alone, which stops silently after the first member and takes a
+truncated stream for a whole one: every member is read, every checksum compared, and the end
+must be an end. Zeros after the last member are padding, as tape and disk tools leave it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["GZIP_MAGIC", "BrokenGzipError", "Gunzip"]
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+try:
+    zlib: Any = importlib.import_module("isal.isal_zlib")
+except ImportError:
+    zlib = importlib.import_module("zlib")
+
+_GZIP_WINDOW = 31
+_LARGEST_OUTPUT = 1024 * 1024
+
+
+class BrokenGzipError(ValueError):
+    """The bytes are not whole gzip.
+
+    Attributes:
+        offset: how many bytes were fed before the piece in which it broke.
+    """
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(f"{reason} in the gzip data after byte {offset}")
+        self.offset = offset
+
+
+class Gunzip:
+    """A gzip stream of one or more members."""
+
+    def __init__(self) -> None:
+        self._fed = 0
+        self._members = 0
+        self._inflating = False
+        self._member = zlib.decompressobj(_GZIP_WINDOW)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` inflates to, in pieces of at most 1 MiB; exhaust it.
+
+        Raises:
+            BrokenGzipError: the data is no gzip, or fails its checksum.
+        """
+        offset = self._fed
+        self._fed += len(data)
+        while True:
+            if not self._inflating:
+                data = data.lstrip(b"\0") if self._members else data
+                if not data:
+                    return
+                self._inflating = True
+            try:
+                inflated = self._member.decompress(data, _LARGEST_OUTPUT)
+            except zlib.error as error:
+                raise BrokenGzipError(str(error), offset) from None
+            if inflated:
+                yield inflated
+            if self._member.eof:
+                data = self._member.unused_data
+                self._member = zlib.decompressobj(_GZIP_WINDOW)
+                self._members += 1
+                self._inflating = False
+            else:
+                data = self._member.unconsumed_tail
+                if not data and len(inflated) < _LARGEST_OUTPUT:
+                    return
+
+    def finish(self) -> None:
+        """Accept that nothing more comes.
+
+        Raises:
+            BrokenGzipError: the last member is cut short, or there was none.
+        """
+        if self._inflating or not self._members:
+            raise BrokenGzipError("unexpected end", self._fed)

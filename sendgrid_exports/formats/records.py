@@ -1,0 +1,111 @@
+"""Counting the contacts in CSV and NDJSON that is fed in pieces of any size.
+
+Records are counted, not lines: a quoted value may hold line breaks (RFC 4180 §2). Inside or
+outside of quotes is only a matter of how many quotes came before, since an escaped one is two.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import Protocol
+
+__all__ = ["CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
+
+_LONGEST_HEADER = 1024 * 1024
+_HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
+
+
+class RecordCounter(Protocol):
+    """Counts the contacts in what it is fed."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the plain text."""
+        ...
+
+    def finish(self) -> int | None:
+        """Return how many contacts there were, or None if they can't be counted."""
+        ...
+
+
+def record_counter(kind: str) -> RecordCounter:
+    """Return a counter for `csv` or `json`."""
+    return NdjsonCounter() if kind == "json" else CsvCounter()
+
+
+class CsvCounter:
+    """Counts the records of a CSV file; a header, known by its columns, is none."""
+
+    def __init__(self) -> None:
+        self._records = 0
+        self._quoted = False
+        self._filled = False
+        self._first: bytearray | None = bytearray()
+        self._has_header = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the plain text."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._take(line)
+            if self._quoted:
+                self._keep(b"\n")
+            else:
+                self._end()
+        self._take(rest)
+
+    def finish(self) -> int | None:
+        """Return how many contacts there were, or None after a quote that never ended."""
+        if self._quoted:
+            return None
+        self._end()
+        return self._records - self._has_header
+
+    def _take(self, text: bytes) -> None:
+        if text.count(b'"') & 1:
+            self._quoted = not self._quoted
+        if not self._filled:
+            self._filled = bool(text.strip(b"\r")) or self._quoted
+        self._keep(text)
+
+    def _keep(self, text: bytes) -> None:
+        if self._first is not None and len(self._first) < _LONGEST_HEADER:
+            self._first += text
+
+    def _end(self) -> None:
+        if not self._filled:
+            return
+        if self._first is not None:
+            self._has_header = _is_header(bytes(self._first))
+            self._first = None
+        self._records += 1
+        self._filled = False
+
+
+def _is_header(record: bytes) -> bool:
+    # Whether every part of a split export repeats the header is not documented.
+    text = record.decode("utf-8-sig", "replace")
+    try:
+        columns = next(csv.reader([text]), [])
+    except csv.Error:
+        return False
+    return set(columns) >= _HEADER_COLUMNS
+
+
+class NdjsonCounter:
+    """Counts the lines of newline-delimited JSON that hold anything."""
+
+    def __init__(self) -> None:
+        self._records = 0
+        self._filled = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the plain text."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._records += self._filled or bool(line.strip())
+            self._filled = False
+        self._filled = self._filled or bool(rest.strip())
+
+    def finish(self) -> int | None:
+        """Return how many contacts there were."""
+        return self._records + self._filled

@@ -1,0 +1,207 @@
+"""The seam to aiohttp: send, stream, who owns the session, and what its errors mean.
+
+Whatever a borrowed session carries of its own (a timeout, `raise_for_status`, decompression,
+redirects) is overridden for each request. The key travels with single requests, never on the
+session, where it would go to every host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from sendgrid_exports.errors import InvalidResponseError, TransportError
+from sendgrid_exports.messages import Response
+from sendgrid_exports.redaction import redact_text, redact_url
+
+__all__ = ["Session", "Stream", "translate"]
+
+_API_SECONDS = 30.0
+_CONNECT_SECONDS = 15.0
+_LONGEST_BODY = 64 * 1024 * 1024
+_LONGEST_ERROR_BODY = 64 * 1024
+_READ_BUFFER = 512 * 1024
+
+
+@attrs.frozen
+class Stream:
+    """An answer whose body is still on its way."""
+
+    status: int
+    headers: Mapping[str, str]
+    _body: aiohttp.StreamReader
+    _what: str
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield whatever has arrived, raw and undecoded, until the body's end.
+
+        Raises:
+            TransportError: the body broke off.
+        """
+        try:
+            async for chunk in self._body.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(error, self._what) from None
+
+    async def text(self) -> str:
+        """Return the beginning of the body, which is to be quoted as an error."""
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) >= _LONGEST_ERROR_BODY:
+                break
+        return body[:_LONGEST_ERROR_BODY].decode("utf-8", "replace")
+
+
+class Session:
+    """One aiohttp session: the caller's, never closed here, or our own, made when first needed."""
+
+    def __init__(self, borrowed: aiohttp.ClientSession | None = None) -> None:
+        if borrowed is not None:
+            _check_borrowed(borrowed)
+        self._borrowed = borrowed
+        self._own: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Response:
+        """Return the whole answer to one request of the API, decoded from any gzip.
+
+        Raises:
+            TransportError: no complete answer came.
+            InvalidResponseError: the answer is larger than any that is documented.
+        """
+        what = f"{method} {redact_url(url)}"
+        timeout = aiohttp.ClientTimeout(total=_API_SECONDS, sock_connect=_CONNECT_SECONDS)
+        try:
+            async with self._session().request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+            ) as answer:
+                received = bytearray()
+                async for chunk in answer.content.iter_any():
+                    received += chunk
+                    if len(received) > _LONGEST_BODY:
+                        raise InvalidResponseError(
+                            f"The answer to {what} is longer than {_LONGEST_BODY} bytes."
+                        )
+                return Response(
+                    status=answer.status, headers=_lowered(answer), body=bytes(received)
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(error, what) from None
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], read_timeout: float
+    ) -> AsyncIterator[Stream]:
+        """Open a link, sent byte for byte; the body is read as it comes, for as long as it takes.
+
+        Raises:
+            TransportError: no answer came, or (from `Stream.chunks`) it broke off.
+        """
+        what = f"GET {redact_url(url)}"
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=min(_CONNECT_SECONDS, read_timeout), sock_read=read_timeout
+        )
+        try:
+            answer = await self._session().get(
+                URL(url, encoded=True),
+                headers={**headers, "Accept-Encoding": "identity"},
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=False,
+                read_bufsize=_READ_BUFFER,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise translate(error, what) from None
+        async with answer:
+            yield Stream(answer.status, _lowered(answer), answer.content, what)
+
+    async def close(self) -> None:
+        """Close our own session, if there is one; a borrowed one stays open."""
+        self._closed = True
+        if self._own is not None:
+            await self._own.close()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise RuntimeError("The ExportClient is closed; make another one.")
+        if self._borrowed is not None:
+            if self._borrowed.closed:
+                raise RuntimeError("The session lent to ExportClient is closed.")
+            return self._borrowed
+        if self._own is None:
+            # No limit here: how many connections are open at once is the download's to decide.
+            self._own = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._own
+
+
+def _check_borrowed(session: object) -> None:
+    if not isinstance(session, aiohttp.ClientSession):
+        raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
+    if session.closed:
+        raise ValueError("session is closed already")
+    if "Authorization" in session.headers or session.auth is not None:
+        raise ValueError(
+            "session carries an Authorization of its own, which would go to the storage host too "
+            "and be refused there; lend a session without it"
+        )
+
+
+def _lowered(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in answer.headers.items():
+        headers.setdefault(name.lower(), value)
+    return headers
+
+
+def translate(error: Exception, what: str) -> TransportError:
+    """Return the one error of ours for any of aiohttp's, without the headers and urls it prints."""
+    kind = type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        said = f"{error.status} {redact_text(error.message)}"
+    elif isinstance(error, aiohttp.InvalidURL):
+        said = "the url is not valid"
+    else:
+        said = redact_text(str(error))
+    unsent = isinstance(
+        error,
+        aiohttp.ClientConnectorError
+        | aiohttp.ConnectionTimeoutError
+        | aiohttp.ClientHttpProxyError
+        | aiohttp.InvalidURL,
+    )
+    hopeless = isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL)
+    return TransportError(
+        f"{what} brought no complete answer: {kind}" + (f" ({said})" if said else ""),
+        request_sent=not unsent,
+        passing=not hopeless,
+    )

@@ -1,0 +1,326 @@
+"""The directory of an export: lock, manifest, finished files. The shell over the disk.
+
+Everything here blocks and runs in the threads of `Disk`; what the bytes prove is decided in
+`verify`, what is recorded in `manifest`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gzip
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+
+from sendgrid_exports.disk import Disk, publish, replace_file
+from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
+from sendgrid_exports.formats.gunzip import BrokenGzipError, Gunzip
+from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
+from sendgrid_exports.settings import DownloadPolicy, Verify
+from sendgrid_exports.transfer.lock import Lock
+from sendgrid_exports.transfer.manifest import (
+    FileEntry,
+    Manifest,
+    count_contacts,
+    read_manifest,
+    with_file,
+    without_file,
+    write_manifest,
+)
+from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks, Expected
+
+__all__ = ["Folder", "feed_range", "measure", "open_folder", "prepare_directory"]
+
+logger = logging.getLogger(__name__)
+
+_READ = 1024 * 1024
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+
+
+@asynccontextmanager
+async def open_folder(directory: Path, export_id: str, disk: Disk) -> AsyncIterator[Folder]:
+    """Make the directory if need be, lock the export in it, and read its manifest.
+
+    Raises:
+        ValueError: the directory is a file or not writable.
+        DownloadInProgressError: another process or task holds the export.
+    """
+    names = Names(directory, safe_name(export_id))
+    lock = Lock(names.lock)
+    try:
+        await disk.run(_prepare, names, lock)
+        manifest = await disk.run(_load, names.manifest, export_id)
+        yield Folder(names, lock, manifest, disk)
+    finally:
+        await disk.run(lock.release)
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the directory if need be, and see that it can be written to.
+
+    Raises:
+        ValueError: it is a file or not writable.
+        OSError: the disk failed.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        seen = "is a file" if directory.is_file() else f"is not writable ({error.strerror})"
+        raise ValueError(f"directory {str(directory)!r} {seen}") from error
+
+
+def _prepare(names: Names, lock: Lock) -> None:
+    prepare_directory(names.directory)
+    if not lock.acquire():
+        raise DownloadInProgressError(
+            f"Another process or task is downloading {names.stem} into {names.directory}. "
+            "Wait for it, or use another directory.",
+            path=names.lock,
+        )
+
+
+def _load(path: Path, export_id: str) -> Manifest:
+    try:
+        manifest = read_manifest(path.read_bytes(), export_id)
+    except FileNotFoundError:
+        return Manifest(export_id=export_id)
+    if manifest is None:
+        logger.warning("The manifest %s is damaged or of another version; starting anew.", path)
+    return manifest or Manifest(export_id=export_id)
+
+
+class Folder:
+    """The files of one export in one directory, while its lock is held."""
+
+    def __init__(self, names: Names, lock: Lock, manifest: Manifest, disk: Disk) -> None:
+        self.names = names
+        self.manifest = manifest
+        self._lock = lock
+        self._disk = disk
+        self._saving = asyncio.Lock()
+
+    async def save(self, manifest: Manifest) -> None:
+        """Make `manifest` the one on disk."""
+        self.manifest = manifest
+        async with self._saving:
+            data = write_manifest(self.manifest)
+            await self._disk.run(replace_file, self.names.manifest, data)
+
+    async def settle(self, policy: DownloadPolicy) -> None:
+        """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
+        for entry in self.manifest.files:
+            kept = await self._disk.run(self._confirm, entry, policy)
+            if kept is None:
+                await self.save(without_file(self.manifest, entry.number))
+            else:
+                if kept != entry:
+                    await self.save(with_file(self.manifest, kept))
+                await self.convert(kept, policy)
+        if self.manifest.state == "complete":
+            contacts = count_contacts(self.manifest)
+            if contacts != self.manifest.contacts:
+                await self.save(attrs.evolve(self.manifest, contacts=contacts))
+
+    async def publish(
+        self, number: int, kind: str, checked: Checked, etag: str | None, policy: DownloadPolicy
+    ) -> DownloadedFile:
+        """Give a proved part file its final name and enter it in the manifest.
+
+        Raises:
+            CorruptDownloadError: it was to be inflated, and is broken gzip.
+            DownloadInProgressError: somebody else took the lock meanwhile.
+            OSError: the disk failed.
+        """
+        final = self.names.final(number, kind, compressed=checked.compressed)
+        status = await self._disk.run(self._publish, self.names.part(number), final)
+        entry = FileEntry(
+            number=number,
+            name=final.name,
+            size=checked.size,
+            sha256=checked.sha256,
+            mtime_ns=status.st_mtime_ns,
+            compressed=checked.compressed,
+            etag=etag,
+            raw_size=checked.size,
+            raw_compressed=checked.compressed,
+            contacts=checked.contacts,
+            verify=policy.verify,
+            verified_by=checked.verified_by,
+        )
+        await self.save(with_file(self.manifest, entry))
+        return self.file(await self.convert(entry, policy))
+
+    async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
+        """Inflate or compress a finished file where `policy` asks for the other form.
+
+        Raises:
+            CorruptDownloadError: it is broken gzip, and now gone.
+        """
+        # What never was gzip stays as it came.
+        if not entry.raw_compressed or entry.compressed != policy.decompress:
+            return entry
+        source = self.names.directory / entry.name
+        try:
+            converted = await self._disk.run(self._convert, entry, policy)
+        except BrokenGzipError as error:
+            await self.save(without_file(self.manifest, entry.number))
+            await self._disk.run(source.unlink, missing_ok=True)
+            raise CorruptDownloadError(
+                f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
+                path=source,
+            ) from None
+        await self.save(with_file(self.manifest, converted))
+        await self._disk.run(source.unlink, missing_ok=True)
+        return converted
+
+    async def finish(self) -> None:
+        """Record that every file is there."""
+        contacts = count_contacts(self.manifest)
+        await self.save(attrs.evolve(self.manifest, state="complete", contacts=contacts))
+
+    def file(self, entry: FileEntry) -> DownloadedFile:
+        """Return a finished file as callers see it."""
+        return DownloadedFile(
+            path=self.names.directory / entry.name,
+            size=entry.size,
+            sha256=entry.sha256,
+            etag=entry.etag,
+            compressed=entry.compressed,
+            verified_by=entry.verified_by,
+        )
+
+    def result(self, export: ContactExport) -> DownloadResult:
+        """Return everything that is there."""
+        return DownloadResult(
+            export=export,
+            directory=self.names.directory,
+            files=tuple(self.file(entry) for entry in self.manifest.files),
+            contacts=self.manifest.contacts,
+            manifest=self.names.manifest,
+        )
+
+    def _publish(self, part: Path, final: Path) -> os.stat_result:
+        if not self._lock.is_held():
+            raise DownloadInProgressError(
+                f"Another process has taken over the download into {self.names.directory}; "
+                "this one stops.",
+                path=final,
+            )
+        publish(part, final)
+        return final.stat()
+
+    def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry | None:
+        path = self.names.directory / entry.name
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+        if status.st_size != entry.size:
+            return None
+        levels = list(Verify)
+        deeper = levels.index(policy.verify) > levels.index(entry.verify)
+        if status.st_mtime_ns == entry.mtime_ns and not deeper:
+            return entry
+        # Somebody touched it, or more is asked of it than it proved: then its bytes must tell.
+        verify = max(policy.verify, entry.verify, key=levels.index)
+        try:
+            checked = prove(path, verify, Expected(size=entry.size), _kind(entry))
+        except CheckFailedError:
+            return None
+        if entry.sha256 not in {None, checked.sha256}:
+            return None
+        return attrs.evolve(
+            entry,
+            mtime_ns=status.st_mtime_ns,
+            sha256=checked.sha256,
+            contacts=checked.contacts,
+            verify=verify,
+            verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
+        )
+
+    def _convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
+        source = self.names.directory / entry.name
+        part = self.names.converted(entry.number)
+        final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
+        level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
+        try:
+            (_inflate if policy.decompress else _compress)(source, part)
+            checked = prove(part, level, Expected(), _kind(entry))
+            status = self._publish(part, final)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return attrs.evolve(
+            entry,
+            name=final.name,
+            size=checked.size,
+            sha256=checked.sha256,
+            mtime_ns=status.st_mtime_ns,
+            compressed=not policy.decompress,
+        )
+
+
+def prove(path: Path, verify: Verify, expected: Expected, kind: str) -> Checked:
+    """Return what the file at `path` proves.
+
+    Raises:
+        CheckFailedError: it fails a check.
+    """
+    checks = Checks(verify, expected, kind)
+    if verify is Verify.LENGTH:
+        measure(path, checks)
+    else:
+        feed_range(path, checks, 0, None)
+    return checks.finish()
+
+
+def measure(path: Path, checks: Checks) -> None:
+    """Give `checks` the file's size and first bytes alone."""
+    with path.open("rb") as file:
+        checks.measure(path.stat().st_size, file.read(2))
+
+
+def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> None:
+    """Feed the bytes from `start` to before `end`, or to the file's end, to `checks`."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while end is None or start < end:
+            data = file.read(_READ if end is None else min(_READ, end - start))
+            if not data:
+                return
+            start += len(data)
+            checks.feed(data)
+
+
+def _kind(entry: FileEntry) -> str:
+    return "json" if entry.name.removesuffix(".gz").endswith(".json") else "csv"
+
+
+def _inflate(source: Path, target: Path) -> None:
+    gunzip = Gunzip()
+    with source.open("rb") as raw, target.open("wb") as plain:
+        while data := raw.read(_READ):
+            plain.writelines(gunzip.feed(data))
+    gunzip.finish()
+
+
+def _compress(source: Path, target: Path) -> None:
+    # No name and no time in the header: the same contacts give the same bytes.
+    with (
+        source.open("rb") as plain,
+        target.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, compresslevel=6, mtime=0) as gzipped,
+    ):
+        shutil.copyfileobj(plain, gzipped, _READ)

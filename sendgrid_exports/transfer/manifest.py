@@ -1,0 +1,146 @@
+"""The manifest: what of an export is on disk, and how it was proved. Pure; JSON in and out.
+
+It holds links without their query, so it may be kept, copied and sent around with the files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import attrs
+
+from sendgrid_exports.decoding import decode, encode, parse_json
+from sendgrid_exports.errors import InvalidResponseError
+from sendgrid_exports.models import ContactExport
+from sendgrid_exports.redaction import redact_url
+from sendgrid_exports.settings import Verify
+
+__all__ = [
+    "FileEntry",
+    "Manifest",
+    "count_contacts",
+    "is_whole",
+    "read_manifest",
+    "with_export",
+    "with_file",
+    "without_file",
+    "write_manifest",
+]
+
+_VERSION = 1
+
+
+@attrs.frozen(kw_only=True)
+class FileEntry:
+    """A file under its final name.
+
+    Attributes:
+        number: its place, from 1, in the order of the first status seen.
+        name: its name in the directory.
+        size: its bytes on disk.
+        sha256: of them, in hex, or None if it was not taken.
+        mtime_ns: its time of change, by which a look tells that it was left alone.
+        compressed: whether it is gzip on disk.
+        etag: the storage's entity tag of the raw bytes, without quotes, or None.
+        raw_size: the bytes the storage sent.
+        raw_compressed: whether those were gzip.
+        contacts: the contacts in it, or None.
+        verify: how much was asked of it.
+        verified_by: the checks the raw bytes passed.
+    """
+
+    number: int
+    name: str
+    size: int
+    sha256: str | None
+    mtime_ns: int
+    compressed: bool
+    etag: str | None
+    raw_size: int
+    raw_compressed: bool
+    contacts: int | None
+    verify: Verify
+    verified_by: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """Everything known of an export and its files.
+
+    Attributes:
+        export_id: the export.
+        state: `pending` until it is ready, `downloading` until every file is there.
+        export: the export as last seen, its links without their query, or None.
+        links: the links without their query, in the order of the first status seen.
+        files: the files that are there.
+        contacts: the contacts in all files, or None.
+        version: of this format.
+    """
+
+    export_id: str
+    state: Literal["pending", "downloading", "complete"] = "pending"
+    export: ContactExport | None = None
+    links: tuple[str, ...] = ()
+    files: tuple[FileEntry, ...] = ()
+    contacts: int | None = None
+    version: int = _VERSION
+
+
+def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...]) -> Manifest:
+    """Return the manifest of a download that begins; no secret of the export gets into it."""
+    urls = tuple(redact_url(url).partition("?")[0] for url in export.urls)
+    return attrs.evolve(
+        manifest,
+        state="downloading",
+        export=attrs.evolve(export, urls=urls, metadata=None),
+        links=links,
+        contacts=None,
+    )
+
+
+def with_file(manifest: Manifest, entry: FileEntry) -> Manifest:
+    """Return the manifest with `entry` in the place of an older one of the same number."""
+    others = [file for file in manifest.files if file.number != entry.number]
+    files = sorted([*others, entry], key=lambda file: file.number)
+    return attrs.evolve(manifest, files=tuple(files))
+
+
+def without_file(manifest: Manifest, number: int) -> Manifest:
+    """Return the manifest without the file of that number, which is to be fetched again."""
+    files = tuple(file for file in manifest.files if file.number != number)
+    return attrs.evolve(manifest, files=files, state="downloading", contacts=None)
+
+
+def count_contacts(manifest: Manifest) -> int | None:
+    """Return the contacts in all files, or None if those of one are not known."""
+    counts = [file.contacts for file in manifest.files]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def is_whole(manifest: Manifest) -> bool:
+    """Whether every file of the export is there."""
+    numbers = [file.number for file in manifest.files]
+    return manifest.state != "pending" and numbers == list(range(1, len(manifest.links) + 1))
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON."""
+    return json.dumps(encode(manifest), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def read_manifest(data: bytes, export_id: str) -> Manifest | None:
+    """Return the manifest in `data`, or None if it is damaged or not of this export."""
+    try:
+        manifest = decode(Manifest, parse_json(data, "The manifest"), "The manifest")
+    except InvalidResponseError:
+        return None
+    if manifest.version != _VERSION or manifest.export_id != export_id:
+        return None
+    if any(_escapes(file.name) for file in manifest.files):
+        return None
+    return manifest
+
+
+def _escapes(name: str) -> bool:
+    return not name or "/" in name or "\\" in name or name in {".", ".."}

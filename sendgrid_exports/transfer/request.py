@@ -1,0 +1,249 @@
+"""One request to the storage: its answer judged, its body streamed into the part file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from sendgrid_exports.disk import Disk, PartFile
+from sendgrid_exports.errors import TransportError
+from sendgrid_exports.events import BytesReceived, FileStarted, OnEvent
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC
+from sendgrid_exports.session import Session, Stream
+from sendgrid_exports.settings import DownloadPolicy
+from sendgrid_exports.timing import Clock, ServerClock
+from sendgrid_exports.transfer.answers import (
+    Answer,
+    Asked,
+    Receive,
+    Refused,
+    TryAgain,
+    Version,
+    judge,
+    request_headers,
+)
+from sendgrid_exports.transfer.links import Link
+from sendgrid_exports.transfer.names import Names
+from sendgrid_exports.transfer.pieces import FilePieces, Piece
+from sendgrid_exports.transfer.tries import Failure, Tries
+from sendgrid_exports.transfer.verify import Expected, expect
+
+__all__ = ["IncomingFile", "Requests"]
+
+_WRITE = 1024 * 1024
+_EVENTS_A_SECOND = 10
+
+
+@attrs.define(eq=False)
+class IncomingFile:
+    """A file on its way.
+
+    Attributes:
+        number: its place, from 1.
+        link: where it comes from.
+        pieces: which of its bytes are where.
+        version: what pins it, once known.
+        expected: what the storage announced of it.
+        tries: how often it was tried in vain.
+        compressed: whether it is gzip: by its name at first, then by its first bytes.
+        link_dead: whether `link` is to be replaced before the next request.
+        fetched_twice: whether it failed its checks once already.
+        grown: set when bytes were written.
+        announced: whether its start was told.
+        told: when its progress was told last, on the monotonic clock.
+    """
+
+    number: int
+    link: Link
+    pieces: FilePieces
+    version: Version | None = None
+    expected: Expected = attrs.field(factory=Expected)
+    tries: Tries = attrs.field(factory=Tries)
+    compressed: bool = True
+    link_dead: bool = False
+    fetched_twice: bool = False
+    grown: asyncio.Event = attrs.field(factory=asyncio.Event)
+    announced: bool = False
+    told: float = float("-inf")
+
+    def start_over(self, *, plain: bool) -> None:
+        """Forget what came so far."""
+        self.pieces.start_over(plain=plain)
+        self.version = None
+        self.expected = Expected()
+
+
+class Requests:
+    """Makes the requests of one download."""
+
+    def __init__(
+        self,
+        *,
+        export_id: str,
+        names: Names,
+        session: Session,
+        disk: Disk,
+        clock: Clock,
+        server_clock: ServerClock,
+        policy: DownloadPolicy,
+        on_event: OnEvent,
+        on_discovery: Callable[[], None],
+    ) -> None:
+        self._export_id = export_id
+        self._names = names
+        self._session = session
+        self._disk = disk
+        self._clock = clock
+        self._server_clock = server_clock
+        self._policy = policy
+        self._on_event = on_event
+        self._on_discovery = on_discovery
+
+    async def bring(self, file: IncomingFile, piece: Piece) -> Failure | None:
+        """Ask for `piece` and write what comes; return what kept it from being finished.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        asked = Asked(
+            start=piece.position, end=piece.end, ranged=piece.ranged, version=file.version
+        )
+        link = file.link
+        try:
+            async with self._session.stream(
+                link.url, headers=request_headers(asked), read_timeout=self._policy.read_timeout
+            ) as stream:
+                meaning = judge(
+                    asked,
+                    Answer(
+                        status=stream.status,
+                        headers=stream.headers,
+                        text="" if stream.status in {200, 206} else await stream.text(),
+                    ),
+                    utc=self._server_clock.utc(),
+                    due=link.dies_at is not None and link.dies_at <= self._server_clock.utc(),
+                )
+                if not isinstance(meaning, Receive):
+                    return meaning
+                self._discover(file, piece, meaning, stream)
+                return await self._receive(file, piece, stream)
+        except TransportError as error:
+            return TryAgain(str(error)) if error.passing else Refused(reason=str(error))
+
+    def _discover(self, file: IncomingFile, piece: Piece, meaning: Receive, stream: Stream) -> None:
+        if file.version is None:
+            file.version = meaning.version
+            file.expected = expect(stream.headers, meaning.total)
+        file.pieces.discovered(piece, meaning.total, whole=meaning.whole)
+        self._on_discovery()
+
+    async def _receive(self, file: IncomingFile, piece: Piece, stream: Stream) -> Failure | None:
+        part = await self._disk.open_part(self._names.part(file.number), piece.position)
+        body = _Body(file, piece, part)
+        failure: Failure | None = None
+        try:
+            try:
+                async for chunk in stream.chunks():
+                    self._look_at(file, piece, chunk)
+                    await body.take(chunk)
+                    self._tell(file)
+                    if piece.finished:
+                        break
+            except TransportError as error:
+                failure = TryAgain(str(error))
+            await body.flush()
+        except BaseException:
+            piece.position = body.written
+            raise
+        finally:
+            await part.close()
+        if piece.end is None and failure is None:
+            piece.end = file.pieces.total = piece.position
+            file.expected = attrs.evolve(file.expected, size=None)
+        if piece.finished:
+            # With everything received, an error at the end is about the connection alone.
+            return None
+        return failure or TryAgain("the body ended early")
+
+    def _look_at(self, file: IncomingFile, piece: Piece, chunk: bytes) -> None:
+        if piece.position == 0 and len(chunk) >= len(GZIP_MAGIC):
+            file.compressed = chunk.startswith(GZIP_MAGIC)
+        if not file.announced:
+            file.announced = True
+            self._on_event(
+                FileStarted(
+                    export_id=self._export_id,
+                    path=self.path(file),
+                    size=file.pieces.total,
+                    received=file.pieces.written.size,
+                )
+            )
+
+    def path(self, file: IncomingFile) -> Path:
+        """Return the final path of a file, as far as is known by now."""
+        compressed = file.compressed and not self._policy.decompress
+        return self._names.final(file.number, file.link.kind, compressed=compressed)
+
+    def _tell(self, file: IncomingFile) -> None:
+        now = self._clock.monotonic()
+        if now - file.told >= 1 / _EVENTS_A_SECOND:
+            file.told = now
+            self._on_event(
+                BytesReceived(
+                    export_id=self._export_id,
+                    path=self.path(file),
+                    received=file.pieces.arrived,
+                    size=file.pieces.total,
+                )
+            )
+
+
+class _Body:
+    """Gathers a body into large writes, one in flight while the next fills.
+
+    Attributes:
+        written: the position up to which everything is in the file.
+    """
+
+    def __init__(self, file: IncomingFile, piece: Piece, part: PartFile) -> None:
+        self._file = file
+        self._piece = piece
+        self._part = part
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self.written = piece.position
+        self._in_flight = piece.position
+
+    async def take(self, chunk: bytes) -> None:
+        """Take what arrived, but not beyond the piece's end."""
+        if self._piece.end is not None:
+            chunk = chunk[: self._piece.end - self._piece.position]
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        self._piece.position += len(chunk)
+        if self._held >= _WRITE:
+            await self._write()
+
+    async def flush(self) -> None:
+        """Write the rest and wait until all is written."""
+        await self._write()
+        await self._part.settle()
+        self._note()
+
+    async def _write(self) -> None:
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._held = 0
+        await self._part.write(data)
+        self._note()
+        self._in_flight = self._piece.position
+
+    def _note(self) -> None:
+        # A write begins only after the one before it is done.
+        if self._in_flight > self.written:
+            self._file.pieces.written.add(self.written, self._in_flight)
+            self.written = self._in_flight
+            self._file.grown.set()

@@ -1,0 +1,159 @@
+"""What to do after a request that did not bring its bytes, and when to stop trying. Pure.
+
+Progress resets the budgets: only tries in a row that brought nothing count. What can't get
+better is not tried again, so nothing loops while a server keeps answering.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+import attrs
+
+from sendgrid_exports.delays import Random, try_delay
+from sendgrid_exports.transfer.answers import (
+    AllHere,
+    AskPlain,
+    Gone,
+    LinkDead,
+    Refused,
+    StartOver,
+    TryAgain,
+)
+
+__all__ = [
+    "Again",
+    "Begin",
+    "Expired",
+    "Fail",
+    "Failure",
+    "GiveUpOn",
+    "Renew",
+    "Step",
+    "Tries",
+    "next_step",
+]
+
+_START_OVERS = 3
+_RENEWALS = 3
+
+
+@attrs.frozen(kw_only=True)
+class Tries:
+    """How often a file was tried in vain.
+
+    Attributes:
+        starts_over: how often it began again from its first byte.
+        renewals: renewals in a row that were followed by no byte.
+        denials: refusals in a row that age does not explain.
+    """
+
+    starts_over: int = 0
+    renewals: int = 0
+    denials: int = 0
+
+    def after_progress(self) -> Tries:
+        """Return the counts after bytes arrived."""
+        return attrs.evolve(self, renewals=0, denials=0)
+
+
+@attrs.frozen
+class Again:
+    """Ask again after `delay` seconds."""
+
+    delay: float
+
+
+@attrs.frozen
+class Renew:
+    """Ask for a fresh link, then again."""
+
+
+@attrs.frozen
+class Begin:
+    """Begin the file again, if `plain` without ranges."""
+
+    plain: bool
+
+
+@attrs.frozen
+class GiveUpOn:
+    """The tries are used up."""
+
+    reason: str
+
+
+@attrs.frozen
+class Expired:
+    """The file is gone."""
+
+    reason: str
+
+
+@attrs.frozen
+class Fail:
+    """There is nothing to be tried."""
+
+    reason: str
+    status: int | None = None
+    code: str | None = None
+
+
+Step: TypeAlias = Again | Renew | Begin | GiveUpOn | Expired | Fail
+Failure: TypeAlias = StartOver | AskPlain | AllHere | LinkDead | Gone | TryAgain | Refused
+
+
+def next_step(
+    meaning: Failure,
+    tries: Tries,
+    *,
+    failures: int,
+    attempts: int,
+    left: float,
+    random: Random,
+) -> tuple[Step, Tries]:
+    """Return what to do next, and the counts after it.
+
+    Args:
+        meaning: what became of the request.
+        tries: the file's counts so far.
+        failures: tries of this piece in a row that brought nothing, this one included.
+        attempts: how many of them are allowed.
+        left: seconds until the deadline.
+        random: between 0 and 1, for the jitter.
+    """
+    match meaning:
+        case TryAgain(reason, retry_after):
+            delay = max(try_delay(max(failures, 1), random), retry_after or 0.0)
+            if failures >= attempts:
+                return GiveUpOn(f"{reason} ({failures} tries without progress)"), tries
+            if retry_after is not None and retry_after >= left:
+                waiting = f"the storage asks to wait {retry_after:.0f} s, {left:.0f} s are left"
+                return GiveUpOn(f"{reason}; {waiting}"), tries
+            return Again(min(delay, left)), tries
+        case LinkDead(reason, proven):
+            return _after_dead_link(reason, tries, proven=proven)
+        case StartOver(reason, plain):
+            if tries.starts_over >= _START_OVERS:
+                return Fail(f"{reason}; it began anew {_START_OVERS} times"), tries
+            return Begin(plain), attrs.evolve(tries, starts_over=tries.starts_over + 1)
+        case AskPlain():
+            return Begin(plain=True), attrs.evolve(tries, starts_over=tries.starts_over + 1)
+        case AllHere():
+            return Again(0.0), tries
+        case Gone(reason):
+            return Expired(reason), tries
+        case Refused():
+            return Fail(meaning.reason, meaning.status, meaning.code), tries
+        case _:
+            assert_never(meaning)
+
+
+def _after_dead_link(reason: str, tries: Tries, *, proven: bool) -> tuple[Step, Tries]:
+    if tries.renewals >= _RENEWALS:
+        return Fail(f"{reason}; {_RENEWALS} fresh links were refused too", 403), tries
+    if not proven and tries.denials:
+        return Fail(f"{reason}; a fresh link was refused too", 403), tries
+    return Renew(), attrs.evolve(
+        tries, renewals=tries.renewals + 1, denials=tries.denials + (not proven)
+    )
