@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
@@ -15,21 +14,15 @@ from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import check_base_url, check_text, start_request
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
-from sendgrid_exports.errors import (
-    CorruptDownloadError,
-    ExportExpiredError,
-    ExportNotReadyError,
-    ExportTimeoutError,
-)
-from sendgrid_exports.events import CountMismatch, Event, OnEvent
+from sendgrid_exports.errors import ExportNotReadyError
+from sendgrid_exports.events import Event, OnEvent
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import DownloadPolicy, Duration, PollPolicy, read_duration
 from sendgrid_exports.timing import Clock, Deadline, SystemClock
-from sendgrid_exports.transfer.download import Download
+from sendgrid_exports.transfer.delivery import Delivery
 from sendgrid_exports.transfer.folder import Folder, open_folder, prepare_directory
-from sendgrid_exports.transfer.manifest import is_whole
 
 if TYPE_CHECKING:
     import aiohttp
@@ -81,7 +74,6 @@ class ExportClient:
         self._polling = _policy(polling, PollPolicy, "polling")
         self._downloads = _policy(downloads, DownloadPolicy, "downloads")
         self._clock = clock if clock is not None else SystemClock()
-        self._random = random
         self._base_url = base_url
         self._session = Session(session)
         self._exports = Exports(
@@ -92,6 +84,14 @@ class ExportClient:
             clock=self._clock,
             random=random,
             polling=self._polling,
+        )
+        self._delivery = Delivery(
+            exports=self._exports,
+            session=self._session,
+            clock=self._clock,
+            random=random,
+            policy=self._downloads,
+            allow_http=base_url.startswith("http://"),
         )
 
     def __repr__(self) -> str:
@@ -224,7 +224,7 @@ class ExportClient:
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
         async with self._work(export.id, _directory(directory)) as (folder, disk):
-            if result := await self._finished(export.id, folder, deadline, tell):
+            if result := await self._delivery.finished(export.id, folder, deadline, tell):
                 return result
             if export.status is not ExportStatus.READY:
                 raise ExportNotReadyError(
@@ -233,7 +233,7 @@ class ExportClient:
                     export_id=export.id,
                     export=export,
                 )
-            return await self._bring(export, folder, disk, deadline, tell)
+            return await self._delivery.bring(export, folder, disk, deadline, tell)
 
     async def fetch(
         self,
@@ -259,7 +259,7 @@ class ExportClient:
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
         async with self._work(export_id, _directory(directory)) as (folder, disk):
-            if result := await self._finished(export_id, folder, deadline, tell):
+            if result := await self._delivery.finished(export_id, folder, deadline, tell):
                 return result
             return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
 
@@ -297,75 +297,7 @@ class ExportClient:
             on_event=on_event,
             known_ready=folder.manifest.state != "pending",
         )
-        return await self._bring(export, folder, disk, deadline, on_event)
-
-    async def _bring(
-        self,
-        export: ContactExport,
-        folder: Folder,
-        disk: Disk,
-        deadline: Deadline,
-        on_event: OnEvent,
-    ) -> DownloadResult:
-        if not self._exports.server_clock.known:
-            # Nothing was heard of the server's clock, by which links and files expire.
-            export = await self._exports.wait(
-                export.id, deadline=deadline, on_event=on_event, known_ready=True
-            )
-        expiry = self._expiry(export)
-        earlier = deadline.earlier(expiry)
-        download = Download(
-            export_id=export.id,
-            folder=folder,
-            exports=self._exports,
-            session=self._session,
-            disk=disk,
-            clock=self._clock,
-            random=self._random,
-            policy=self._downloads,
-            on_event=on_event,
-            deadline=earlier,
-            allow_http=self._base_url.startswith("http://"),
-        )
-        try:
-            async with self._timeout(earlier):
-                await download.run(export)
-                await folder.finish()
-        except TimeoutError as error:
-            if expiry.at <= deadline.at:
-                raise _expired(export) from None
-            raise _out_of_time(error, export) from None
-        return self._conclude(folder, export, on_event)
-
-    async def _finished(
-        self, export_id: str, folder: Folder, deadline: Deadline, on_event: OnEvent
-    ) -> DownloadResult | None:
-        """Return the result if everything is on disk already, without asking anybody."""
-        try:
-            async with self._timeout(deadline):
-                await folder.settle(self._downloads)
-                if not is_whole(folder.manifest) or folder.manifest.export is None:
-                    return None
-                if folder.manifest.state != "complete":
-                    await folder.finish()
-        except TimeoutError as error:
-            raise _out_of_time(
-                error, ContactExport(id=export_id, status=ExportStatus.READY)
-            ) from None
-        return self._conclude(folder, folder.manifest.export, on_event)
-
-    def _conclude(self, folder: Folder, export: ContactExport, on_event: OnEvent) -> DownloadResult:
-        expected, counted = export.contact_count, folder.manifest.contacts
-        if expected is not None and counted is not None and counted != expected:
-            on_event(CountMismatch(export_id=export.id, expected=expected, counted=counted))
-        if self._downloads.require_count and expected not in {None, counted}:
-            seen = "they can't be counted" if counted is None else f"the files hold {counted}"
-            raise CorruptDownloadError(
-                f"SendGrid says that export {export.id} has {expected} contacts, and {seen}. The "
-                "files are there and whole; start another export, or do without require_count.",
-                path=folder.names.manifest,
-            )
-        return folder.result(export)
+        return await self._delivery.bring(export, folder, disk, deadline, on_event)
 
     def _deadline(self, timeout: Duration | None) -> Deadline:
         seconds = None if timeout is None else read_duration(timeout, "timeout")
@@ -373,16 +305,6 @@ class ExportClient:
 
     def _wait_deadline(self, timeout: Duration | None) -> Deadline:
         return self._deadline(self._polling.timeout if timeout is None else timeout)
-
-    def _expiry(self, export: ContactExport) -> Deadline:
-        if export.expires_at is None:
-            return Deadline()
-        left = (export.expires_at - self._exports.server_clock.utc()).total_seconds()
-        return Deadline.after(left, self._clock.monotonic())
-
-    def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
-        left = deadline.left(self._clock.monotonic())
-        return self._clock.timeout(left if math.isfinite(left) else None)
 
     @asynccontextmanager
     async def _disk(self) -> AsyncIterator[Disk]:
@@ -424,26 +346,6 @@ def _policy(policy: P | None, kind: type[P], name: str) -> P:
     if not isinstance(policy, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, not {type(policy).__name__}")
     return policy
-
-
-def _expired(export: ContactExport) -> ExportExpiredError:
-    return ExportExpiredError(
-        f"The files of export {export.id} expired at {export.expires_at} before all had arrived. "
-        "Start another export.",
-        export_id=export.id,
-        export=export,
-    )
-
-
-def _out_of_time(error: TimeoutError, export: ContactExport) -> ExportTimeoutError:
-    if isinstance(error, ExportTimeoutError):
-        return error
-    return ExportTimeoutError(
-        f"The timeout passed before every file of export {export.id} had arrived. Those that did "
-        "are kept: fetch again with the same id and directory.",
-        export_id=export.id,
-        export=export,
-    )
 
 
 class _ClientArguments(TypedDict, total=False):

@@ -151,7 +151,7 @@ class FilePieces:
         if not self.waiting:
             return None
         piece = self.waiting.pop(0)
-        if piece.ranged and piece.end is not None and piece.end - piece.position > largest:
+        if self.total is not None and piece.end is not None and _rest(piece) > largest:
             self.waiting.insert(0, Piece(piece.position + largest, piece.end))
             piece.end = piece.position + largest
         self.active.append(piece)

@@ -1,0 +1,155 @@
+"""From a ready export to its result: what is there already, what is to be brought, in time."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractAsyncContextManager
+
+from sendgrid_exports.api.exports import Exports
+from sendgrid_exports.delays import Random
+from sendgrid_exports.disk import Disk
+from sendgrid_exports.errors import (
+    CorruptDownloadError,
+    ExportExpiredError,
+    ExportTimeoutError,
+)
+from sendgrid_exports.events import CountMismatch, OnEvent
+from sendgrid_exports.models import ContactExport, DownloadResult
+from sendgrid_exports.session import Session
+from sendgrid_exports.settings import DownloadPolicy
+from sendgrid_exports.timing import Clock, Deadline
+from sendgrid_exports.transfer.download import Download
+from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.manifest import is_whole
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """How one client delivers exports into folders."""
+
+    def __init__(
+        self,
+        *,
+        exports: Exports,
+        session: Session,
+        clock: Clock,
+        random: Random,
+        policy: DownloadPolicy,
+        allow_http: bool,
+    ) -> None:
+        self._exports = exports
+        self._session = session
+        self._clock = clock
+        self._random = random
+        self._policy = policy
+        self._allow_http = allow_http
+
+    async def finished(
+        self, export_id: str, folder: Folder, deadline: Deadline, on_event: OnEvent
+    ) -> DownloadResult | None:
+        """Return the result if everything is on disk already, without asking anybody.
+
+        Raises:
+            ExportTimeoutError: the deadline came while the files were read.
+            CorruptDownloadError: their contacts are not as many as they have to be.
+        """
+        try:
+            async with self._timeout(deadline):
+                await folder.settle(self._policy)
+                export = folder.manifest.export
+                if export is None or not is_whole(folder.manifest):
+                    return None
+                if folder.manifest.state != "complete":
+                    await folder.finish()
+        except TimeoutError:
+            raise _out_of_time(export_id, folder.manifest.export) from None
+        return self._conclude(folder, export, on_event)
+
+    async def bring(
+        self,
+        export: ContactExport,
+        folder: Folder,
+        disk: Disk,
+        deadline: Deadline,
+        on_event: OnEvent,
+    ) -> DownloadResult:
+        """Bring every file that is not there yet, and return the result.
+
+        Raises:
+            ExportTimeoutError, ExportExpiredError: the deadline or the files' expiry came first.
+            SendGridExportsError: a file can't be had.
+            OSError: the disk failed.
+        """
+        if not self._exports.server_clock.known:
+            # Nothing was heard of the server's clock, by which links and files expire.
+            export = await self._exports.wait(
+                export.id, deadline=deadline, on_event=on_event, known_ready=True
+            )
+        expiry = self._expiry(export)
+        earlier = deadline.earlier(expiry)
+        download = Download(
+            export_id=export.id,
+            folder=folder,
+            exports=self._exports,
+            session=self._session,
+            disk=disk,
+            clock=self._clock,
+            random=self._random,
+            policy=self._policy,
+            on_event=on_event,
+            deadline=earlier,
+            allow_http=self._allow_http,
+        )
+        try:
+            async with self._timeout(earlier):
+                await download.run(export)
+                await folder.finish()
+        except TimeoutError as error:
+            if expiry.at <= deadline.at:
+                raise _expired(export) from None
+            if isinstance(error, ExportTimeoutError):
+                raise
+            raise _out_of_time(export.id, export) from None
+        return self._conclude(folder, export, on_event)
+
+    def _conclude(self, folder: Folder, export: ContactExport, on_event: OnEvent) -> DownloadResult:
+        expected, counted = export.contact_count, folder.manifest.contacts
+        if expected is not None and counted is not None and counted != expected:
+            on_event(CountMismatch(export_id=export.id, expected=expected, counted=counted))
+        if self._policy.require_count and expected not in {None, counted}:
+            seen = "they can't be counted" if counted is None else f"the files hold {counted}"
+            raise CorruptDownloadError(
+                f"SendGrid says that export {export.id} has {expected} contacts, and {seen}. The "
+                "files are there and whole; start another export, or do without require_count.",
+                path=folder.names.manifest,
+            )
+        return folder.result(export)
+
+    def _expiry(self, export: ContactExport) -> Deadline:
+        if export.expires_at is None:
+            return Deadline()
+        left = (export.expires_at - self._exports.server_clock.utc()).total_seconds()
+        return Deadline.after(left, self._clock.monotonic())
+
+    def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
+        left = deadline.left(self._clock.monotonic())
+        return self._clock.timeout(left if math.isfinite(left) else None)
+
+
+def _expired(export: ContactExport) -> ExportExpiredError:
+    return ExportExpiredError(
+        f"The files of export {export.id} expired at {export.expires_at} before all had arrived. "
+        "Start another export.",
+        export_id=export.id,
+        export=export,
+    )
+
+
+def _out_of_time(export_id: str, export: ContactExport | None) -> ExportTimeoutError:
+    return ExportTimeoutError(
+        f"The timeout passed before every file of export {export_id} was there. Those that were "
+        "are kept: fetch again with the same id and directory.",
+        export_id=export_id,
+        export=export,
+    )
