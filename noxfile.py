@@ -1,0 +1,98 @@
+"""Everything a maintainer runs: `nox -s lint typing tests`, or `nox -l` for the list."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import nox
+
+PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+PYTHONS = [
+    classifier.rpartition(" ")[2]
+    for classifier in PROJECT["classifiers"]
+    if classifier.startswith("Programming Language :: Python :: 3.")
+]
+
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install("ruff>=0.14")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy, strict, on everything; pyright on the library as its users write it."""
+    session.install("-e", ".[test]", "mypy>=1.18", "pyright[nodejs]", "types-aiofiles", "nox")
+    session.run("mypy")
+    session.run("pyright", "tests/typing/api.py")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests against an installed wheel, for every Python the classifiers name."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session(python=PYTHONS[0])
+def tests_lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest dependencies that are allowed."""
+    lowest = [
+        requirement.partition(",")[0].replace(">=", "==") for requirement in PROJECT["dependencies"]
+    ]
+    session.install(".[test]", *lowest)
+    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Branch coverage: all of the pure floor, nearly all of the whole."""
+    session.install("-e", ".[test,fast]")
+    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "report", "--fail-under=95")
+    session.run("coverage", "report", "--fail-under=100", f"--include={','.join(pure_floor())}")
+
+
+def pure_floor() -> list[str]:
+    """The files of the pure floor, as the test of the floors names them."""
+    names: dict[str, list[str]] = {}
+    source = Path("tests/unit/test_floors.py").read_text()
+    exec(source[source.index("WORDS =") : source.index("SEAMS =")], names)  # noqa: S102
+    modules = names["WORDS"] + names["PURE"]
+    return [f"sendgrid_exports/{module.replace('.', '/')}.py" for module in modules]
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the wheel from the sdist, install it alone, and import it."""
+    session.install("build")
+    target = session.create_tmp()
+    session.run("python", "-m", "build", "--outdir", target, ".")
+    [wheel] = sorted(Path(target).glob("*.whl"))[-1:]
+    session.install("--force-reinstall", str(wheel))
+    with session.chdir(target):
+        session.run("python", "-c", "import sendgrid_exports.testing as t; print(t.__file__)")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Back up 200,000 contacts from the embedded server."""
+    session.install(".")
+    session.run("python", "examples/backup_contacts.py", *session.posargs)
+
+
+@nox.session
+def live(session: nox.Session) -> None:
+    """Back up the contacts of a real account: needs SENDGRID_API_KEY, and says so."""
+    if not session.env.get("SENDGRID_API_KEY"):
+        session.skip("SENDGRID_API_KEY is not set")
+    session.install(".")
+    session.run("python", "examples/backup_contacts.py", *session.posargs)

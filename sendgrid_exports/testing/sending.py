@@ -1,0 +1,111 @@
+"""Putting an object's bytes on the wire, as they are or as a fault has them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
+
+import attrs
+from aiohttp import web
+
+from sendgrid_exports.testing import faults
+from sendgrid_exports.testing.loopback import drop, reset, settle
+from sendgrid_exports.testing.recording import Recording
+from sendgrid_exports.testing.spool import Spool, SpooledFile
+from sendgrid_exports.timing import Clock
+
+__all__ = ["Answer", "send"]
+
+_PIECE: Final = 1 << 18
+# With a fake clock a sleep takes no time: this lets the bytes arrive before the next ones.
+_BREATH: Final = 0.001
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """The head of an answer, and which bytes of which file follow."""
+
+    status: int
+    headers: Mapping[str, str]
+    file: SpooledFile
+    start: int
+    stop: int
+
+
+async def send(
+    request: web.BaseRequest,
+    answer: Answer,
+    fault: faults.Fault | None,
+    spool: Spool,
+    clock: Clock,
+    recording: Recording,
+    number: int,
+) -> web.StreamResponse:
+    """Send `answer`, with `fault` in its body; `number` is the request's in the recording."""
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    chunked = isinstance(fault, faults.NoLength | faults.TruncatedChunks | faults.EndlessBody)
+    if chunked:
+        response.enable_chunked_encoding()
+    else:
+        extra = fault.extra if isinstance(fault, faults.LongerBody) else 0
+        response.content_length = answer.stop - answer.start + extra
+    recording.answered(number, answer.status)
+    # A client that hangs up is no error of ours.
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        async with contextlib.aclosing(_pieces(answer, fault, spool, clock)) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
+                recording.sent(number, len(piece))
+        match fault:
+            case faults.Stall():
+                await asyncio.Event().wait()
+            case faults.Reset():
+                await settle(request)
+                reset(request)
+            case faults.EarlyEnd() | faults.TruncatedChunks():
+                await settle(request)
+                drop(request)
+    return response
+
+
+async def _pieces(
+    answer: Answer, fault: faults.Fault | None, spool: Spool, clock: Clock
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body, piece by piece, at the fault's pace and up to its end."""
+    position, stop = answer.start, answer.stop
+    if isinstance(fault, faults.Reset | faults.EarlyEnd | faults.TruncatedChunks | faults.Stall):
+        stop = min(stop, position + fault.after)
+    while position < stop:
+        size, pause = _pace(fault, position - answer.start)
+        if pause:
+            await clock.sleep(pause)
+            await asyncio.sleep(_BREATH)
+        piece = await spool.read(answer.file, position, min(size, stop - position))
+        if isinstance(fault, faults.FlippedBit) and 0 <= fault.at - position < len(piece):
+            flipped = bytearray(piece)
+            flipped[fault.at - position] ^= 1
+            piece = bytes(flipped)
+        yield piece
+        position += len(piece)
+        if isinstance(fault, faults.Slow):
+            await clock.sleep(len(piece) / fault.bytes_per_second)
+            await asyncio.sleep(_BREATH)
+    if isinstance(fault, faults.LongerBody):
+        yield b"\x00" * fault.extra
+    while isinstance(fault, faults.EndlessBody):
+        yield b"\x00" * _PIECE
+        await asyncio.sleep(_BREATH)
+
+
+def _pace(fault: faults.Fault | None, sent: int) -> tuple[int, float]:
+    """Return how many bytes come next, and the seconds before them."""
+    match fault:
+        case faults.Trickle(after, size, every):
+            return (size, every) if sent >= after else (min(_PIECE, after - sent), 0.0)
+        case faults.Slow(speed):
+            return max(1, min(_PIECE, math.ceil(speed / 10))), 0.0
+    return _PIECE, 0.0

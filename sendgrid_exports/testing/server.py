@@ -1,0 +1,298 @@
+"""FakeSendGrid: SendGrid's contact exports on this machine, to program and to test against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from sendgrid_exports.testing.api import FakeAPI
+from sendgrid_exports.testing.contacts import csv_row, make_contacts
+from sendgrid_exports.testing.faults import Fault
+from sendgrid_exports.testing.loopback import LoopbackServer
+from sendgrid_exports.testing.recording import RecordedRequest, Recording
+from sendgrid_exports.testing.scripts import Call, FaultRule, ScriptedAnswer, body_of
+from sendgrid_exports.testing.storage import FakeStorage
+from sendgrid_exports.testing.world import AfterExpiry, Behaviour, ETagKind, World
+from sendgrid_exports.timing import Clock, SystemClock
+
+__all__ = ["FakeSendGrid"]
+
+_REAL: Final = -1
+
+
+class FakeSendGrid:
+    """The export service on two loopback ports: the API, and the storage its links lead to.
+
+    It keeps SendGrid's and S3's rules, answers in their words, and breaks in every way asked for
+    by `fail_api` and `fail_storage`. Files lie in a temporary directory, never in memory. Methods
+    that take an export's id raise `KeyError` for one nobody added or started::
+
+        import asyncio
+
+        import aiohttp
+
+        from sendgrid_exports.testing import FakeSendGrid
+
+
+        async def main() -> None:
+            async with FakeSendGrid() as sendgrid, aiohttp.ClientSession() as session:
+                export_id = await sendgrid.add_export(contacts=10)
+                url = f"{sendgrid.base_url}/v3/marketing/contacts/exports/{export_id}"
+                headers = {"Authorization": f"Bearer {sendgrid.api_key}"}
+                async with session.get(url, headers=headers) as response:
+                    print(await response.json())
+
+
+        asyncio.run(main())
+
+    Args:
+        contacts: how many contacts a started export has.
+        files: over how many files they are spread; `max_file_size` of the request splits further.
+        statuses: what the looks at a started export see, one each; the last one stays.
+        link_lifetime: seconds a link lives, from the whole second in which it was signed;
+            S3 knows whole seconds only, so it is rounded up.
+        file_lifetime: seconds from an export's start to its files' removal.
+        compressed: whether files are gzip.
+        content_encoding: the Content-Encoding of gzip files; None sends none.
+        etag: `md5` and `weak` are the MD5 of the bytes, `multipart` and `kms` look like S3's for
+            such objects and are not, `none` sends none.
+        repeat_header: whether every CSV file begins with the header, or only the first.
+        after_expiry: what a look sees once the files are gone: 404, `ready` without links, or
+            `ready` with links to nothing.
+        message: the message of exports whose status is `failure`.
+        checksum_headers: whether a whole object comes with its SHA-256, or its CRC-32, as S3 does.
+        list_page_size: exports on one page of the list; None puts all on one.
+        api_key: the one key that is let in.
+        clock: the time of both servers; the system's by default.
+        seed: another seed makes other contacts and ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        contacts: int = 1000,
+        files: int = 1,
+        statuses: Sequence[str] = ("pending", "ready"),
+        link_lifetime: float = 300.0,
+        file_lifetime: float = 43_200.0,
+        compressed: bool = True,
+        content_encoding: str | None = "x-gzip",
+        etag: ETagKind = "md5",
+        repeat_header: bool = True,
+        after_expiry: AfterExpiry = "not_found",
+        message: str | None = None,
+        checksum_headers: bool | Literal["sha256", "crc32"] = False,
+        list_page_size: int | None = None,
+        api_key: str = "SG.fake-key-id.fake-key-secret",
+        clock: Clock | None = None,
+        seed: int = 0,
+    ) -> None:
+        behaviour = Behaviour(
+            contacts=contacts,
+            files=files,
+            statuses=tuple(statuses),
+            link_lifetime=link_lifetime,
+            file_lifetime=file_lifetime,
+            compressed=compressed,
+            content_encoding=content_encoding,
+            etag=etag,
+            repeat_header=repeat_header,
+            after_expiry=after_expiry,
+            message=message,
+            checksum_headers=checksum_headers,
+            list_page_size=list_page_size,
+            api_key=api_key,
+            seed=seed,
+        )
+        self._recording = Recording()
+        self._world = World(behaviour, SystemClock() if clock is None else clock)
+        self._api = FakeAPI(self._world, self._recording)
+        self._storage = FakeStorage(self._world, self._recording)
+        self._servers = (LoopbackServer(self._api.answer), LoopbackServer(self._storage.answer))
+
+    async def __aenter__(self) -> Self:
+        """Start both servers."""
+        await self._world.spool.open()
+        for server in self._servers:
+            await server.open()
+        self._api.url, self._api.storage_url = (server.url for server in self._servers)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Abort every connection, stop both servers and remove the files."""
+        for server in self._servers:
+            await server.close()
+        await self._world.spool.close()
+
+    @property
+    def base_url(self) -> str:
+        """Where the API listens, such as `http://127.0.0.1:40001`."""
+        return self._api.url
+
+    @property
+    def storage_url(self) -> str:
+        """Where the storage host listens."""
+        return self._api.storage_url
+
+    @property
+    def api_key(self) -> str:
+        """The key that is let in."""
+        return self._world.behaviour.api_key
+
+    @property
+    def directory(self) -> Path:
+        """The temporary directory of the files, removed at the end."""
+        return self._world.spool.directory
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Every request so far, oldest first, as it stands now."""
+        return list(self._recording.requests)
+
+    @property
+    def api_requests(self) -> list[RecordedRequest]:
+        """The requests to the API."""
+        return [request for request in self.requests if request.server == "api"]
+
+    @property
+    def storage_requests(self) -> list[RecordedRequest]:
+        """The requests to the storage host."""
+        return [request for request in self.requests if request.server == "storage"]
+
+    async def add_export(
+        self,
+        *,
+        contacts: int | None = None,
+        files: int | None = None,
+        file_type: str = "csv",
+        export_id: str | None = None,
+        statuses: Sequence[str] = ("ready",),
+        bodies: Sequence[bytes] | None = None,
+        names: Sequence[str] | None = None,
+        contact_count: int | None = _REAL,
+        start: int = 0,
+    ) -> str:
+        """Add an export that was started already, and return its id.
+
+        Args:
+            contacts: how many contacts it has; the constructor's number by default.
+            files: over how many files they are spread; likewise.
+            file_type: `csv` or `json`.
+            export_id: any text; by default a UUID.
+            statuses: what the looks at it see, one each; the last one stays.
+            bodies: the files byte for byte, instead of generated ones.
+            names: the files' object keys, as long and as odd as you like, one for each file.
+            contact_count: the number the API tells once it is ready, None tells none; by default
+                the real one, and none with `bodies`.
+            start: the number of its first contact, see `make_contacts`.
+
+        Raises:
+            ValueError: the id or a name is taken, or names and files differ in number.
+        """
+        behaviour = self._world.behaviour
+        contacts = behaviour.contacts if contacts is None else contacts
+        if contact_count == _REAL:
+            contact_count = contacts if bodies is None else None
+        export = await self._world.add(
+            contacts=contacts,
+            files=behaviour.files if files is None else files,
+            file_type=file_type,
+            export_id=export_id,
+            statuses=statuses,
+            bodies=bodies,
+            names=names,
+            contact_count=contact_count,
+            start=start,
+        )
+        return export.id
+
+    async def stored(self, export_id: str) -> tuple[bytes, ...]:
+        """Return the raw bytes of each file, as a client should receive them."""
+        spool = self._world.spool
+        files = [file.spooled for file in self._world.export(export_id).files]
+        return tuple([await spool.read(file, 0, file.size) for file in files])
+
+    def contacts_of(self, export_id: str) -> Iterator[dict[str, Any]]:
+        """Yield the contacts of a generated export, as the lines of a JSON export have them."""
+        export, seed = self._world.export(export_id), self._world.behaviour.seed
+        return make_contacts(export.contacts, seed=seed, start=export.start)
+
+    def rows_of(self, export_id: str) -> Iterator[dict[str, str]]:
+        """Yield the contacts of a generated export, as the rows of a CSV export have them."""
+        return map(csv_row, self.contacts_of(export_id))
+
+    async def replace(self, export_id: str, file: int, body: bytes) -> None:
+        """Put another object under the key of file `file` (from 1), with another ETag."""
+        await self._world.replace(self._world.export(export_id), file, body)
+
+    async def remove_files(self, export_id: str) -> None:
+        """Delete the files of an export: the storage answers 404 `NoSuchKey`."""
+        self._world.export(export_id).removed = True
+
+    def kill_links(self) -> None:
+        """Let every link signed so far be an expired one, from now on."""
+        self._world.signer.revoke()
+
+    def fail_api(
+        self,
+        status: int | None,
+        *,
+        body: str | bytes | Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        times: int | None = 1,
+        on: Call | None = None,
+        processed: bool = False,
+        delay: float = 0.0,
+    ) -> None:
+        """Queue an answer that the API gives before it behaves again.
+
+        Args:
+            status: the status to answer; None closes the connection without an answer.
+            body: a mapping as JSON, anything else as it is; by default what SendGrid documents
+                for an error of that status, and nothing for a success.
+            headers: more headers, such as `X-RateLimit-Reset`.
+            times: how many requests are answered so; None is for ever.
+            on: which of the three calls it is for; None for any.
+            processed: do what was asked first, so that only the answer is lost.
+            delay: seconds on the clock before the answer; `math.inf` never answers.
+        """
+        raw, content_type = body_of(status, body)
+        script = ScriptedAnswer(
+            status=status,
+            body=raw,
+            content_type=content_type,
+            headers=dict(headers or {}),
+            times=times,
+            on=on,
+            processed=processed,
+            delay=delay,
+        )
+        self._api.scripts.append(script)
+
+    def fail_storage(
+        self,
+        fault: Fault,
+        *,
+        file: int | None = None,
+        export_id: str | None = None,
+        times: int | None = 1,
+        skip: int = 0,
+    ) -> None:
+        """Let requests for files, by living links, meet `fault`; each meets one fault at most.
+
+        Args:
+            fault: what happens to them.
+            file: the number of the file (from 1) it is for; None for any.
+            export_id: the export it is for; None for any.
+            times: how many requests meet it; None is for ever.
+            skip: how many matching requests go by unharmed before.
+        """
+        rule = FaultRule(fault=fault, file=file, export_id=export_id, times=times, skip=skip)
+        self._storage.rules.append(rule)

@@ -1,0 +1,234 @@
+"""What both servers know: the account's exports, their files, and how the service behaves."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+from urllib.parse import quote
+
+import attrs
+
+from sendgrid_exports.testing.signing import LinkSigner
+from sendgrid_exports.testing.spool import ContactFiles, Spool, SpooledFile
+from sendgrid_exports.timing import Clock
+
+__all__ = ["AfterExpiry", "Behaviour", "ETagKind", "Export", "StoredFile", "World"]
+
+AfterExpiry = Literal["not_found", "no_urls", "dead_urls"]
+ETagKind = Literal["md5", "multipart", "kms", "weak", "none"]
+
+_BUCKET = "fake-sendgrid-exports"
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@attrs.frozen(kw_only=True)
+class Behaviour:
+    """The settings of a `FakeSendGrid`, which documents them."""
+
+    contacts: int
+    files: int
+    statuses: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
+    link_lifetime: float
+    file_lifetime: float
+    compressed: bool
+    content_encoding: str | None
+    etag: ETagKind
+    repeat_header: bool
+    after_expiry: AfterExpiry
+    message: str | None
+    checksum_headers: bool | Literal["sha256", "crc32"]
+    list_page_size: int | None
+    api_key: str
+    seed: int
+
+
+@attrs.frozen(kw_only=True)
+class StoredFile:
+    """One object of the storage: `path` is that of its links, percent-encoded."""
+
+    path: str
+    spooled: SpooledFile
+    etag: str | None
+    modified: datetime
+    encoding: str | None
+    content_type: str
+
+
+@attrs.define(kw_only=True)
+class Export:
+    """One export; each look at its status takes it one step further through `statuses`."""
+
+    id: str
+    file_type: str
+    statuses: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime
+    contact_count: int | None
+    start: int = 0
+    contacts: int = 0
+    lists: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    files: list[StoredFile] = attrs.field(factory=list)
+    looks: int = 0
+    updated_at: datetime = attrs.field()
+    completed_at: datetime | None = attrs.field()
+    removed: bool = False
+
+    @updated_at.default
+    def _updated_at_first(self) -> datetime:
+        return self.created_at
+
+    @completed_at.default
+    def _completed_at_first(self) -> datetime | None:
+        return self.created_at if self.status == "ready" else None
+
+    @property
+    def status(self) -> str:
+        """What the last look saw, or the first one will see."""
+        return self.statuses[min(max(0, self.looks - 1), len(self.statuses) - 1)]
+
+    def look(self, now: datetime) -> str:
+        """Take the next status of the script; the last one stays."""
+        before = self.status
+        self.looks += 1
+        if self.status != before:
+            self.updated_at = now
+            if self.status == "ready":
+                self.completed_at = now
+        return self.status
+
+
+class World:
+    """The exports and objects of one account, on one clock."""
+
+    def __init__(self, behaviour: Behaviour, clock: Clock) -> None:
+        self.behaviour = behaviour
+        self.clock = clock
+        self.spool = Spool()
+        self.signer = LinkSigner(behaviour.seed)
+        self.exports: dict[str, Export] = {}
+        self.objects: dict[str, tuple[Export, int]] = {}
+        self._made = 0
+
+    def export(self, export_id: str) -> Export:
+        """Return the export, or raise `KeyError` naming it."""
+        return self.exports[export_id]
+
+    async def add(
+        self,
+        *,
+        contacts: int,
+        files: int,
+        file_type: str,
+        statuses: Sequence[str],
+        export_id: str | None = None,
+        start: int = 0,
+        bodies: Sequence[bytes] | None = None,
+        names: Sequence[str] | None = None,
+        contact_count: int | None,
+        max_size: int | None = None,
+        lists: Sequence[str] = (),
+        segments: Sequence[str] = (),
+    ) -> Export:
+        """Store the files of a new export, then register it."""
+        if bodies is None:
+            order = ContactFiles(
+                contacts=contacts,
+                files=files,
+                file_type=file_type,
+                compressed=self.behaviour.compressed,
+                repeat_header=self.behaviour.repeat_header,
+                seed=self.behaviour.seed,
+                start=start,
+                max_size=max_size,
+            )
+            spooled = await self.spool.write_contacts(order)
+            packed = [self.behaviour.compressed] * len(spooled)
+        else:
+            spooled = tuple([await self.spool.write(body) for body in bodies])
+            packed = [body.startswith(_GZIP_MAGIC) for body in bodies]
+        now = self.clock.utc()
+        export = Export(
+            id=self._new_id("export") if export_id is None else export_id,
+            file_type=file_type,
+            statuses=tuple(statuses),
+            created_at=now,
+            expires_at=now + timedelta(seconds=self.behaviour.file_lifetime),
+            contact_count=contact_count,
+            start=start,
+            contacts=contacts if bodies is None else 0,
+            lists=tuple(lists),
+            segments=tuple(segments),
+        )
+        suffix = f".{file_type}.gzip" if self.behaviour.compressed else f".{file_type}"
+        if names is None:
+            names = [self._new_id("file") + suffix for _ in spooled]
+        if len(names) != len(spooled):
+            raise ValueError(f"there are {len(spooled)} files, but {len(names)} names")
+        export.files = [
+            self._object(f"/{_BUCKET}/{quote(name)}", file, file_type, compressed)
+            for name, file, compressed in zip(names, spooled, packed, strict=True)
+        ]
+        objects = {file.path: (export, n) for n, file in enumerate(export.files, start=1)}
+        if export.id in self.exports or len(objects) < len(names) or objects.keys() & self.objects:
+            raise ValueError("there is an export of that id, or a file of that name, already")
+        self.exports[export.id] = export
+        self.objects |= objects
+        return export
+
+    async def replace(self, export: Export, number: int, body: bytes) -> None:
+        """Put another object in the place of file `number`; answers under way keep the old one."""
+        old = export.files[number - 1]
+        spooled = await self.spool.write(body)
+        export.files[number - 1] = attrs.evolve(
+            old,
+            spooled=spooled,
+            etag=self._etag(spooled),
+            modified=self.clock.utc(),
+            encoding=self._encoding(body.startswith(_GZIP_MAGIC)),
+        )
+
+    def expired(self, export: Export) -> bool:
+        """Whether the files' own lifetime is over."""
+        return self.clock.utc() >= export.expires_at
+
+    def links(self, export: Export) -> list[str]:
+        """Return the files' paths with queries signed just now."""
+        now, lifetime = self.clock.utc(), self.behaviour.link_lifetime
+        return [
+            f"{file.path}?{self.signer.sign(file.path, now=now, lifetime=lifetime)}"
+            for file in export.files
+        ]
+
+    def _new_id(self, kind: str) -> str:
+        self._made += 1
+        digest = hashlib.md5(f"{kind} {self._made} of {self.behaviour.seed}".encode())
+        return str(uuid.UUID(bytes=digest.digest(), version=4))
+
+    def _object(
+        self, path: str, spooled: SpooledFile, file_type: str, compressed: bool
+    ) -> StoredFile:
+        return StoredFile(
+            path=path,
+            spooled=spooled,
+            etag=self._etag(spooled),
+            modified=self.clock.utc(),
+            encoding=self._encoding(compressed),
+            content_type="text/csv" if file_type == "csv" else "application/json",
+        )
+
+    def _encoding(self, compressed: bool) -> str | None:
+        return self.behaviour.content_encoding if compressed else None
+
+    def _etag(self, spooled: SpooledFile) -> str | None:
+        other = hashlib.md5(f"not the digest {spooled.md5}".encode()).hexdigest()
+        return {
+            "md5": f'"{spooled.md5}"',
+            "multipart": f'"{other}-2"',
+            "kms": f'"{other}"',
+            "weak": f'W/"{spooled.md5}"',
+            "none": None,
+        }[self.behaviour.etag]

@@ -1,0 +1,98 @@
+"""The README's code runs, its commands are those of the project, its tables tell the truth."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+
+import sendgrid_exports
+from sendgrid_exports import DownloadPolicy, ExportClient, PollPolicy
+from sendgrid_exports.testing import FakeSendGrid
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_code_stands_on_the_first_screen() -> None:
+    before, code, _ = README.partition("```python\n")
+    assert code
+    assert before.count("\n") < 25
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
+
+
+async def test_the_first_code_runs_as_it_is(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", BLOCKS[0], cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert output.decode().startswith("1000 contacts in exports/")
+
+
+@pytest.mark.parametrize("code", BLOCKS[1:])
+async def test_every_other_code_runs_where_its_names_are_given(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with (
+        FakeSendGrid(contacts=10, statuses=["ready"]) as fake,
+        aiohttp.ClientSession() as session,
+    ):
+        defaults: Any = ExportClient.__init__.__kwdefaults__
+        monkeypatch.setitem(defaults, "base_url", fake.base_url)
+        names: dict[str, Any] = {
+            "key": fake.api_key,
+            "list_id": "5f0cf4a3",
+            "app_session": session,
+            "export_id": await fake.add_export(),
+        }
+        compiled = compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        run = eval(compiled, names)
+        if inspect.isawaitable(run):
+            await run
+    assert names["result"].files
+
+
+def test_the_commands_are_one_line_each() -> None:
+    commands = re.findall(r"^```sh\n(.*?)```$", README, re.MULTILINE | re.DOTALL)
+    assert [command.count("\n") for command in commands] == [1, 1]
+    assert commands[0].rstrip().endswith("examples/backup_contacts.py")
+    assert commands[1].rstrip().endswith("-m pytest")
+
+
+def test_every_error_is_in_the_table() -> None:
+    abstract = {"SendGridExportsError", "APIError", "ExportError"}
+    errors = {name for name in sendgrid_exports.__all__ if name.endswith("Error")} - abstract
+    # Nothing raises it yet.
+    errors -= {"InsufficientDiskSpaceError"}
+    told = set(re.findall(r"`(\w+Error)`", README))
+    assert errors <= told
+    assert told - abstract - {"OSError", "TimeoutError"} <= errors
+
+
+@pytest.mark.parametrize("policy", [PollPolicy, DownloadPolicy])
+def test_the_defaults_are_those_of_the_code(policy: type[attrs.AttrsInstance]) -> None:
+    unit = {"piece_size": 1024 * 1024}
+    told: dict[str, str] = {}
+    section = README.partition("## Settings")[2].partition("##")[0]
+    for row in re.findall(r"^\| (`[^|]*) \| ([^|]+) \|", section, re.MULTILINE):
+        fields = re.findall(r"`(\w+)`", row[0])
+        told.update(zip(fields, row[1].split(", ") if len(fields) > 1 else [row[1]], strict=True))
+    for field in attrs.fields(policy):
+        if field.name in {"minimum_speed", "speed_window"}:
+            continue
+        shown = told[field.name].strip("`")
+        if isinstance(field.default, bool) or not isinstance(field.default, int | float):
+            assert shown == str(field.default)
+        else:
+            assert float(shown.split()[0]) * unit.get(field.name, 1) == field.default

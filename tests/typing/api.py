@@ -1,0 +1,80 @@
+"""The library as its users write it. Checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import assert_type
+
+import aiohttp
+
+from sendgrid_exports import (
+    BytesReceived,
+    ContactExport,
+    DownloadedFile,
+    DownloadPolicy,
+    DownloadResult,
+    Event,
+    ExportClient,
+    ExportListing,
+    ExportStatus,
+    ExportTimeoutError,
+    PollPolicy,
+    Verify,
+    export_contacts,
+    fetch_export,
+)
+from sendgrid_exports.testing import FakeClock, FakeSendGrid
+
+
+async def script(key: str, list_id: str) -> None:
+    result = await fetch_export("id", "exports/", api_key=key)
+    assert_type(result, DownloadResult)
+    await fetch_export(
+        "id", Path("exports"), api_key=key, timeout=60, polling=PollPolicy(initial=2)
+    )
+    result = await export_contacts("exports/", api_key=key, list_ids=[list_id], file_type="json")
+    assert_type(result.files, tuple[DownloadedFile, ...])
+    assert_type(result.contacts, int | None)
+    assert_type(result.files[0].sha256, str | None)
+
+
+async def service(key: str, session: aiohttp.ClientSession) -> None:
+    client = ExportClient(key, session=session)
+    export_id = await client.start(list_ids=["a"], segment_ids=("b",), max_file_size=500)
+    assert_type(export_id, str)
+    export = await client.wait(export_id, timeout=timedelta(minutes=30))
+    assert_type(export, ContactExport)
+    assert_type(export.status, ExportStatus)
+    assert_type(export.expires_at, datetime | None)
+    assert_type(await client.get(export_id), ContactExport)
+    assert_type(await client.list_exports(), tuple[ExportListing, ...])
+    assert_type(await client.download(export, "exports/", timeout=600), DownloadResult)
+    await client.fetch(export_id, "exports/", on_event=listen)
+    await client.close()
+
+
+def listen(event: Event) -> None:
+    if isinstance(event, BytesReceived):
+        assert_type(event.received, int)
+
+
+async def settings(key: str) -> None:
+    async with ExportClient(
+        key,
+        base_url="https://api.eu.sendgrid.com",
+        on_behalf_of="subuser",
+        polling=PollPolicy(initial=1, maximum=timedelta(seconds=30)),
+        downloads=DownloadPolicy(connections=8, verify=Verify.CHECKSUM, read_timeout=10),
+    ) as client:
+        try:
+            await client.fetch("id", "exports/")
+        except ExportTimeoutError as error:
+            assert_type(error.export_id, str)
+            assert_type(error.export, ContactExport | None)
+
+
+async def tests_of_users() -> None:
+    clock = FakeClock()
+    async with FakeSendGrid(clock=clock) as fake, ExportClient(fake.api_key, clock=clock) as client:
+        await client.get(await fake.add_export(contacts=10))

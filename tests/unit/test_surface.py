@@ -1,0 +1,117 @@
+"""The public face: what a reader of `__init__.py` may count on."""
+
+from __future__ import annotations
+
+import inspect
+import types
+
+import attrs
+import pytest
+
+import sendgrid_exports
+from sendgrid_exports import testing
+
+PUBLIC = """
+APIError AuthenticationError BytesReceived Clock ContactExport CorruptDownloadError CountMismatch
+DownloadError DownloadInProgressError DownloadPolicy DownloadResult DownloadedFile ErrorDetail Event
+ExportClient ExportError ExportExpiredError ExportFailedError ExportListing ExportMetadata
+ExportNotFoundError ExportNotReadyError ExportStarted ExportStatus ExportTimeoutError FileFinished
+FileStarted IncompleteDownloadError InsufficientDiskSpaceError InvalidRequestError
+InvalidResponseError LinkRenewed NamedId PermissionDeniedError PollPolicy RateLimitedError Retrying
+SendGridExportsError ServerError StatusSeen SystemClock TransportError Verify export_contacts
+fetch_export
+""".split()
+
+
+def test_the_public_names_are_those_and_no_others() -> None:
+    assert sorted(PUBLIC) == sorted(sendgrid_exports.__all__)
+    visible = {
+        name
+        for name, value in vars(sendgrid_exports).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert visible == set(PUBLIC)
+
+
+def test_the_version_is_one_truth() -> None:
+    from importlib.metadata import version
+
+    assert version("sendgrid-exports") == sendgrid_exports.__version__
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"sendgrid_exports.{n}" for n in PUBLIC), *(f"testing.{n}" for n in testing.__all__)]
+)
+def test_every_public_name_is_documented(name: str) -> None:
+    room, _, attribute = name.partition(".")
+    value = getattr(testing if room == "testing" else sendgrid_exports, attribute)
+    if attribute in {"Event", "Fault"} and not inspect.isclass(value):
+        return
+    assert inspect.getdoc(value)
+    if not inspect.isclass(value):
+        return
+    for member, function in vars(value).items():
+        if not member.startswith("_") and (
+            inspect.isfunction(function) or isinstance(function, property)
+        ):
+            assert inspect.getdoc(function), f"{name}.{member}"
+
+
+SIGNATURES = {
+    sendgrid_exports.ExportClient.__init__: (
+        ["self", "api_key"],
+        ["session", "base_url", "on_behalf_of", "polling", "downloads", "clock", "random"],
+    ),
+    sendgrid_exports.ExportClient.start: (
+        ["self"],
+        ["list_ids", "segment_ids", "file_type", "max_file_size", "notify_email"],
+    ),
+    sendgrid_exports.ExportClient.get: (["self", "export_id"], []),
+    sendgrid_exports.ExportClient.list_exports: (["self"], []),
+    sendgrid_exports.ExportClient.wait: (["self", "export_id"], ["timeout", "on_event"]),
+    sendgrid_exports.ExportClient.download: (
+        ["self", "export", "directory"],
+        ["timeout", "on_event"],
+    ),
+    sendgrid_exports.ExportClient.fetch: (
+        ["self", "export_id", "directory"],
+        ["timeout", "on_event"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "names"), SIGNATURES.items(), ids=lambda f: getattr(f, "__name__", "")
+)
+def test_everything_after_the_essentials_is_keyword_only(
+    function: types.FunctionType, names: tuple[list[str], list[str]]
+) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    essentials = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert (essentials, keywords) == names
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields"),
+    [
+        (
+            sendgrid_exports.ContactExport,
+            "id status status_text created_at updated_at completed_at expires_at urls message "
+            "contact_count metadata",
+        ),
+        (sendgrid_exports.DownloadResult, "export directory files contacts manifest"),
+        (sendgrid_exports.DownloadedFile, "path size sha256 etag compressed verified_by"),
+        (sendgrid_exports.PollPolicy, "initial factor maximum timeout max_failures"),
+        (
+            sendgrid_exports.DownloadPolicy,
+            "connections connections_per_file piece_size read_timeout minimum_speed speed_window "
+            "attempts decompress verify require_count",
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_fields_are_the_contract(cls: type[attrs.AttrsInstance], fields: str) -> None:
+    assert [field.name for field in attrs.fields(cls)] == fields.split()
+    instance_dict = getattr(cls, "__setattr__", None)
+    assert instance_dict is not object.__setattr__  # frozen
