@@ -55,9 +55,13 @@ class Disk:
             OSError: it cannot be opened.
         """
         threads = _OneFile(self._pool)
-        file = await aiofiles.open(
-            path, "wb", buffering=0, opener=_keeping_what_is_there, executor=threads
-        )
+        try:
+            file = await aiofiles.open(
+                path, "wb", buffering=0, opener=_keeping_what_is_there, executor=threads
+            )
+        except asyncio.CancelledError:
+            await threads.close_opened()
+            raise
         part = PartFile(file, threads)
         try:
             await file.seek(position)
@@ -92,6 +96,12 @@ class _OneFile(Executor):
         if self._last is not None and not self._last.done():
             with contextlib.suppress(OSError):
                 await unbroken(asyncio.wrap_future(self._last))
+
+    async def close_opened(self) -> None:
+        """Close the file that the last call opened, since nobody is left to do so."""
+        await self.idle()
+        if self._last is not None and not self._last.cancelled() and not self._last.exception():
+            self._pool.submit(self._last.result().close)
 
 
 class PartFile:

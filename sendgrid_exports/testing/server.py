@@ -59,8 +59,7 @@ class FakeSendGrid:
         etag: `md5` and `weak` are the MD5 of the bytes, `multipart` and `kms` look like S3's for
             such objects and are not, `none` sends none.
         repeat_header: whether every CSV file begins with the header, or only the first.
-        after_expiry: what a look sees once the files are gone: 404, `ready` without links, or
-            `ready` with links to nothing.
+        after_expiry: what a look sees then: 404, `ready` without links, or links to nothing.
         message: the message of exports whose status is `failure`.
         checksum_headers: whether a whole object comes with its SHA-256, or its CRC-32, as S3 does.
         list_page_size: exports on one page of the list; None puts all on one.
@@ -127,9 +126,11 @@ class FakeSendGrid:
         traceback: TracebackType | None,
     ) -> None:
         """Abort every connection, stop both servers and remove the files."""
-        for server in self._servers:
-            await server.close()
-        await self._world.spool.close()
+        try:
+            for server in self._servers:
+                await server.close()
+        finally:
+            await self._world.spool.close()
 
     @property
     def base_url(self) -> str:
@@ -182,8 +183,8 @@ class FakeSendGrid:
         """Add an export that was started already, and return its id.
 
         Args:
-            contacts: how many contacts it has; the constructor's number by default.
-            files: over how many files they are spread; likewise.
+            contacts: how many contacts it has; by default as the constructor says, like `files`.
+            files: over how many files they are spread.
             file_type: `csv` or `json`.
             export_id: any text; by default a UUID.
             statuses: what the looks at it see, one each; the last one stays.

@@ -1,0 +1,527 @@
+"""The fake API over real sockets: SendGrid's three calls, in SendGrid's words."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import inspect
+import io
+import json
+import math
+import threading
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest, make_contacts
+
+EXPORTS = "/v3/marketing/contacts/exports"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        yield session
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def sendgrid(clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
+    async with FakeSendGrid(clock=clock, contacts=20) as sendgrid:
+        yield sendgrid
+
+
+async def call(
+    session: aiohttp.ClientSession,
+    sendgrid: FakeSendGrid,
+    path: str = "",
+    *,
+    method: str = "GET",
+    body: Any = None,
+    key: str | None = None,
+) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {key or sendgrid.api_key}"}
+    url = URL(sendgrid.base_url + EXPORTS + path, encoded=True)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    async with session.request(method, url, headers=headers, data=data) as response:
+        text = await response.text()
+        is_json = response.content_type == "application/json"
+        return response.status, json.loads(text) if is_json else text
+
+
+async def start(session: aiohttp.ClientSession, sendgrid: FakeSendGrid, body: Any = None) -> str:
+    status, answer = await call(session, sendgrid, method="POST", body=body)
+    assert status == 202
+    return str(answer["id"])
+
+
+async def body_at(session: aiohttp.ClientSession, url: str) -> bytes:
+    async with session.get(URL(url, encoded=True)) as response:
+        assert response.status == 200
+        return await response.read()
+
+
+async def test_an_export_from_start_to_files(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    export_id = await start(session, sendgrid)
+    clock.advance(1)
+    status, pending = await call(session, sendgrid, f"/{export_id}")
+    assert status == 200
+    assert pending["status"] == "pending"
+    assert not {"urls", "completed_at", "contact_count", "message"} & pending.keys()
+    clock.advance(1.5)
+    status, ready = await call(session, sendgrid, f"/{export_id}")
+    assert status == 200
+    assert {key: value for key, value in ready.items() if key != "urls"} == {
+        "id": export_id,
+        "status": "ready",
+        "created_at": "2026-03-02T09:30:00Z",
+        "updated_at": "2026-03-02T09:30:02.500000Z",
+        "completed_at": "2026-03-02T09:30:02.500000Z",
+        "expires_at": "2026-03-02T21:30:00Z",
+        "contact_count": 20,
+        "_metadata": {"self": f"{sendgrid.base_url}{EXPORTS}/{export_id}", "count": 1},
+    }
+    (url,) = ready["urls"]
+    assert url.startswith(sendgrid.storage_url + "/")
+    assert ".csv.gzip?X-Amz-Algorithm=" in url
+    raw = await body_at(session, url)
+    assert (raw,) == await sendgrid.stored(export_id)
+    text = io.StringIO(gzip.decompress(raw).decode(), newline="")
+    assert list(csv.DictReader(text)) == list(sendgrid.rows_of(export_id))
+    _, again = await call(session, sendgrid, f"/{export_id}")
+    assert again["status"] == "ready"
+    assert again["updated_at"] == ready["updated_at"]
+    assert again["urls"] != ready["urls"]
+    assert again["urls"][0].partition("?")[0] == url.partition("?")[0]
+
+
+async def test_json_exports_and_what_was_asked_for(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    asked = {
+        "list_ids": ["11111111-aaaa"],
+        "segment_ids": [],
+        "notifications": {"email": False},
+        "file_type": "json",
+        "max_file_size": 500,
+    }
+    export_id = await start(session, sendgrid, asked)
+    (raw,) = await sendgrid.stored(export_id)
+    lines = [json.loads(line) for line in gzip.decompress(raw).splitlines()]
+    assert lines == list(sendgrid.contacts_of(export_id)) == list(make_contacts(20))
+    await call(session, sendgrid, f"/{export_id}")
+    _, ready = await call(session, sendgrid, f"/{export_id}")
+    assert ".json.gzip?" in ready["urls"][0]
+    _, listing = await call(session, sendgrid)
+    assert listing["result"][0]["export_type"] == "list_export"
+    assert listing["result"][0]["lists"] == [{"ID": "11111111-aaaa", "Name": "List 11111111"}]
+    assert json.loads(sendgrid.requests[0].body) == asked
+
+
+async def test_a_largest_file_size_splits(session: aiohttp.ClientSession) -> None:
+    async with FakeSendGrid(contacts=6000, statuses=["ready"]) as sendgrid:
+        export_id = await start(session, sendgrid, {"max_file_size": 1})
+        files = await sendgrid.stored(export_id)
+        assert len(files) == 2
+        assert all(len(gzip.decompress(file)) <= 1_000_000 for file in files)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"file_type": "xml"}, "file_type"),
+        ({"list_ids": "abc"}, "list_ids"),
+        ({"segment_ids": [1]}, "segment_ids"),
+        ({"notifications": True}, "notifications"),
+        ({"notifications": {"email": "yes"}}, "notifications"),
+        ({"max_file_size": 0}, "max_file_size"),
+        ({"max_file_size": True}, "max_file_size"),
+        ({"max_file_size": "500"}, "max_file_size"),
+    ],
+)
+async def test_wrong_fields_are_refused(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: Any, field: str
+) -> None:
+    status, answer = await call(session, sendgrid, method="POST", body=body)
+    assert status == 400
+    assert [error["field"] for error in answer["errors"]] == [field]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"csv"'])
+async def test_wrong_bodies_are_refused(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: bytes
+) -> None:
+    status, answer = await call(session, sendgrid, method="POST", body=body)
+    assert status == 400
+    assert answer["errors"][0].keys() == {"message"}
+
+
+async def test_the_key_is_needed(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
+    status, answer = await call(session, sendgrid, key="SG.another")
+    assert status == 401
+    assert answer == {
+        "errors": [
+            {
+                "message": "The provided authorization grant is invalid, expired, or revoked",
+                "field": None,
+                "help": None,
+            }
+        ]
+    }
+    async with session.get(sendgrid.base_url + EXPORTS) as response:
+        assert response.status == 401
+
+
+async def test_unknown_exports_and_paths(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    missing = {"errors": [{"message": "resource not found", "field": None, "help": None}]}
+    assert await call(session, sendgrid, "/nobody") == (404, missing)
+    assert await call(session, sendgrid, "-of-another-kind") == (404, missing)
+    assert (await call(session, sendgrid, "/a/b"))[0] == 404
+    assert (await call(session, sendgrid, method="DELETE"))[0] == 405
+    assert (await call(session, sendgrid, "/nobody", method="POST"))[0] == 405
+
+
+@pytest.mark.parametrize("export_id", ["a/b c", "..", "Ünï?#&%25", "x" * 500])
+async def test_ids_may_be_odd(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, export_id: str
+) -> None:
+    assert await sendgrid.add_export(export_id=export_id) == export_id
+    path = "/" + quote(export_id, safe="").replace(".", "%2E")
+    status, answer = await call(session, sendgrid, path)
+    assert (status, answer["id"]) == (200, export_id)
+    assert sendgrid.requests[-1].path == EXPORTS + path
+
+
+async def test_statuses_are_seen_one_by_one(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    script = ("pending", "thinking", "pending", "ready")
+    export_id = await sendgrid.add_export(statuses=script)
+    answers = [(await call(session, sendgrid, f"/{export_id}"))[1] for _ in range(5)]
+    assert [answer["status"] for answer in answers] == [*script, "ready"]
+    assert [answer.get("urls", "absent") for answer in answers[:3]] == ["absent", [], "absent"]
+    assert all("completed_at" not in answer for answer in answers[:3])
+
+
+async def test_a_failure_carries_its_message(session: aiohttp.ClientSession) -> None:
+    async with FakeSendGrid(message="too many contacts", statuses=("failure",)) as sendgrid:
+        export_id = await start(session, sendgrid)
+        _, answer = await call(session, sendgrid, f"/{export_id}")
+        assert (answer["status"], answer["message"]) == ("failure", "too many contacts")
+        assert not answer.get("urls")
+
+
+async def test_a_failure_may_have_no_message(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await sendgrid.add_export(statuses=("failure",))
+    assert "message" not in (await call(session, sendgrid, f"/{export_id}"))[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"), [({}, 20), ({"contact_count": 7}, 7), ({"contact_count": None}, "absent")]
+)
+async def test_the_count_may_differ(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, given: dict[str, Any], seen: Any
+) -> None:
+    export_id = await sendgrid.add_export(**given)
+    answer = (await call(session, sendgrid, f"/{export_id}"))[1]
+    assert answer.get("contact_count", "absent") == seen
+
+
+async def test_an_export_without_files(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await sendgrid.add_export(contacts=0, files=0)
+    answer = (await call(session, sendgrid, f"/{export_id}"))[1]
+    assert (answer["status"], answer["urls"], answer["contact_count"]) == ("ready", [], 0)
+
+
+async def test_bodies_and_names_as_given(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    names = ["n" * 300 + ".csv.gzip", "../../Zoë & co.csv"]
+    bodies = [gzip.compress(b"a,b\n"), b""]
+    export_id = await sendgrid.add_export(bodies=bodies, names=names)
+    answer = (await call(session, sendgrid, f"/{export_id}"))[1]
+    assert "contact_count" not in answer
+    paths = [url.partition("?")[0] for url in answer["urls"]]
+    assert paths[0].endswith("/" + names[0])
+    assert paths[1].endswith("/../../" + quote("Zoë & co.csv"))
+    assert [await body_at(session, url) for url in answer["urls"]] == bodies
+    assert list(sendgrid.contacts_of(export_id)) == []
+
+
+async def test_ids_and_names_are_taken_once(sendgrid: FakeSendGrid) -> None:
+    await sendgrid.add_export(export_id="once", names=["x.csv"])
+    with pytest.raises(ValueError, match="already"):
+        await sendgrid.add_export(export_id="once")
+    with pytest.raises(ValueError, match="already"):
+        await sendgrid.add_export(names=["x.csv"])
+    with pytest.raises(ValueError, match="already"):
+        await sendgrid.add_export(files=2, names=["y.csv", "y.csv"])
+    with pytest.raises(ValueError, match="2 files, but 1 names"):
+        await sendgrid.add_export(files=2, names=["z.csv"])
+
+
+async def test_contacts_may_begin_elsewhere(sendgrid: FakeSendGrid) -> None:
+    export_id = await sendgrid.add_export(contacts=3, start=100)
+    assert list(sendgrid.contacts_of(export_id)) == list(make_contacts(3, start=100))
+
+
+async def test_the_list_has_its_own_shape(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    first = await start(session, sendgrid, {"segment_ids": ["seg"]})
+    clock.advance(60)
+    second = await sendgrid.add_export()
+    status, listing = await call(session, sendgrid)
+    assert status == 200
+    assert listing["_metadata"] == {"self": sendgrid.base_url + EXPORTS, "count": 2}
+    older, newer = listing["result"]
+    assert older == {
+        "id": first,
+        "status": "pending",
+        "created_at": "2026-03-02T09:30:00Z",
+        "expires_at": "2026-03-02T21:30:00Z",
+        "user_id": 1234567,
+        "export_type": "segment_export",
+        "segments": [{"ID": "seg", "Name": "Segment seg"}],
+        "lists": [],
+    }
+    assert (newer["id"], newer["status"]) == (second, "ready")
+    assert newer["export_type"] == "contacts_export"
+    assert newer["completed_at"] == "2026-03-02T09:31:00Z"
+    assert await body_at(session, newer["urls"][0])
+    assert not {"updated_at", "message", "contact_count"} & newer.keys()
+
+
+async def test_the_list_comes_in_pages(session: aiohttp.ClientSession) -> None:
+    async with FakeSendGrid(list_page_size=2, contacts=1) as sendgrid:
+        ids = [await sendgrid.add_export() for _ in range(5)]
+        seen, pages, path = [], 0, ""
+        while True:
+            _, listing = await call(session, sendgrid, path)
+            seen += [item["id"] for item in listing["result"]]
+            pages += 1
+            assert listing["_metadata"]["count"] == 5
+            assert ("prev" in listing["_metadata"]) == (pages > 1)
+            if (following := listing["_metadata"].get("next")) is None:
+                break
+            assert following.startswith(sendgrid.base_url + EXPORTS)
+            path = following.removeprefix(sendgrid.base_url + EXPORTS)
+        assert seen == ids
+        assert pages == 3
+
+
+@pytest.mark.parametrize("after_expiry", ["not_found", "no_urls", "dead_urls"])
+async def test_after_the_files_expired(session: aiohttp.ClientSession, after_expiry: Any) -> None:
+    clock = FakeClock()
+    async with FakeSendGrid(
+        clock=clock, after_expiry=after_expiry, file_lifetime=3600, contacts=1
+    ) as sendgrid:
+        export_id = await sendgrid.add_export()
+        clock.advance(3599)
+        alive = (await call(session, sendgrid, f"/{export_id}"))[1]["urls"]
+        assert await body_at(session, alive[0])
+        clock.advance(1)
+        status, answer = await call(session, sendgrid, f"/{export_id}")
+        listed = (await call(session, sendgrid))[1]["result"]
+        if after_expiry == "not_found":
+            assert status == 404
+            assert listed == []
+            return
+        assert (status, answer["status"]) == (200, "ready")
+        assert len(answer["urls"]) == len(listed[0]["urls"]) == (after_expiry == "dead_urls")
+        for url in answer["urls"]:
+            async with session.get(URL(url, encoded=True)) as response:
+                assert response.status == 404
+                assert "<Code>NoSuchKey</Code>" in await response.text()
+
+
+async def test_the_date_follows_the_clock(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    clock.advance(86_400)
+    async with session.get(sendgrid.base_url + EXPORTS) as response:
+        assert response.headers["Date"] == "Tue, 03 Mar 2026 09:30:00 GMT"
+        assert response.headers["X-Request-Id"]
+
+
+async def test_without_a_clock_it_lives_in_the_real_time(session: aiohttp.ClientSession) -> None:
+    async with FakeSendGrid(contacts=1) as sendgrid:
+        await sendgrid.add_export()
+        await call(session, sendgrid)
+        assert abs(sendgrid.requests[0].at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_requests_are_recorded(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    headers = {"Authorization": f"Bearer {sendgrid.api_key}", "on-behalf-of": "subuser"}
+    async with session.get(f"{sendgrid.base_url}{EXPORTS}?page_token=0", headers=headers) as got:
+        size = len(await got.read())
+    (request,) = sendgrid.requests
+    assert isinstance(request, RecordedRequest)
+    assert (request.server, request.method) == ("api", "GET")
+    assert (request.path, request.query) == (EXPORTS, "page_token=0")
+    assert request.headers["On-Behalf-Of"] == "subuser"
+    assert (request.status, request.sent, request.at) == (200, size, clock.utc())
+    assert sendgrid.api_requests == [request]
+    assert sendgrid.storage_requests == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+async def test_scripted_errors_speak_as_documented(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, status: int
+) -> None:
+    sendgrid.fail_api(status)
+    seen, answer = await call(session, sendgrid)
+    assert seen == status
+    assert answer["errors"][0]["message"]
+    assert (await call(session, sendgrid))[0] == 200
+
+
+@pytest.mark.parametrize("status", [502, 503])
+async def test_scripted_proxies_answer_html(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, status: int
+) -> None:
+    sendgrid.fail_api(status)
+    seen, text = await call(session, sendgrid)
+    assert seen == status
+    assert text.startswith("<html>")
+
+
+@pytest.mark.parametrize(
+    ("body", "received"),
+    [
+        ("null", b"null"),
+        (b"", b""),
+        (None, b""),
+        ('{"id": ', b'{"id": '),
+        ({"error": "x"}, b'{"error": "x"}'),
+        ("<html>", b"<html>"),
+    ],
+)
+async def test_scripted_bodies(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: Any, received: bytes
+) -> None:
+    sendgrid.fail_api(200, body=body)
+    async with session.get(sendgrid.base_url) as response:
+        assert response.status == 200
+        assert await response.read() == received
+
+
+async def test_scripted_headers(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
+    sendgrid.fail_api(429, headers={"X-RateLimit-Reset": "17", "Date": "never"})
+    async with session.get(sendgrid.base_url) as response:
+        assert response.headers["X-RateLimit-Reset"] == "17"
+        assert response.headers["Date"] == "never"
+
+
+async def test_scripts_wait_for_their_call(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(500, on="status", times=2)
+    sendgrid.fail_api(429, on="status")
+    sendgrid.fail_api(403, on="list", times=None)
+    assert (await call(session, sendgrid, method="POST"))[0] == 202
+    looks = [(await call(session, sendgrid, f"/{export_id}"))[0] for _ in range(4)]
+    assert looks == [500, 500, 429, 200]
+    assert [(await call(session, sendgrid))[0] for _ in range(3)] == [403] * 3
+
+
+async def test_a_dropped_connection(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
+    sendgrid.fail_api(None)
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        # A GET would be tried again by aiohttp itself.
+        await call(session, sendgrid, method="POST")
+    assert sendgrid.requests[-1].status is None
+    assert (await call(session, sendgrid))[1]["result"] == []
+
+
+async def test_an_answer_lost_after_the_work(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    sendgrid.fail_api(None, on="start", processed=True)
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await call(session, sendgrid, method="POST")
+    assert len((await call(session, sendgrid))[1]["result"]) == 1
+
+
+async def test_a_delayed_answer(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(503, delay=40)
+    with pytest.raises(TimeoutError):
+        async with clock.timeout(30):
+            await call(session, sendgrid)
+    assert clock.monotonic() == 1030.0
+
+
+async def test_shuts_down_at_once_whatever_goes_on(session: aiohttp.ClientSession) -> None:
+    before = set(asyncio.all_tasks())
+    async with FakeSendGrid(contacts=1) as sendgrid:
+        directory = sendgrid.directory
+        assert await asyncio.to_thread(directory.is_dir)
+        sendgrid.fail_api(200, delay=math.inf)
+        hanging = asyncio.create_task(call(session, sendgrid, method="POST"))
+        while not sendgrid.requests:
+            await asyncio.sleep(0.001)
+        began = time.perf_counter()
+    assert time.perf_counter() - began < 0.5
+    with pytest.raises(aiohttp.ClientError):
+        await hanging
+    assert not await asyncio.to_thread(directory.exists)
+    assert set(asyncio.all_tasks()) == before
+
+
+async def test_does_not_finish_files_at_the_end() -> None:
+    async with FakeSendGrid() as sendgrid:
+        adding = asyncio.create_task(sendgrid.add_export(contacts=10_000_000))
+        await asyncio.sleep(0.02)
+        began = time.perf_counter()
+    assert time.perf_counter() - began < 0.5
+    with pytest.raises(RuntimeError, match="closed"):
+        await adding
+
+
+async def test_unknown_ids(sendgrid: FakeSendGrid) -> None:
+    with pytest.raises(KeyError):
+        await sendgrid.stored("nobody")
+    with pytest.raises(KeyError):
+        sendgrid.contacts_of("nobody")
+
+
+async def test_leaves_no_thread_behind() -> None:
+    async with FakeSendGrid(contacts=1) as sendgrid:
+        await sendgrid.add_export()
+    for _ in range(1000):
+        if not any("fake-sendgrid" in thread.name for thread in threading.enumerate()):
+            break
+        await asyncio.sleep(0.001)
+    else:
+        pytest.fail("a thread of the spool lives on")
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    documentation = inspect.getdoc(FakeSendGrid) or ""
+    example = documentation.partition("::\n\n")[2].partition("\n\nArgs:")[0]
+    exec(inspect.cleandoc(example), {"__name__": "example"})
+    assert "'contact_count': 10" in capsys.readouterr().out
