@@ -91,7 +91,7 @@ class ExportClient:
             clock=self._clock,
             random=random,
             policy=self._downloads,
-            allow_http=base_url.startswith("http://"),
+            allow_http=base_url.lower().startswith("http://"),
         )
 
     def __repr__(self) -> str:
@@ -147,7 +147,7 @@ class ExportClient:
             max_file_size=max_file_size,
             notify_email=notify_email,
         )
-        return await self._exports.start(request, _ignore)
+        return await self._exports.start(request, deadline=Deadline(), on_event=_ignore)
 
     async def get(self, export_id: str) -> ContactExport:
         """Return an export as it is now: one look, no waiting, no second try.
@@ -277,7 +277,7 @@ class ExportClient:
         async with self._disk() as disk:
             # Before the job is started: what it makes must have a place to go to.
             await disk.run(prepare_directory, path)
-        export_id = await self._exports.start(request, tell)
+        export_id = await self._exports.start(request, deadline=deadline, on_event=tell)
         async with self._work(export_id, path) as (folder, disk):
             await folder.save(folder.manifest)
             return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
@@ -335,8 +335,11 @@ def _listener(on_event: object) -> OnEvent:
 def _directory(directory: object) -> Path:
     if not isinstance(directory, str | os.PathLike):
         raise TypeError(f"directory must be a path, not {type(directory).__name__}")
-    if not os.fspath(directory):
-        raise ValueError("directory must not be empty")
+    path = os.fspath(directory)
+    if not isinstance(path, str):
+        raise TypeError(f"directory must be a path of text, not {type(path).__name__}")
+    if not path or "\0" in path:
+        raise ValueError("directory must be neither empty nor hold a NUL character")
     return Path(directory)
 
 

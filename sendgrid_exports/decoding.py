@@ -129,7 +129,8 @@ def _shown(value: object) -> str:
 
 def _structure_text(value: object, _: object) -> str:
     if isinstance(value, str):
-        return value
+        # JSON can spell half a surrogate pair, which nothing can write again.
+        return value.encode("utf-8", "replace").decode()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise TypeError(f"expected text, not {_shown(value)}")
@@ -176,8 +177,9 @@ def _structure_absent_or(cls: type[T], **renamed: str) -> Callable[[Any, Any], T
         if not isinstance(value, Mapping):
             raise TypeError(f"expected an object, not {_shown(value)}")
         present = {name: item for name, item in value.items() if item is not None}
-        if isinstance(present.get("status"), str):
-            present["status_text"] = present["status"]
+        status = present.get("status")
+        if isinstance(status, str | int) and not isinstance(status, bool):
+            present["status_text"] = status
         return structure(present, cls)
 
     return hook

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.redaction import redact_url
+from sendgrid_exports.redaction import redact_text, redact_url
 
 __all__ = [
     "ContactExport",
@@ -28,6 +28,10 @@ __all__ = [
 
 def _without_queries(urls: tuple[str, ...]) -> str:
     return repr(tuple(redact_url(url) for url in urls))
+
+
+def _quoted(text: str | None) -> str:
+    return repr(text and redact_text(text))
 
 
 class ExportStatus(enum.Enum):
@@ -94,13 +98,13 @@ class ContactExport:
 
     id: str
     status: ExportStatus
-    status_text: str = ""
+    status_text: str = attrs.field(default="", repr=_quoted)
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
     expires_at: datetime | None = None
     urls: tuple[str, ...] = attrs.field(default=(), repr=_without_queries)
-    message: str | None = None
+    message: str | None = attrs.field(default=None, repr=_quoted)
     contact_count: int | None = None
     metadata: ExportMetadata | None = None
 
@@ -133,7 +137,7 @@ class ExportListing:
 
     id: str
     status: ExportStatus
-    status_text: str = ""
+    status_text: str = attrs.field(default="", repr=_quoted)
     created_at: datetime | None = None
     completed_at: datetime | None = None
     expires_at: datetime | None = None

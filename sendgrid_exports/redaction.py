@@ -21,8 +21,9 @@ _SECRETS = (
     (re.compile(r"\bSG\.[\w.\-]+"), _HIDDEN),
     (
         re.compile(
-            r"\b(X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId)"
-            r"(\s*[=:]\s*)[^\s&\"'<>]+",
+            r"(?:\b|(?<=%[0-9A-F]{2}))"
+            r"(X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId)"
+            r"([\"']?\s*(?:[=:>]|%3D)\s*[\"']?)[^\s&\"'<>]+",
             re.IGNORECASE,
         ),
         rf"\1\2{_HIDDEN}",
@@ -53,6 +54,8 @@ def redact_url(url: str) -> str:
 
 def redact_text(text: str, *, longest: int = _QUOTED_LENGTH) -> str:
     """Return what may be quoted of a server's text: one line, cut to `longest`, no secrets."""
+    # Cut first as well: some patterns take quadratic time.
+    text = text[: 8 * longest].encode("utf-8", "replace").decode()
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     text = " ".join(text.split())

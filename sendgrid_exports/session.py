@@ -27,6 +27,10 @@ _LONGEST_BODY = 64 * 1024 * 1024
 _LONGEST_ERROR_BODY = 64 * 1024
 _READ_BUFFER = 512 * 1024
 
+# Their context shows headers and urls, even where it is suppressed: what they become is raised
+# outside of the handlers.
+_FOREIGN = (aiohttp.ClientError, TimeoutError, OSError)
+
 
 @attrs.frozen
 class Stream:
@@ -46,8 +50,11 @@ class Stream:
         try:
             async for chunk in self._body.iter_any():
                 yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(error, self._what) from None
+        except _FOREIGN as error:
+            failure = translate(error, self._what)
+        else:
+            return
+        raise failure
 
     async def text(self) -> str:
         """Return the beginning of the body, which is to be quoted as an error."""
@@ -101,8 +108,19 @@ class Session:
                 return Response(
                     status=answer.status, headers=_lowered(answer), body=bytes(received)
                 )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(error, what) from None
+        except _FOREIGN as error:
+            failure = translate(error, what)
+        except ValueError as error:
+            # What aiohttp says where a session with trust_env finds the host in a netrc file.
+            if "AUTHORIZATION" not in str(error):
+                raise
+            failure = TransportError(
+                f"{what} was not sent: the session lent takes credentials for that host from a "
+                "netrc file. Lend one with trust_env=False, or remove them there.",
+                request_sent=False,
+                passing=False,
+            )
+        raise failure
 
     @asynccontextmanager
     async def stream(
@@ -117,6 +135,7 @@ class Session:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=min(_CONNECT_SECONDS, read_timeout), sock_read=read_timeout
         )
+        failure = None
         try:
             answer = await self._session().get(
                 URL(url, encoded=True),
@@ -127,8 +146,10 @@ class Session:
                 auto_decompress=False,
                 read_bufsize=_READ_BUFFER,
             )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise translate(error, what) from None
+        except _FOREIGN as error:
+            failure = translate(error, what)
+        if failure is not None:
+            raise failure
         async with answer:
             yield Stream(answer.status, _lowered(answer), answer.content, what)
 
@@ -197,9 +218,15 @@ def translate(error: Exception, what: str) -> TransportError:
         aiohttp.ClientConnectorError
         | aiohttp.ConnectionTimeoutError
         | aiohttp.ClientHttpProxyError
+        | aiohttp.ServerFingerprintMismatch
         | aiohttp.InvalidURL,
     )
-    hopeless = isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL)
+    hopeless = isinstance(
+        error,
+        aiohttp.ClientConnectorCertificateError
+        | aiohttp.ServerFingerprintMismatch
+        | aiohttp.InvalidURL,
+    )
     return TransportError(
         f"{what} brought no complete answer: {kind}" + (f" ({said})" if said else ""),
         request_sent=not unsent,

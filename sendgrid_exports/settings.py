@@ -31,10 +31,17 @@ def read_duration(value: object, name: str) -> float:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    seconds = float(value)
+    seconds = _float(value)
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{name} must be a finite duration of at least 0 seconds, not {value!r}")
+        raise ValueError(f"{name} must be a finite duration of at least 0 seconds, not {seconds}")
     return seconds
+
+
+def _float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _duration(*, above_zero: bool = False) -> Any:
@@ -63,8 +70,9 @@ def _whole(at_least: int) -> Any:
 def _factor(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 1:
-        raise ValueError(f"{attribute.name} must be a finite number of at least 1, not {value}")
+    number = _float(value)
+    if not math.isfinite(number) or number < 1:
+        raise ValueError(f"{attribute.name} must be a finite number of at least 1, not {number}")
 
 
 def _kind(kind: type) -> Any:

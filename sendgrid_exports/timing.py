@@ -90,6 +90,7 @@ class ServerClock:
     """
 
     _RESOLUTION = timedelta(seconds=2)
+    _PLAUSIBLE = timedelta(days=36_500)
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -98,8 +99,10 @@ class ServerClock:
 
     def hear(self, date: datetime | None) -> None:
         """Take note of the `Date` of an answer that arrived just now."""
-        if date is not None:
-            ahead = date - self._clock.utc()
+        if date is None:
+            return
+        ahead = date - self._clock.utc()
+        if abs(ahead) < self._PLAUSIBLE:
             self._ahead = ahead if abs(ahead) >= self._RESOLUTION else timedelta()
             self.known = True
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -26,10 +28,17 @@ from sendgrid_exports.api.wire import (
     status_request,
 )
 from sendgrid_exports.delays import Random, look_delay
-from sendgrid_exports.errors import APIError, SendGridExportsError
+from sendgrid_exports.errors import (
+    APIError,
+    ExportTimeoutError,
+    InvalidResponseError,
+    SendGridExportsError,
+    TransportError,
+)
 from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusSeen
 from sendgrid_exports.messages import Request, Response
-from sendgrid_exports.models import ContactExport, ExportListing
+from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
+from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import PollPolicy
 from sendgrid_exports.timing import Clock, Deadline, ServerClock
@@ -42,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 _START_TRIES = 4
 _LONGEST_START_DELAY = 60.0
+_MOST_PAGES = 1000
 
 
 class Exports:
@@ -65,18 +75,28 @@ class Exports:
         self._clock = clock
         self._random = random
         self._policy = polling
+        self._seen_ready: set[str] = set()
+        self._unknown: set[str] = set()
         self.server_clock = ServerClock(clock)
 
-    async def start(self, request: Request, on_event: OnEvent) -> str:
+    async def start(self, request: Request, *, deadline: Deadline, on_event: OnEvent) -> str:
         """Start an export and return its id; again only if it certainly did not start.
 
         Raises:
+            ExportTimeoutError: the deadline is reached; there may be an export all the same.
             APIError, TransportError, InvalidResponseError: as from SendGrid.
         """
         tries = 0
         while True:
             try:
-                export_id = await self._call(request, read_id)
+                async with self._timeout(deadline):
+                    export_id = await self._call(request, read_id)
+            except TimeoutError:
+                raise ExportTimeoutError(
+                    "The timeout passed before SendGrid said whether the export has started. "
+                    "list_exports() shows whether it runs.",
+                    export_id="",
+                ) from None
             except SendGridExportsError as error:
                 tries += 1
                 delay = look_delay(tries - 1, self._policy, self._random)
@@ -85,7 +105,7 @@ class Exports:
                 if (
                     not certainly_not_processed(error)
                     or tries >= _START_TRIES
-                    or delay > _LONGEST_START_DELAY
+                    or delay >= min(_LONGEST_START_DELAY, deadline.left(self._clock.monotonic()))
                 ):
                     raise
                 on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
@@ -110,14 +130,18 @@ class Exports:
         """
         listings: list[ExportListing] = []
         asked: set[str] = set()
+        prefix = urlsplit(self._base_url).path
         page: str | None = None
         while True:
             request = listing_request(page)
             asked.add(request.target)
             found, page = await self._call(request, read_listing)
             listings += found
+            page = page and page.removeprefix(prefix)
             if page is None or page in asked:
                 return tuple(listings)
+            if len(asked) >= _MOST_PAGES:
+                raise InvalidResponseError(f"SendGrid's list of exports has no end: {page}")
 
     async def wait(
         self,
@@ -134,7 +158,9 @@ class Exports:
             ExportTimeoutError: the deadline is reached.
             APIError, TransportError, InvalidResponseError: the last of too many failures.
         """
-        polling = Polling(export_id=export_id, known_ready=known_ready)
+        polling = Polling(
+            export_id=export_id, known_ready=known_ready or export_id in self._seen_ready
+        )
         failure: SendGridExportsError | None = None
         while True:
             seen = await self._look(polling, deadline, failure)
@@ -160,14 +186,17 @@ class Exports:
     async def _look(
         self, polling: Polling, deadline: Deadline, failure: SendGridExportsError | None
     ) -> ContactExport | SendGridExportsError:
-        left = deadline.left(self._clock.monotonic())
         try:
-            async with self._clock.timeout(left if math.isfinite(left) else None):
+            async with self._timeout(deadline):
                 return await self.get(polling.export_id)
         except SendGridExportsError as error:
             return error
         except TimeoutError:
             raise timed_out(polling, "the timeout is over") from failure
+
+    def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
+        left = deadline.left(self._clock.monotonic())
+        return self._clock.timeout(left if math.isfinite(left) else None)
 
     def _tell(
         self,
@@ -178,12 +207,15 @@ class Exports:
     ) -> None:
         delay = decision.delay if isinstance(decision, LookAgain) else None
         if isinstance(seen, ContactExport):
-            known = polling.export.status_text if polling.export else None
-            if seen.status_text != known and seen.status_text != seen.status.value:
+            if seen.status is ExportStatus.READY:
+                self._seen_ready.add(polling.export_id)
+            text = redact_text(seen.status_text)
+            if seen.status_text != seen.status.value and text not in self._unknown:
+                self._unknown.add(text)
                 logger.warning(
                     "Export %s has the unknown status %r, taken for pending.",
                     polling.export_id,
-                    seen.status_text,
+                    text,
                 )
             on_event(StatusSeen(export_id=polling.export_id, export=seen, next_look=delay))
         elif delay is not None:
@@ -197,9 +229,14 @@ class Exports:
             headers["Content-Type"] = "application/json"
         if self._on_behalf_of is not None:
             headers["on-behalf-of"] = self._on_behalf_of
-        response = await self._session.send(
-            request.method, self._base_url + request.target, headers=headers, body=request.body
-        )
+        try:
+            response = await self._session.send(
+                request.method, self._base_url + request.target, headers=headers, body=request.body
+            )
+        except TransportError as error:
+            error.message = error.message.replace(self._api_key, "[redacted]")
+            error.args = (error.message,)
+            raise
         self.server_clock.hear(response.date)
         logger.debug("%s %s: %d", request.method, request.target, response.status)
         return read(self._without_key(response), request, self.server_clock.utc())

@@ -25,6 +25,7 @@ from sendgrid_exports.errors import (
     TransportError,
 )
 from sendgrid_exports.models import ContactExport, ExportStatus
+from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.settings import PollPolicy
 from sendgrid_exports.timing import Deadline
 
@@ -119,10 +120,13 @@ def decide(
     """Return what follows from a look that saw `seen`; `now` is monotonic, `utc` the server's."""
     if isinstance(seen, SendGridExportsError):
         return _after_failure(polling, seen, policy, deadline, now, random)
-    polling = attrs.evolve(polling, export=seen, failures=0)
+    ready = seen.status is ExportStatus.READY
+    polling = attrs.evolve(
+        polling, export=seen, failures=0, known_ready=polling.known_ready or ready
+    )
     if seen.status is ExportStatus.FAILURE:
         return GiveUp(_failed(polling.export_id, seen))
-    if seen.status is ExportStatus.READY:
+    if ready:
         if seen.urls or seen.contact_count == 0:
             return Done(seen)
         if seen.expires_at is not None and seen.expires_at <= utc:
@@ -173,7 +177,7 @@ def _look_again(
 
 def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:
     """Return the error of a wait that ends undone."""
-    seen = polling.export.status_text if polling.export else "never seen"
+    seen = redact_text(polling.export.status_text) if polling.export else "never seen"
     return ExportTimeoutError(
         f"Export {polling.export_id} is not ready and {reason}; its last status: {seen}. "
         f"It goes on at SendGrid: wait or fetch again with the same id.",
@@ -183,9 +187,9 @@ def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:
 
 
 def _failed(export_id: str, export: ContactExport) -> ExportFailedError:
+    reason = redact_text(export.message or "no reason given").rstrip(".")
     return ExportFailedError(
-        f"SendGrid could not make export {export_id}: {export.message or 'no reason given'}. "
-        "Start another one.",
+        f"SendGrid could not make export {export_id}: {reason}. Start another one.",
         export_id=export_id,
         export=export,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from sendgrid_exports.decoding import decode, parse_json
 from sendgrid_exports.delays import server_delay
@@ -88,9 +88,13 @@ def check_base_url(value: object) -> str:
         raise ValueError("base_url must begin with https:// (or http:// for a local server)")
     if "@" in parts.netloc:
         raise ValueError("base_url must not hold a user or password")
-    if parts.query or parts.fragment:
-        raise ValueError("base_url must not hold a query or fragment")
-    return url.rstrip("/")
+    if set(url) & set("?# "):
+        raise ValueError("base_url must not hold a query, a fragment or spaces")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"base_url has no valid host: {error}") from None
+    return f"{parts.scheme}{url[len(parts.scheme) :]}".rstrip("/")
 
 
 def start_request(
@@ -108,11 +112,9 @@ def start_request(
     """
     body: dict[str, object] = {}
     for name, ids in (("list_ids", list_ids), ("segment_ids", segment_ids)):
-        if isinstance(ids, str):
-            raise TypeError(f"{name} must be a sequence of ids, not one text")
-        if ids:
-            body[name] = [check_text(item, f"{name}[{n}]") for n, item in enumerate(ids)]
-    if file_type not in {"csv", "json"}:
+        if checked := _check_ids(ids, name):
+            body[name] = checked
+    if file_type not in ("csv", "json"):
         raise ValueError(f"file_type must be 'csv' or 'json', not {file_type!r}")
     if file_type != "csv":
         body["file_type"] = file_type
@@ -122,9 +124,17 @@ def start_request(
         if max_file_size < 1:
             raise ValueError(f"max_file_size must be at least 1 megabyte, not {max_file_size}")
         body["max_file_size"] = max_file_size
+    if not isinstance(notify_email, bool):
+        raise TypeError(f"notify_email must be True or False, not {notify_email!r}")
     if notify_email:
         body["notifications"] = {"email": True}
     return Request(method="POST", target=_EXPORTS, body=json.dumps(body).encode())
+
+
+def _check_ids(ids: object, name: str) -> list[str]:
+    if isinstance(ids, str) or not isinstance(ids, Sequence):
+        raise TypeError(f"{name} must be a list of ids, not {type(ids).__name__}")
+    return [check_text(item, f"{name}[{place}]") for place, item in enumerate(ids)]
 
 
 def status_request(export_id: str) -> Request:
@@ -150,6 +160,8 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
     """
     value = _read(response, request, now)
     export_id = value.get("id") if isinstance(value, Mapping) else None
+    if isinstance(export_id, int) and not isinstance(export_id, bool):
+        export_id = str(export_id)
     if not isinstance(export_id, str) or not export_id:
         raise InvalidResponseError(
             f"SendGrid accepted the export and named no id. It may be running all the same: "
@@ -185,16 +197,28 @@ def read_listing(
             f"{what} is not what is documented: {redact_text(repr(value))}",
             problems=("expected an object @ $",),
         )
-    listings = decode(tuple[ExportListing, ...], value.get("result") or [], f"{what}, result")
+    listings = _decode_listings(value.get("result"), what)
     metadata = value.get("_metadata")
     following = metadata.get("next") if isinstance(metadata, Mapping) else None
-    return listings, _target(following) if isinstance(following, str) else None
+    return listings, _target(following, request) if following and isinstance(
+        following, str
+    ) else None
 
 
-def _target(url: str) -> str | None:
+def _decode_listings(result: object, what: str) -> tuple[ExportListing, ...]:
+    try:
+        return decode(tuple[ExportListing, ...], [] if result is None else result, what)
+    except InvalidResponseError as error:
+        problems = tuple(problem.replace("@ $", "@ $.result") for problem in error.problems)
+        raise InvalidResponseError(
+            f"{what} is not what is documented: {'; '.join(problems)}", problems=problems
+        ) from None
+
+
+def _target(url: str, request: Request) -> str | None:
     # Only path and query: the host stays ours, whatever the body says, for the key goes there.
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(urljoin(f"https://host{request.target}", url))
     except ValueError:
         return None
     if not parts.path.startswith("/"):

@@ -7,6 +7,7 @@ outside of quotes is only a matter of how many quotes came before, since an esca
 from __future__ import annotations
 
 import csv
+from codecs import BOM_UTF8
 from typing import Protocol
 
 __all__ = ["CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
@@ -32,10 +33,28 @@ def record_counter(kind: str) -> RecordCounter:
     return NdjsonCounter() if kind == "json" else CsvCounter()
 
 
+class _Mark:
+    """Takes the byte order mark off a stream's beginning, however it is cut."""
+
+    def __init__(self) -> None:
+        self._held: bytes | None = b""
+
+    def strip(self, data: bytes) -> bytes:
+        if self._held is None:
+            return data
+        data = self._held + data
+        if len(data) < len(BOM_UTF8) and BOM_UTF8.startswith(data):
+            self._held = data
+            return b""
+        self._held = None
+        return data.removeprefix(BOM_UTF8)
+
+
 class CsvCounter:
     """Counts the records of a CSV file; a header, known by its columns, is none."""
 
     def __init__(self) -> None:
+        self._mark = _Mark()
         self._records = 0
         self._quoted = False
         self._filled = False
@@ -44,6 +63,7 @@ class CsvCounter:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the plain text."""
+        data = self._mark.strip(data)
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._take(line)
@@ -95,11 +115,13 @@ class NdjsonCounter:
     """Counts the lines of newline-delimited JSON that hold anything."""
 
     def __init__(self) -> None:
+        self._mark = _Mark()
         self._records = 0
         self._filled = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the plain text."""
+        data = self._mark.strip(data)
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._records += self._filled or bool(line.strip())

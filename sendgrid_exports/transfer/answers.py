@@ -105,6 +105,8 @@ class LinkDead:
 
     reason: str
     proven: bool
+    status: int = 403
+    code: str | None = None
 
 
 @attrs.frozen
@@ -168,9 +170,9 @@ def judge(asked: Asked, answer: Answer, *, utc: datetime, due: bool) -> Meaning:
     if status == 403:
         if code == "SignatureDoesNotMatch":
             return Refused(reason=said, status=status, code=code)
-        return LinkDead(said, proven=due or _has_expired(answer.text))
+        return LinkDead(said, due or _has_expired(answer.text), status, code)
     if status == 400 and code == "ExpiredToken":
-        return LinkDead(said, proven=True)
+        return LinkDead(said, True, status, code)
     if status in {404, 410}:
         return Gone(said)
     if status in _PASSING or (status == 400 and code == "RequestTimeout"):
@@ -189,19 +191,23 @@ def _judge_whole(asked: Asked, answer: Answer) -> Meaning:
 
 
 def _judge_part(asked: Asked, answer: Answer) -> Meaning:
-    header = answer.headers.get("content-range", "")
-    found = _CONTENT_RANGE.fullmatch(header.strip())
+    header = answer.headers.get("content-range", "").strip()
+    found = _CONTENT_RANGE.fullmatch(header)
+    seen = redact_text(header, longest=80)
     if not asked.ranged or found is None or found[1] is None or found[3] == "*":
-        return TryAgain(f"a part without a usable Content-Range: {header!r}")
+        return TryAgain(f"a part without a usable Content-Range: {seen!r}")
     start, last, total = int(found[1]), int(found[2]), int(found[3])
     known = asked.version
-    if known is not None and (total != known.total or _etag(answer) not in {known.etag, None}):
+    etag = _etag(answer)
+    if known is not None and etag is None:
+        return StartOver("nothing pins the file's version", plain=True)
+    if known is not None and (total != known.total or etag != known.etag):
         return StartOver("another version of the file is there now")
     end = total if asked.end is None else min(asked.end, total)
     length = _read_size(answer.headers.get("content-length"))
     if start != asked.start or last + 1 != end or length not in {end - start, None}:
         wanted = f"{asked.start}-{end - 1}"
-        return TryAgain(f"bytes {wanted} were asked for, and the answer is {header!r}")
+        return TryAgain(f"bytes {wanted} were asked for, and the answer is {seen!r}")
     version = known or _version(answer, total)
     if version is None and end < total:
         return StartOver("nothing pins the file's version", plain=True)

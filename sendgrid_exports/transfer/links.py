@@ -20,7 +20,6 @@ __all__ = ["Link", "is_due", "match_links", "read_link", "read_links", "remember
 
 _LARGEST_MARGIN = 30.0
 _MARGIN = 0.1
-_KINDS = ("csv", "json")
 
 
 @attrs.frozen(kw_only=True)
@@ -63,11 +62,11 @@ def read_link(url: str, *, allow_http: bool, now: float) -> Link:
     if "@" in parts.netloc:
         raise ValueError("expected a url without user and password")
     lifetime, dies_at = _read_lifetime(parts.query)
-    names = parts.path.lower().rpartition("/")[2].split(".")
+    plain = parts.path.lower().removesuffix(".gz").removesuffix(".gzip")
     return Link(
         url=url,
         identity=redact_url(url).partition("?")[0],
-        kind="json" if "json" in names[1:] or "ndjson" in names[1:] else "csv",
+        kind="json" if plain.endswith((".json", ".ndjson", ".jsonl")) else "csv",
         lifetime=lifetime,
         dies_at=dies_at,
         obtained=now,
@@ -100,6 +99,8 @@ def _read_lifetime(query: str) -> tuple[float | None, datetime | None]:
     try:
         if "X-Amz-Expires" in values:
             lifetime = float(values["X-Amz-Expires"])
+            if lifetime <= 0:
+                return None, None
             signed = datetime.strptime(values["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
             return lifetime, signed + timedelta(seconds=lifetime)
         if "Expires" in values:

@@ -93,7 +93,7 @@ def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...
     return attrs.evolve(
         manifest,
         state="downloading",
-        export=attrs.evolve(export, urls=urls, metadata=None),
+        export=attrs.evolve(export, urls=urls, metadata=None, message=None),
         links=links,
         contacts=None,
     )
@@ -126,7 +126,7 @@ def is_whole(manifest: Manifest) -> bool:
 
 def write_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as JSON."""
-    return json.dumps(encode(manifest), indent=2, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(encode(manifest), indent=2).encode() + b"\n"
 
 
 def read_manifest(data: bytes, export_id: str) -> Manifest | None:
@@ -143,4 +143,4 @@ def read_manifest(data: bytes, export_id: str) -> Manifest | None:
 
 
 def _escapes(name: str) -> bool:
-    return not name or "/" in name or "\\" in name or name in {".", ".."}
+    return not name.isprintable() or "/" in name or "\\" in name or name in {"", ".", ".."}

@@ -14,7 +14,7 @@ _LONGEST = 120
 
 
 def safe_name(export_id: str) -> str:
-    """Return the beginning of every file name of an export; different for different ids."""
+    """Return the beginning of every file name of an export: its id where that is harmless."""
     name = re.sub(r"[^A-Za-z0-9._-]|^[.]", "_", export_id)[:_LONGEST]
     if name == export_id:
         return name

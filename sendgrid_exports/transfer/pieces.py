@@ -52,7 +52,7 @@ class Ranges:
         gaps = []
         position = 0
         for start, end in self._ranges:
-            if start > position:
+            if position < min(start, total):
                 gaps.append((position, min(start, total)))
             position = end
         if position < total:

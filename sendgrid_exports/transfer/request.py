@@ -16,6 +16,7 @@ from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.settings import DownloadPolicy
 from sendgrid_exports.timing import Clock, ServerClock
 from sendgrid_exports.transfer.answers import (
+    AllHere,
     Answer,
     Asked,
     Receive,
@@ -126,6 +127,9 @@ class Requests:
                     utc=self._server_clock.utc(),
                     due=link.dies_at is not None and link.dies_at <= self._server_clock.utc(),
                 )
+                if isinstance(meaning, AllHere):
+                    piece.end = piece.position
+                    return None
                 if not isinstance(meaning, Receive):
                     return meaning
                 self._discover(file, piece, meaning, stream)

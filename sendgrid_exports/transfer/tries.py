@@ -12,7 +12,6 @@ import attrs
 
 from sendgrid_exports.delays import Random, try_delay
 from sendgrid_exports.transfer.answers import (
-    AllHere,
     AskPlain,
     Gone,
     LinkDead,
@@ -100,7 +99,7 @@ class Fail:
 
 
 Step: TypeAlias = Again | Renew | Begin | GiveUpOn | Expired | Fail
-Failure: TypeAlias = StartOver | AskPlain | AllHere | LinkDead | Gone | TryAgain | Refused
+Failure: TypeAlias = StartOver | AskPlain | LinkDead | Gone | TryAgain | Refused
 
 
 def next_step(
@@ -131,16 +130,14 @@ def next_step(
                 waiting = f"the storage asks to wait {retry_after:.0f} s, {left:.0f} s are left"
                 return GiveUpOn(f"{reason}; {waiting}"), tries
             return Again(min(delay, left)), tries
-        case LinkDead(reason, proven):
-            return _after_dead_link(reason, tries, proven=proven)
+        case LinkDead():
+            return _after_dead_link(meaning, tries)
         case StartOver(reason, plain):
             if tries.starts_over >= _START_OVERS:
                 return Fail(f"{reason}; it began anew {_START_OVERS} times"), tries
             return Begin(plain), attrs.evolve(tries, starts_over=tries.starts_over + 1)
         case AskPlain():
             return Begin(plain=True), attrs.evolve(tries, starts_over=tries.starts_over + 1)
-        case AllHere():
-            return Again(0.0), tries
         case Gone(reason):
             return Expired(reason), tries
         case Refused():
@@ -149,11 +146,13 @@ def next_step(
             assert_never(meaning)
 
 
-def _after_dead_link(reason: str, tries: Tries, *, proven: bool) -> tuple[Step, Tries]:
+def _after_dead_link(dead: LinkDead, tries: Tries) -> tuple[Step, Tries]:
     if tries.renewals >= _RENEWALS:
-        return Fail(f"{reason}; {_RENEWALS} fresh links were refused too", 403), tries
-    if not proven and tries.denials:
-        return Fail(f"{reason}; a fresh link was refused too", 403), tries
+        reason = f"{dead.reason}; {_RENEWALS} fresh links were refused too"
+        return Fail(reason, dead.status, dead.code), tries
+    if not dead.proven and tries.denials:
+        reason = f"{dead.reason}; a fresh link was refused too"
+        return Fail(reason, dead.status, dead.code), tries
     return Renew(), attrs.evolve(
-        tries, renewals=tries.renewals + 1, denials=tries.denials + (not proven)
+        tries, renewals=tries.renewals + 1, denials=tries.denials + (not dead.proven)
     )

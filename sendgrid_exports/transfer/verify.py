@@ -200,11 +200,13 @@ def _announced(expected: Expected) -> dict[str, tuple[_Digest, bytes]]:
         digests["etag-md5"] = (md5, bytes.fromhex(expected.md5))
     makers = {"crc32": _Crc32, "sha1": _sha1, "sha256": hashlib.sha256}
     for name, text in expected.checksums.items():
+        digest = makers[name]()
         try:
             value = base64.b64decode(text, validate=True)
         except ValueError:
             continue
-        digests[f"x-amz-checksum-{name}"] = (makers[name](), value)
+        if len(value) == len(digest.digest()):
+            digests[f"x-amz-checksum-{name}"] = (digest, value)
     return digests
 
 

@@ -367,7 +367,7 @@ async def test_an_export_whose_files_expired_says_so(
         await client.download(export, tmp_path)
     assert names(tmp_path) == [f"{export.id}.manifest.json"]
     with pytest.raises(ExportNotFoundError):
-        await client.fetch(export.id, tmp_path / "never seen here")
+        await make_client(fake).fetch(export.id, tmp_path / "never seen here")
     with pytest.raises(ExportExpiredError):
         await client.fetch(export.id, tmp_path)
 

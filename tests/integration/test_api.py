@@ -1,0 +1,689 @@
+"""The three calls over real sockets: what is sent, what it becomes, what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from sendgrid_exports import (
+    APIError,
+    AuthenticationError,
+    ErrorDetail,
+    ExportClient,
+    ExportMetadata,
+    ExportNotFoundError,
+    ExportStatus,
+    InvalidRequestError,
+    InvalidResponseError,
+    NamedId,
+    PermissionDeniedError,
+    RateLimitedError,
+    SendGridExportsError,
+    ServerError,
+    TransportError,
+)
+from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest
+
+EXPORTS = "/v3/marketing/contacts/exports"
+UNKNOWN_HOST = "http://sendgrid.test"
+
+Call = Callable[[ExportClient], Awaitable[object]]
+
+CALLS: dict[str, Call] = {
+    "start": lambda client: client.start(),
+    "get": lambda client: client.get("x"),
+    "list": lambda client: client.list_exports(),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def sendgrid(clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
+    async with FakeSendGrid(clock=clock, contacts=3) as sendgrid:
+        yield sendgrid
+
+
+@pytest.fixture
+async def client(sendgrid: FakeSendGrid, clock: FakeClock) -> AsyncIterator[ExportClient]:
+    async with client_of(sendgrid, clock) as client:
+        yield client
+
+
+def client_of(sendgrid: FakeSendGrid, clock: FakeClock, **arguments: Any) -> ExportClient:
+    arguments = {"base_url": sendgrid.base_url, **arguments}
+    return ExportClient(sendgrid.api_key, clock=clock, random=lambda: 0.0, **arguments)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def has_key(request: RecordedRequest, key: str) -> bool:
+    sent = [request.path, request.query, request.body.decode(), *request.headers.values()]
+    return any(key in text for text in sent)
+
+
+# Starting
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        ({}, {}),
+        ({"list_ids": ["a", "b"]}, {"list_ids": ["a", "b"]}),
+        ({"list_ids": ("a",), "segment_ids": ()}, {"list_ids": ["a"]}),
+        ({"segment_ids": ["s"]}, {"segment_ids": ["s"]}),
+        ({"file_type": "json"}, {"file_type": "json"}),
+        ({"max_file_size": 500}, {"max_file_size": 500}),
+        ({"notify_email": True}, {"notifications": {"email": True}}),
+    ],
+)
+async def test_start_sends_what_was_asked_for_and_nothing_else(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    arguments: dict[str, Any],
+    body: dict[str, Any],
+) -> None:
+    export_id = await client.start(**arguments)
+    (request,) = sendgrid.requests
+    assert (request.server, request.method, request.path) == ("api", "POST", EXPORTS)
+    assert request.headers["Authorization"] == f"Bearer {sendgrid.api_key}"
+    assert request.headers["Content-Type"] == "application/json"
+    assert "on-behalf-of" not in request.headers
+    assert json.loads(request.body) == body
+    assert (await client.get(export_id)).id == export_id
+
+
+async def test_the_defaults_may_be_said_aloud(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+    await client.start(
+        list_ids=[], segment_ids=[], file_type="csv", max_file_size=None, notify_email=False
+    )
+    assert json.loads(sendgrid.requests[0].body) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"list_ids": "abc"}, TypeError),
+        ({"list_ids": [1]}, TypeError),
+        ({"list_ids": [""]}, ValueError),
+        ({"segment_ids": "abc"}, TypeError),
+        ({"segment_ids": ["a\nb"]}, ValueError),
+        ({"file_type": "xml"}, ValueError),
+        ({"file_type": None}, ValueError),
+        ({"max_file_size": 0}, ValueError),
+        ({"max_file_size": -5}, ValueError),
+        ({"max_file_size": 1.5}, TypeError),
+        ({"max_file_size": "5"}, TypeError),
+        ({"max_file_size": True}, TypeError),
+    ],
+)
+async def test_a_bad_argument_is_named_before_anything_is_sent(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    arguments: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    (name,) = arguments
+    with pytest.raises(error, match=name):
+        await client.start(**arguments)
+    assert sendgrid.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"list_ids": 5}, {"list_ids": 0}, {"notify_email": "no"}, {"file_type": ["csv"]}],
+)
+async def test_an_argument_of_another_type_is_named(
+    sendgrid: FakeSendGrid, client: ExportClient, arguments: dict[str, Any]
+) -> None:
+    (name,) = arguments
+    with pytest.raises((TypeError, ValueError), match=name):
+        await client.start(**arguments)
+    assert sendgrid.requests == []
+
+
+@pytest.mark.parametrize(
+    ("refusals", "sleeps"),
+    [
+        ([{}], [1.0]),
+        ([{}, {}, {}], [1.0, 1.5, 2.25]),
+        ([{"Retry-After": "20"}, {}], [20.0, 1.5]),
+        ([{"Retry-After": "0"}], [1.0]),
+        ([{"X-RateLimit-Reset": "12"}], [12.0]),
+    ],
+)
+async def test_start_waits_where_it_is_told_to(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    clock: FakeClock,
+    refusals: list[dict[str, str]],
+    sleeps: list[float],
+) -> None:
+    for headers in refusals:
+        sendgrid.fail_api(429, headers=headers)
+    await client.start()
+    assert clock.sleeps == sleeps
+    assert len(await client.list_exports()) == 1
+
+
+async def test_start_tries_four_times_at_most(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(429, times=None)
+    with pytest.raises(RateLimitedError):
+        await client.start()
+    assert len(sendgrid.requests) == 4
+    assert clock.sleeps == [1.0, 1.5, 2.25]
+
+
+async def test_start_does_not_sleep_through_an_hour(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(429, headers={"Retry-After": "3600"})
+    with pytest.raises(RateLimitedError, match="3600") as caught:
+        await client.start()
+    assert caught.value.retry_after == 3600
+    assert clock.sleeps == []
+
+
+class LateResolver(AbstractResolver):
+    """Knows every name, but not at first."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(None, "not known yet")
+        return [
+            ResolveResult(
+                hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0
+            )
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_start_is_tried_again_where_there_was_no_connection(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    connector = aiohttp.TCPConnector(resolver=LateResolver(2), use_dns_cache=False)
+    base_url = UNKNOWN_HOST + ":" + sendgrid.base_url.rpartition(":")[2]
+    async with aiohttp.ClientSession(connector=connector) as session:
+        client = client_of(sendgrid, clock, session=session, base_url=base_url)
+        export_id = await client.start()
+        assert [listing.id for listing in await client.list_exports()] == [export_id]
+    assert clock.sleeps == [1.0, 1.5]
+    assert [request.method for request in sendgrid.requests] == ["POST", "GET"]
+
+
+async def test_start_gives_up_where_there_never_is_a_connection(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    async with client_of(sendgrid, clock, base_url=f"http://127.0.0.1:{free_port()}") as client:
+        with pytest.raises(TransportError) as caught:
+            await client.start()
+    assert not caught.value.request_sent
+    assert clock.sleeps == [1.0, 1.5, 2.25]
+
+
+@pytest.mark.parametrize("reused", [False, True], ids=["new connection", "kept connection"])
+@pytest.mark.parametrize("status", [None, 400, 401, 403, 404, 500, 502, 503])
+async def test_start_is_never_sent_twice_where_it_may_have_worked(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    clock: FakeClock,
+    status: int | None,
+    reused: bool,
+) -> None:
+    if reused:
+        await client.list_exports()
+    sendgrid.fail_api(status, on="start", processed=True, times=None)
+    with pytest.raises(SendGridExportsError):
+        await client.start()
+    assert [request.method for request in sendgrid.requests].count("POST") == 1
+    assert clock.sleeps == []
+    assert len(await client.list_exports()) == 1, "the orphan is found again"
+
+
+@pytest.mark.parametrize("body", ["", "null", "{}", '{"id": ""}', '{"id": true}', "[]", "<html>"])
+async def test_a_start_without_an_id_is_no_start(
+    sendgrid: FakeSendGrid, client: ExportClient, body: str
+) -> None:
+    sendgrid.fail_api(202, body=body, times=None)
+    with pytest.raises(InvalidResponseError) as caught:
+        await client.start()
+    assert caught.value.problems
+    assert len(sendgrid.requests) == 1
+
+
+# Looking
+
+
+async def test_get_is_one_look_at_every_field(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending", "ready"], files=2)
+    pending = await client.get(export_id)
+    assert (pending.status, pending.urls) == (ExportStatus.PENDING, ())
+    assert (pending.completed_at, pending.contact_count, pending.message) == (None, None, None)
+    clock.advance(90.5)
+    ready = await client.get(export_id)
+    assert (ready.id, ready.status) == (export_id, ExportStatus.READY)
+    assert ready.created_at == datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+    assert ready.updated_at == ready.completed_at
+    assert ready.completed_at == datetime(2026, 3, 2, 9, 31, 30, 500_000, tzinfo=UTC)
+    assert ready.expires_at == datetime(2026, 3, 2, 21, 30, tzinfo=UTC)
+    assert ready.contact_count == 3
+    assert ready.metadata == ExportMetadata(
+        self_=f"{sendgrid.base_url}{EXPORTS}/{export_id}", count=1
+    )
+    assert len(ready.urls) == 2
+    assert all(url.startswith(sendgrid.storage_url) for url in ready.urls)
+    assert [request.method for request in sendgrid.requests] == ["GET", "GET"]
+    assert clock.sleeps == []
+
+
+@every_call
+@pytest.mark.parametrize("status", [200, 201, 202, 203])
+async def test_any_success_is_one(
+    sendgrid: FakeSendGrid, client: ExportClient, call: Call, status: int
+) -> None:
+    sendgrid.fail_api(status, body={"id": "x", "status": "pending", "result": []})
+    await call(client)
+
+
+async def test_unknown_fields_and_missing_ones_do_not_matter(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    new = {"id": "x", "status": "pending", "urls": None, "expires_at": "", "colour": {"deep": [1]}}
+    sendgrid.fail_api(200, body=new, on="status")
+    export = await client.get("x")
+    assert (export.id, export.urls, export.expires_at) == ("x", (), None)
+    listed = {"result": [{"id": "x", "status": "ready", "colour": 1}], "more": 2}
+    sendgrid.fail_api(200, body=listed, on="list")
+    assert [listing.id for listing in await client.list_exports()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "export_id",
+    ["a/b", "..", ".", "../../user", "a b", "a%2Fb", "?x=1", "#y", "a;b,c+d&e", "~", "é/✓", "'\""],
+)
+async def test_whatever_an_id_holds_it_comes_through(
+    sendgrid: FakeSendGrid, client: ExportClient, export_id: str
+) -> None:
+    await sendgrid.add_export(export_id=export_id)
+    assert (await client.get(export_id)).id == export_id
+    (request,) = sendgrid.requests
+    assert request.path.startswith(EXPORTS + "/")
+    assert request.path.count("/") == EXPORTS.count("/") + 1
+    assert request.query == ""
+
+
+# Listing
+
+
+async def test_the_list_has_every_page_in_order(clock: FakeClock) -> None:
+    async with (
+        FakeSendGrid(clock=clock, contacts=1, list_page_size=2) as sendgrid,
+        client_of(sendgrid, clock) as client,
+    ):
+        ids = [await sendgrid.add_export() for _ in range(5)]
+        assert [listing.id for listing in await client.list_exports()] == ids
+        assert [request.query for request in sendgrid.requests] == [
+            "",
+            "page_token=1",
+            "page_token=2",
+        ]
+
+
+async def test_the_list_tells_what_each_export_was_made_of(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    export_id = await client.start(list_ids=["11111111-aa"])
+    (listing,) = await client.list_exports()
+    assert (listing.id, listing.status) == (export_id, ExportStatus.PENDING)
+    assert (listing.user_id, listing.export_type) == ("1234567", "list_export")
+    assert listing.lists == (NamedId(id="11111111-aa", name="List 11111111"),)
+    assert listing.segments == ()
+
+
+@pytest.mark.parametrize("body", [{"result": []}, {"result": None}, {"_metadata": None}])
+async def test_an_empty_list_is_one(
+    sendgrid: FakeSendGrid, client: ExportClient, body: dict[str, Any]
+) -> None:
+    sendgrid.fail_api(200, body=body)
+    assert await client.list_exports() == ()
+
+
+async def test_the_next_page_never_leads_to_another_host(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    elsewhere = f"{sendgrid.storage_url}{EXPORTS}?page_token=7"
+    page = {"result": [{"id": "x", "status": "ready"}], "_metadata": {"next": elsewhere}}
+    sendgrid.fail_api(200, body=page)
+    assert [listing.id for listing in await client.list_exports()] == ["x"]
+    assert sendgrid.storage_requests == []
+
+
+async def test_pages_that_lead_in_a_circle_end(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    page = {"result": [], "_metadata": {"next": f"{sendgrid.base_url}{EXPORTS}?page_token=1"}}
+    sendgrid.fail_api(200, body=page, times=None)
+    assert await client.list_exports() == ()
+    assert len(sendgrid.requests) == 2
+
+
+# Errors
+
+LOOK = {"field": None, "help": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "details"),
+    [
+        (
+            400,
+            {"errors": [{"message": "bad", "field": "f", "error_id": "e", "parameter": "p"}]},
+            InvalidRequestError,
+            (ErrorDetail(message="bad", field="f", error_id="e", parameter="p"),),
+        ),
+        (
+            400,
+            {"errors": [{"message": "one"}, {"message": "two"}]},
+            InvalidRequestError,
+            (ErrorDetail(message="one"), ErrorDetail(message="two")),
+        ),
+        (422, {"errors": [{"message": "no"}]}, InvalidRequestError, (ErrorDetail(message="no"),)),
+        (
+            401,
+            {"errors": [{"message": "The provided grant is revoked", **LOOK}], "id": "1"},
+            AuthenticationError,
+            (ErrorDetail(message="The provided grant is revoked"),),
+        ),
+        (
+            403,
+            {"errors": [{"message": "access forbidden", "field": None, "help": {"a": 1}}]},
+            PermissionDeniedError,
+            (ErrorDetail(message="access forbidden", help='{"a": 1}'),),
+        ),
+        (
+            404,
+            {"errors": [{"message": "resource not found", **LOOK}]},
+            ExportNotFoundError,
+            (ErrorDetail(message="resource not found"),),
+        ),
+        (
+            429,
+            {"errors": [{"field": None, "message": "too many requests"}]},
+            RateLimitedError,
+            (ErrorDetail(message="too many requests"),),
+        ),
+        (409, {"errors": []}, APIError, ()),
+        (500, {"errors": [{"message": "boom"}]}, ServerError, (ErrorDetail(message="boom"),)),
+        (500, {"error": "boom"}, ServerError, (ErrorDetail(message="boom"),)),
+        (500, "null", ServerError, ()),
+        (502, "<html><body>Bad Gateway</body></html>", ServerError, ()),
+        (503, "", ServerError, ()),
+        (504, '"text"', ServerError, ()),
+        (599, '{"errors": {"message": 5}}', ServerError, (ErrorDetail(message="5"),)),
+    ],
+)
+async def test_every_error_body_becomes_the_right_error(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    status: int,
+    body: dict[str, Any] | str,
+    error: type[APIError],
+    details: tuple[ErrorDetail, ...],
+) -> None:
+    sendgrid.fail_api(status, body=body)
+    with pytest.raises(APIError) as caught:
+        await client.get("x")
+    raised = caught.value
+    assert type(raised) is error
+    assert (raised.status, raised.errors) == (status, details)
+    assert (raised.retry_after, raised.request_id) == (None, "fake-request-1")
+    assert str(status) in str(raised)
+    assert all(detail.message in str(raised) for detail in details)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "retry_after"),
+    [
+        (429, {"Retry-After": "30"}, 30.0),
+        (429, {"Retry-After": "Mon, 02 Mar 2026 09:31:00 GMT"}, 60.0),
+        (429, {"Retry-After": "Mon, 02 Mar 2026 09:00:00 GMT"}, 0.0),
+        (429, {"X-RateLimit-Limit": "500", "X-RateLimit-Reset": "45"}, 45.0),
+        (429, {"X-RateLimit-Reset": "1772443815"}, 15.0),
+        (503, {"Retry-After": "5"}, 5.0),
+        (429, {"Retry-After": "soon"}, None),
+        (429, {"Retry-After": "-1"}, None),
+        (429, {"Retry-After": "inf"}, None),
+    ],
+)
+async def test_an_error_says_when_to_come_again(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    status: int,
+    headers: dict[str, str],
+    retry_after: float | None,
+) -> None:
+    sendgrid.fail_api(status, headers=headers)
+    with pytest.raises(APIError) as caught:
+        await client.get("x")
+    assert caught.value.retry_after == retry_after
+
+
+async def test_a_wrong_key_is_said(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
+    async with ExportClient("SG.wrong", base_url=sendgrid.base_url, clock=clock) as client:
+        with pytest.raises(AuthenticationError, match="key"):
+            await client.list_exports()
+
+
+async def test_a_missing_scope_is_said(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+    sendgrid.fail_api(403)
+    with pytest.raises(PermissionDeniedError, match=r"marketing\.read.*legacy"):
+        await client.list_exports()
+
+
+@every_call
+async def test_an_answer_that_cannot_be_decoded_is_an_error_of_ours(
+    sendgrid: FakeSendGrid, client: ExportClient, call: Call
+) -> None:
+    sendgrid.fail_api(200, body=b"no gzip", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(TransportError):
+        await call(client)
+
+
+@every_call
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(
+    sendgrid: FakeSendGrid, client: ExportClient, call: Call, status: int
+) -> None:
+    sendgrid.fail_api(status, headers={"Location": sendgrid.storage_url + EXPORTS})
+    with pytest.raises(APIError) as caught:
+        await call(client)
+    assert caught.value.status == status
+    assert len(sendgrid.requests) == 1
+
+
+# Where it goes, and on whose behalf
+
+
+@every_call
+async def test_a_parent_account_acts_for_a_subuser(
+    sendgrid: FakeSendGrid, clock: FakeClock, call: Call
+) -> None:
+    sendgrid.fail_api(200, body={"id": "x", "status": "pending", "result": []})
+    async with client_of(sendgrid, clock, on_behalf_of="a subuser") as client:
+        await call(client)
+    assert sendgrid.requests[0].headers["on-behalf-of"] == "a subuser"
+
+
+@pytest.mark.parametrize("tail", ["/", "//"])
+async def test_a_slash_behind_the_base_url_does_not_matter(
+    sendgrid: FakeSendGrid, clock: FakeClock, tail: str
+) -> None:
+    async with client_of(sendgrid, clock, base_url=sendgrid.base_url + tail) as client:
+        await client.list_exports()
+    assert sendgrid.requests[0].path == EXPORTS
+
+
+async def test_a_scheme_may_be_written_large(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+) -> None:
+    export_id = await sendgrid.add_export()
+    base_url = sendgrid.base_url.replace("http://", "HTTP://")
+    async with client_of(sendgrid, clock, base_url=base_url) as client:
+        assert (await client.fetch(export_id, tmp_path)).contacts == 3
+
+
+async def test_the_key_goes_to_the_api_alone(
+    sendgrid: FakeSendGrid, client: ExportClient, tmp_path: Path
+) -> None:
+    export_id = await sendgrid.add_export(files=2)
+    await client.fetch(export_id, tmp_path)
+    assert sendgrid.storage_requests
+    assert all(has_key(request, sendgrid.api_key) for request in sendgrid.api_requests)
+    for request in sendgrid.storage_requests:
+        assert "Authorization" not in request.headers
+        assert not has_key(request, sendgrid.api_key)
+
+
+# Sessions: lent, and our own
+
+
+async def test_nothing_a_lent_session_carries_matters(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+) -> None:
+    export_id = await sendgrid.add_export()
+    squeezed = gzip.compress(json.dumps({"id": "x", "status": "pending"}).encode())
+    async with aiohttp.ClientSession(
+        base_url="http://127.0.0.1:1/elsewhere/",
+        timeout=aiohttp.ClientTimeout(total=1e-9),
+        raise_for_status=True,
+        auto_decompress=False,
+        read_bufsize=1024,
+        headers={"Accept-Encoding": "gzip", "X-Ours": "yes"},
+    ) as session:
+        async with client_of(sendgrid, clock, session=session) as client:
+            with pytest.raises(ExportNotFoundError):
+                await client.get("unknown")
+            sendgrid.fail_api(200, body=squeezed, headers={"Content-Encoding": "gzip"})
+            assert (await client.get("x")).status is ExportStatus.PENDING
+            result = await client.fetch(export_id, tmp_path)
+        assert not session.closed
+    (raw,) = await sendgrid.stored(export_id)
+    assert result.files[0].path.read_bytes() == raw
+    assert result.contacts == 3
+    assert {request.headers["Accept-Encoding"] for request in sendgrid.storage_requests} == {
+        "identity"
+    }
+
+
+@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated", "ignore:The 'auth' parameter")
+@pytest.mark.parametrize(
+    "carry",
+    [
+        lambda: {"headers": {"Authorization": "Bearer other"}},
+        lambda: {"headers": {"authorization": "Bearer other"}},
+        lambda: {"auth": aiohttp.BasicAuth("me", "secret")},
+    ],
+    ids=["header", "small header", "auth"],
+)
+async def test_a_session_with_a_key_of_its_own_is_refused(
+    sendgrid: FakeSendGrid, clock: FakeClock, carry: Callable[[], dict[str, Any]]
+) -> None:
+    async with aiohttp.ClientSession(**carry()) as session:
+        with pytest.raises(ValueError, match=r"session.*Authorization"):
+            client_of(sendgrid, clock, session=session)
+
+
+async def test_a_session_that_reads_netrc_says_what_to_do(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password something\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    export_id = await sendgrid.add_export()
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        client = client_of(sendgrid, clock, session=session)
+        with pytest.raises(TransportError, match="trust_env=False") as caught:
+            await client.fetch(export_id, tmp_path / "exports")
+    assert not caught.value.passing
+    assert not sendgrid.requests
+
+
+def test_a_client_can_be_made_where_no_loop_runs() -> None:
+    client = ExportClient("SG.key")
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+    assert repr(client) == "ExportClient(base_url='https://api.sendgrid.com')"
+    asyncio.run(client.close())
+
+
+async def test_leaving_the_block_closes_our_own_session_and_closing_twice_is_fine(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    client = client_of(sendgrid, clock)
+
+    async def fail_inside() -> None:
+        async with client:
+            await client.list_exports()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_inside()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.list_exports()
+    await client.close()
+    await client.close()
+    await client_of(sendgrid, clock).close()
+
+
+@pytest.mark.parametrize("lent", [False, True], ids=["own", "lent"])
+@every_call
+async def test_a_closed_client_says_so(
+    sendgrid: FakeSendGrid, clock: FakeClock, call: Call, lent: bool
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = client_of(sendgrid, clock, session=session if lent else None)
+        await client.close()
+        with pytest.raises(RuntimeError, match="ExportClient is closed"):
+            await call(client)
+        assert not session.closed
+    assert sendgrid.requests == []
+
+
+@every_call
+async def test_a_session_closed_behind_our_back_is_named(
+    sendgrid: FakeSendGrid, clock: FakeClock, call: Call
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = client_of(sendgrid, clock, session=session)
+    with pytest.raises(RuntimeError, match=r"session.*closed"):
+        await call(client)

@@ -1,0 +1,557 @@
+"""Waiting for an export over real sockets, with all the time on a fake clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sendgrid_exports import (
+    APIError,
+    AuthenticationError,
+    Event,
+    ExportClient,
+    ExportError,
+    ExportExpiredError,
+    ExportFailedError,
+    ExportNotFoundError,
+    ExportStatus,
+    ExportTimeoutError,
+    InvalidRequestError,
+    InvalidResponseError,
+    PermissionDeniedError,
+    PollPolicy,
+    RateLimitedError,
+    Retrying,
+    SendGridExportsError,
+    ServerError,
+    StatusSeen,
+    TransportError,
+    export_contacts,
+)
+from sendgrid_exports.testing import FakeClock, FakeSendGrid
+from sendgrid_exports.timing import Clock
+
+HOUR = 3600.0
+PENDING = {"id": "x", "status": "pending"}
+READY_WITHOUT_LINKS = {"id": "x", "status": "ready", "urls": []}
+STRANGE_BODIES = ["null", "", "[]", '"ready"', "{", '{"id": "x"}', '{"status": "ready"}', "<html>"]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def sendgrid(clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
+    async with FakeSendGrid(clock=clock, contacts=3) as sendgrid:
+        yield sendgrid
+
+
+@pytest.fixture
+async def client(sendgrid: FakeSendGrid, clock: FakeClock) -> AsyncIterator[ExportClient]:
+    async with client_of(sendgrid, clock) as client:
+        yield client
+
+
+def client_of(sendgrid: FakeSendGrid, clock: Clock, **polling: Any) -> ExportClient:
+    return ExportClient(
+        sendgrid.api_key,
+        base_url=sendgrid.base_url,
+        clock=clock,
+        random=lambda: 0.0,
+        polling=PollPolicy(**polling),
+    )
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+# The rhythm
+
+
+async def test_every_look_has_its_slot_whatever_it_saw(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending", "ready"])
+    sendgrid.fail_api(200, body=PENDING)
+    sendgrid.fail_api(429)
+    sendgrid.fail_api(503)
+    events: list[Event] = []
+    export = await client.wait(export_id, on_event=events.append)
+    assert export.status is ExportStatus.READY
+    assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
+    first, limited, trouble, second, last = events
+    assert isinstance(first, StatusSeen)
+    assert (first.export.status, first.next_look) == (ExportStatus.PENDING, 1.0)
+    assert isinstance(limited, Retrying)
+    assert (limited.export_id, limited.path, limited.delay) == (export_id, None, 1.5)
+    assert "429" in limited.reason
+    assert isinstance(trouble, Retrying)
+    assert trouble.delay == 2.25
+    assert "503" in trouble.reason
+    assert isinstance(second, StatusSeen)
+    assert second.next_look == 3.375
+    assert last == StatusSeen(export_id=export_id, export=export, next_look=None)
+
+
+async def test_waits_grow_to_the_longest_and_no_further(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending"] * 5 + ["ready"])
+    async with client_of(sendgrid, clock, initial=2, factor=2, maximum=7) as client:
+        await client.wait(export_id)
+    assert clock.sleeps == [2, 4, 7, 7, 7]
+
+
+def in_seconds(clock: FakeClock, seconds: float) -> datetime:
+    return clock.utc() + timedelta(seconds=seconds)
+
+
+WAITS: dict[str, tuple[Callable[[FakeClock], dict[str, str]], float]] = {
+    "seconds": (lambda _: {"Retry-After": "7"}, 7.0),
+    "date": (lambda c: {"Retry-After": format_datetime(in_seconds(c, 40), usegmt=True)}, 40.0),
+    "reset epoch": (
+        lambda c: {"X-RateLimit-Reset": f"{in_seconds(c, 25).timestamp():.0f}"},
+        25.0,
+    ),
+    "reset seconds": (lambda _: {"X-RateLimit-Reset": "12"}, 12.0),
+    "both": (lambda _: {"Retry-After": "7", "X-RateLimit-Reset": "50"}, 7.0),
+    "sooner than the slot": (lambda _: {"Retry-After": "0"}, 1.0),
+    "past": (lambda c: {"Retry-After": format_datetime(in_seconds(c, -9), usegmt=True)}, 1.0),
+    "nonsense": (lambda _: {"Retry-After": "soon", "X-RateLimit-Reset": ""}, 1.0),
+}
+
+
+@pytest.mark.parametrize("skew", [0.0, HOUR, -HOUR], ids=["right", "fast", "slow"])
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("headers", "seconds"), WAITS.values(), ids=WAITS.keys())
+async def test_the_server_may_ask_for_a_longer_wait(
+    sendgrid: FakeSendGrid,
+    clock: FakeClock,
+    headers: Callable[[FakeClock], dict[str, str]],
+    seconds: float,
+    status: int,
+    skew: float,
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(status, headers=headers(clock))
+    async with client_of(sendgrid, clock.offset(skew)) as client:
+        await client.wait(export_id)
+    assert clock.sleeps == [seconds]
+
+
+@pytest.mark.parametrize("skew", [HOUR, -HOUR, 24 * HOUR])
+async def test_a_wrong_clock_changes_nothing(
+    sendgrid: FakeSendGrid, clock: FakeClock, skew: float, tmp_path: Path
+) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending", "pending", "ready"])
+    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"expires_at": "2026-03-02T10:00:00Z"})
+    async with client_of(sendgrid, clock.offset(skew)) as client:
+        result = await client.fetch(export_id, tmp_path)
+    assert result.contacts == 3
+    assert clock.sleeps == [1.0, 1.5, 2.25]
+
+
+# The end of it
+
+
+@pytest.mark.parametrize("message", ["the segment was deleted", None])
+async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str | None) -> None:
+    async with (
+        FakeSendGrid(clock=clock, contacts=1, message=message) as sendgrid,
+        client_of(sendgrid, clock) as client,
+    ):
+        export_id = await sendgrid.add_export(statuses=["pending", "failure"])
+        with pytest.raises(ExportFailedError, match=message or "no reason") as caught:
+            await client.wait(export_id)
+    assert caught.value.export_id == export_id
+    assert caught.value.export is not None
+    assert caught.value.export.message == message
+    assert clock.sleeps == [1.0]
+
+
+async def test_ready_with_nothing_in_it_is_ready(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
+    assert (await client.wait("x")).urls == ()
+    assert clock.sleeps == []
+
+
+@pytest.mark.parametrize("urls", [[], None])
+async def test_ready_without_its_links_is_looked_at_again(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"urls": urls, "contact_count": 3})
+    assert (await client.wait(export_id)).urls
+    assert clock.sleeps == [1.0]
+
+
+@pytest.mark.parametrize("skew", [0.0, -HOUR, HOUR])
+async def test_links_that_stay_away_have_expired(clock: FakeClock, skew: float) -> None:
+    async with (
+        FakeSendGrid(
+            clock=clock, contacts=1, after_expiry="no_urls", file_lifetime=10.0
+        ) as sendgrid,
+        client_of(sendgrid, clock.offset(skew)) as client,
+    ):
+        export_id = await sendgrid.add_export()
+        clock.advance(11)
+        with pytest.raises(ExportExpiredError) as caught:
+            await client.wait(export_id)
+    assert caught.value.export_id == export_id
+    assert clock.sleeps == []
+
+
+async def test_what_was_ready_before_has_expired_rather_than_never_been(
+    clock: FakeClock,
+) -> None:
+    async with (
+        FakeSendGrid(clock=clock, contacts=1, file_lifetime=10.0) as sendgrid,
+        client_of(sendgrid, clock) as client,
+    ):
+        export_id = await sendgrid.add_export()
+        await client.wait(export_id)
+        clock.advance(11)
+        with pytest.raises(ExportExpiredError):
+            await client.wait(export_id)
+
+
+async def test_what_was_ready_a_look_ago_has_expired(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS)
+    sendgrid.fail_api(404)
+    with pytest.raises(ExportExpiredError):
+        await client.wait("x")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (403, PermissionDeniedError),
+        (404, ExportNotFoundError),
+        (302, APIError),
+        (418, APIError),
+    ],
+)
+async def test_what_cannot_get_better_ends_it_at_once(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    clock: FakeClock,
+    status: int,
+    error: type[APIError],
+) -> None:
+    sendgrid.fail_api(status, times=None)
+    with pytest.raises(APIError) as caught:
+        await client.wait("x")
+    assert type(caught.value) is error
+    assert len(sendgrid.requests) == 1
+    assert clock.sleeps == []
+
+
+async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(429)
+    sendgrid.fail_api(200, body="null")
+    sendgrid.fail_api(503, times=None)
+    async with client_of(sendgrid, clock, max_failures=3) as client:
+        with pytest.raises(ServerError) as caught:
+            await client.wait("x")
+    assert caught.value.status == 503
+    assert caught.value.__cause__ is None
+    assert len(sendgrid.requests) == 3
+
+
+async def test_a_success_between_failures_forgives_them(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export()
+    for status in (500, 502, 200, 503, 504):
+        sendgrid.fail_api(status, body=PENDING if status == 200 else None)
+    async with client_of(sendgrid, clock, max_failures=3) as client:
+        assert (await client.wait(export_id)).status is ExportStatus.READY
+
+
+async def test_a_dropped_connection_is_survived(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(None, times=6)
+    events: list[Event] = []
+    assert (await client.wait(export_id, on_event=events.append)).urls
+    # How often aiohttp itself repeats a lost GET is its own affair.
+    assert clock.sleeps
+    assert clock.sleeps == [1.0, 1.5, 2.25, 3.375, 5.0625, 7.59375][: len(clock.sleeps)]
+    assert [type(event) for event in events] == [Retrying] * len(clock.sleeps) + [StatusSeen]
+
+
+async def test_connections_dropped_for_ever_end_it(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(None, times=None)
+    async with client_of(sendgrid, clock, max_failures=4) as client:
+        with pytest.raises(TransportError):
+            await client.wait("x")
+    assert clock.sleeps == [1.0, 1.5, 2.25]
+
+
+@pytest.mark.parametrize("body", STRANGE_BODIES)
+async def test_a_strange_answer_is_survived_once_and_told_if_it_stays(
+    sendgrid: FakeSendGrid, clock: FakeClock, body: str
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(200, body=body)
+    async with client_of(sendgrid, clock, max_failures=3) as client:
+        assert (await client.wait(export_id)).urls
+        assert clock.sleeps == [1.0]
+        sendgrid.fail_api(200, body=body, times=None)
+        with pytest.raises(InvalidResponseError) as caught:
+            await client.wait(export_id)
+    assert caught.value.problems
+    assert len(sendgrid.requests) == 2 + 3
+
+
+async def test_an_absurd_date_does_not_break_the_reckoning(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(503, headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
+    sendgrid.fail_api(None, times=2)
+    assert (await client.wait(export_id)).urls
+
+
+@pytest.mark.parametrize("status", ["queued", "failed", "completed", "READY", ""])
+async def test_an_unknown_status_is_pending_and_said_once(
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    caplog: pytest.LogCaptureFixture,
+    status: str,
+) -> None:
+    export_id = await sendgrid.add_export(statuses=[status, status, status, "ready"])
+    sendgrid.fail_api(503)
+    events: list[Event] = []
+    with caplog.at_level(logging.WARNING, logger="sendgrid_exports"):
+        await client.wait(export_id, on_event=events.append)
+    unknown = next(event.export for event in events if isinstance(event, StatusSeen))
+    assert (unknown.status, unknown.status_text) == (ExportStatus.PENDING, status)
+    (record,) = caplog.records
+    assert repr(status) in record.getMessage()
+
+
+# Time
+
+
+@pytest.mark.parametrize("timeout", [10.0, 10, timedelta(seconds=10)])
+async def test_the_timeout_is_kept_with_a_last_look_before_it(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, timeout: float | timedelta
+) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending"])
+    began = clock.monotonic()
+    with pytest.raises(ExportTimeoutError, match="pending") as caught:
+        await client.wait(export_id, timeout=timeout)
+    assert 9 < clock.monotonic() - began <= 10
+    assert clock.sleeps[:4] == [1.0, 1.5, 2.25, 3.375]
+    assert sendgrid.requests[-1].at == clock.utc(), "nothing is slept without a look after it"
+    error = caught.value
+    assert isinstance(error, TimeoutError)
+    assert (error.export_id, export_id in str(error)) == (export_id, True)
+    assert error.export is not None
+    assert error.export.status is ExportStatus.PENDING
+
+
+async def test_the_policy_has_a_timeout_too(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending"])
+    began = clock.monotonic()
+    async with client_of(sendgrid, clock, timeout=timedelta(minutes=2)) as client:
+        with pytest.raises(ExportTimeoutError):
+            await client.wait(export_id)
+    assert 110 < clock.monotonic() - began <= 120
+
+
+async def test_no_time_at_all_is_a_timeout(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+    with pytest.raises(ExportTimeoutError, match="never seen"):
+        await client.wait("x", timeout=0)
+
+
+async def test_the_timeout_names_what_kept_failing(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.fail_api(503, times=None)
+    with pytest.raises(ExportTimeoutError) as caught:
+        await client.wait("x", timeout=5)
+    assert isinstance(caught.value.__cause__, ServerError)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_wait_beyond_the_timeout_is_not_begun(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, status: int
+) -> None:
+    sendgrid.fail_api(200, body=PENDING)
+    sendgrid.fail_api(status, headers={"Retry-After": "120"})
+    with pytest.raises(ExportTimeoutError, match="120") as caught:
+        await client.wait("x", timeout=60)
+    assert clock.sleeps == [1.0]
+    assert isinstance(caught.value.__cause__, APIError)
+    assert caught.value.__cause__.retry_after == 120
+    assert caught.value.export is not None
+
+
+async def test_a_wait_that_fits_is_kept_however_long(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(429, headers={"Retry-After": "59"})
+    await client.wait(export_id, timeout=60)
+    assert clock.sleeps == [59.0]
+
+
+async def test_a_look_that_hangs_ends_with_the_timeout(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    sendgrid.fail_api(200, body=PENDING)
+    sendgrid.fail_api(200, body=PENDING, delay=1000)
+    began = clock.monotonic()
+    with pytest.raises(ExportTimeoutError, match="pending") as caught:
+        await client.wait("x", timeout=60)
+    assert clock.monotonic() - began == 60
+    assert caught.value.export is not None
+
+
+async def test_a_look_that_hangs_after_its_headers_ends_with_the_timeout(
+    clock: FakeClock,
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"id": "x", ')
+        answered.set()
+        await reader.read()
+        writer.close()
+
+    answered = asyncio.Event()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with (
+        server,
+        ExportClient("SG.key", base_url=f"http://{host}:{port}", clock=clock) as client,
+    ):
+        waiting = asyncio.create_task(client.wait("x", timeout=60))
+        await answered.wait()
+        clock.advance(59)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        clock.advance(1)
+        with pytest.raises(ExportTimeoutError, match="never seen"):
+            await waiting
+
+
+class TestExportContacts:
+    """The timeout of `export_contacts` bounds the start too."""
+
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            {"status": 202, "body": '{"id": "x"}', "delay": 1000.0},
+            {"status": 429, "headers": {"Retry-After": "30"}},
+            {"status": 429, "times": None},
+        ],
+        ids=["hangs", "asks to wait", "keeps refusing"],
+    )
+    async def test_a_start_is_bounded(
+        self, sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, trouble: dict[str, Any]
+    ) -> None:
+        sendgrid.fail_api(**trouble, on="start")
+        began = clock.monotonic()
+        with pytest.raises(SendGridExportsError):
+            await export_contacts(
+                tmp_path,
+                api_key=sendgrid.api_key,
+                base_url=sendgrid.base_url,
+                clock=clock,
+                random=lambda: 0.0,
+                timeout=4,
+            )
+        assert clock.monotonic() - began <= 4
+
+
+# The caller
+
+
+class StuckClock(FakeClock):
+    """A clock on which no sleep ends."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("where", ["a look", "a sleep"])
+async def test_a_cancellation_goes_through_and_the_client_lives_on(
+    sendgrid: FakeSendGrid, where: str
+) -> None:
+    export_id = await sendgrid.add_export(statuses=["pending", "ready"])
+    stuck = StuckClock()
+    if where == "a look":
+        sendgrid.fail_api(200, delay=math.inf)
+    async with client_of(sendgrid, stuck) as client:
+        waiting = asyncio.create_task(client.wait(export_id))
+        await until(lambda: sendgrid.requests if where == "a look" else stuck.sleeps)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await client.get(export_id)).id == export_id
+
+
+class CallersError(Exception):
+    """Not ours."""
+
+
+@pytest.mark.parametrize("error", [CallersError(), TimeoutError(), OSError(), RuntimeError()])
+@pytest.mark.parametrize("told", [StatusSeen, Retrying])
+async def test_an_error_in_on_event_is_the_callers_own(
+    sendgrid: FakeSendGrid, client: ExportClient, error: Exception, told: type[Event]
+) -> None:
+    def on_event(event: Event) -> None:
+        if isinstance(event, told):
+            raise error
+
+    export_id = await sendgrid.add_export()
+    sendgrid.fail_api(503)
+    with pytest.raises(type(error)) as caught:
+        await client.wait(export_id, on_event=on_event)
+    assert caught.value is error
+    assert error.__cause__ is None
+    assert not isinstance(caught.value, ExportError)
+
+
+async def test_one_client_waits_for_many_at_once(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    ids = [await sendgrid.add_export(statuses=["pending", "ready"]) for _ in range(10)]
+    exports = await asyncio.gather(*(client.wait(export_id) for export_id in ids))
+    assert [export.id for export in exports] == ids
+
+
+async def test_a_rate_limit_of_one_call_is_told_by_another(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.fail_api(429, headers={"Retry-After": "9"}, on="status")
+    with pytest.raises(RateLimitedError):
+        await client.get("x")
+    assert await client.list_exports() == ()

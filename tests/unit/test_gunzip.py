@@ -1,0 +1,181 @@
+"""Gunzip: any members, padding and pieces come out as they went in, or it is said aloud."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import importlib.util
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sendgrid_exports.formats import gunzip
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, Gunzip
+
+MIB = 1024 * 1024
+WHOLE = gzip.compress(b"EMAIL\nsomebody@example.com\n" * 50, mtime=0)
+quick = settings(derandomize=True, max_examples=100, deadline=None)
+
+PAYLOADS = st.builds(lambda text, times: text * times, st.binary(), st.sampled_from([1, 1, 5000]))
+CUTS = st.lists(st.integers(0, 1000), max_size=8)
+
+
+@pytest.fixture(scope="module", params=["isal.isal_zlib", "zlib"], autouse=True)
+def inflater(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs with either library."""
+    library = pytest.importorskip(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gunzip, "zlib", library)
+        yield
+
+
+def split(data: bytes | bytearray, cuts: Sequence[int]) -> list[bytes]:
+    """Cut `data` at the given thousandths of its length."""
+    places = sorted({0, len(data), *(len(data) * cut // 1000 for cut in cuts)})
+    return [bytes(data[start:end]) for start, end in pairwise(places)]
+
+
+def inflate(pieces: Sequence[bytes]) -> bytes:
+    stream = Gunzip()
+    found: list[bytes] = []
+    for piece in pieces:
+        found += stream.feed(piece)
+    stream.finish()
+    assert all(0 < len(part) <= MIB for part in found)
+    return b"".join(found)
+
+
+@quick
+@given(
+    members=st.lists(
+        st.tuples(PAYLOADS, st.integers(0, 9), st.integers(0, 20)), min_size=1, max_size=4
+    ),
+    cuts=CUTS,
+)
+@example(members=[(b"", 9, 0)], cuts=[])
+@example(members=[(b"", 9, 5), (b"", 0, 0), (b"a", 1, 512)], cuts=[100, 500, 990])
+def test_any_members_padding_and_pieces(
+    members: list[tuple[bytes, int, int]], cuts: list[int]
+) -> None:
+    data = b"".join(gzip.compress(text, level) + bytes(zeros) for text, level, zeros in members)
+    assert inflate(split(data, cuts)) == gzip.decompress(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB, 3 * MIB + 7])
+@pytest.mark.parametrize("level", [0, 9])
+def test_large_outputs_come_in_pieces(size: int, level: int) -> None:
+    text = bytes(size)
+    data = gzip.compress(text, level)
+    assert inflate([data]) == text
+    assert inflate([data, data]) == inflate([data + data]) == text * 2
+    assert inflate(split(data, range(0, 1000, 7))) == text
+
+
+def test_byte_by_byte() -> None:
+    data = WHOLE + bytes(3) + WHOLE + bytes(3)
+    assert inflate([data[n : n + 1] for n in range(len(data))]) == gzip.decompress(data)
+    assert inflate([b"", WHOLE, b""]) == gzip.decompress(WHOLE)
+
+
+def test_headers_with_every_optional_field() -> None:
+    # FEXTRA, FNAME, FCOMMENT and FHCRC of RFC 1952 §2.3.1.
+    head = b"\x1f\x8b\x08\x1e\x01\x02\x03\x04\x00\x03" + b"\x03\x00abc" + b"name\x00" + b"said\x00"
+    head += (zlib.crc32(head) & 0xFFFF).to_bytes(2, "little")
+    assert inflate([head + WHOLE[10:]]) == gzip.decompress(WHOLE)
+
+
+@quick
+@given(cut=st.integers(0, len(WHOLE) - 1), before=st.integers(0, 2), cuts=CUTS)
+def test_a_member_cut_short_is_broken(cut: int, before: int, cuts: list[int]) -> None:
+    data = WHOLE * before + WHOLE[:cut]
+    if cut == 0 and before:
+        assert inflate(split(data, cuts)) == gzip.decompress(data)
+        return
+    with pytest.raises(BrokenGzipError, match="unexpected end") as caught:
+        inflate(split(data, cuts))
+    assert caught.value.offset == len(data)
+
+
+# What RFC 1952 protects with no checksum: a flag for text, the time, hints of speed and system.
+UNPROTECTED = {3 * 8, *range(4 * 8, 10 * 8)}
+
+
+@quick
+@given(bit=st.integers(0, len(WHOLE) * 8 - 1), before=st.integers(0, 1), cuts=CUTS)
+def test_a_flipped_bit_is_never_taken_for_data(bit: int, before: int, cuts: list[int]) -> None:
+    broken = bytearray(WHOLE)
+    broken[bit // 8] ^= 1 << bit % 8
+    data = WHOLE * before + broken
+    try:
+        found = inflate(split(data, cuts))
+    except BrokenGzipError:
+        assert bit not in UNPROTECTED
+    else:
+        assert found == gzip.decompress(WHOLE) * (before + 1)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 30, 40, *range(-8, 0)])
+def test_a_flipped_bit_is_broken(place: int) -> None:
+    for bit in range(8):
+        broken = bytearray(WHOLE)
+        broken[place] ^= 1 << bit
+        for pieces in ([broken], [WHOLE, broken], split(broken, range(1000))):
+            with pytest.raises(BrokenGzipError):
+                inflate([bytes(piece) for piece in pieces])
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b""],
+        [],
+        [bytes(10)],
+        [b"\0", WHOLE],
+        [b"EMAIL,CONTACT_ID\n"],
+        [zlib.compress(b"zlib, not gzip")],
+        [WHOLE, b"more"],
+        [WHOLE, bytes(5), b"x"],
+        [WHOLE + b"\x1f"],
+    ],
+    ids=repr,
+)
+def test_what_is_no_gzip(pieces: list[bytes]) -> None:
+    with pytest.raises(BrokenGzipError):
+        inflate(pieces)
+
+
+def test_it_says_where_it_broke() -> None:
+    stream = Gunzip()
+    assert b"".join(stream.feed(WHOLE)) == gzip.decompress(WHOLE)
+    with pytest.raises(
+        BrokenGzipError, match=f"in the gzip data after byte {len(WHOLE)}$"
+    ) as caught:
+        list(stream.feed(b"more than a header of it"))
+    assert caught.value.offset == len(WHOLE)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_the_magic_is_that_of_gzip() -> None:
+    assert WHOLE.startswith(GZIP_MAGIC)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_isal_is_taken_where_it_is_installed(
+    missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing:
+        monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    else:
+        pytest.importorskip("isal.isal_zlib")
+    spec = importlib.util.spec_from_file_location("another_gunzip", gunzip.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.zlib is importlib.import_module("zlib" if missing else "isal.isal_zlib")
+    assert b"".join(module.Gunzip().feed(WHOLE)) == gzip.decompress(WHOLE)

@@ -1,0 +1,58 @@
+"""How many connections, and how large a piece for each."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sendgrid_exports.transfer.plan import MIB, SMALLEST_PIECE, Pace, piece_size
+
+
+@pytest.mark.parametrize(
+    ("waiting", "connections", "largest", "size"),
+    [
+        pytest.param(80 * MIB, 8, 32 * MIB, 10 * MIB, id="even over the connections"),
+        pytest.param(80 * MIB + 1, 8, 32 * MIB, 10 * MIB + 1, id="rounded up"),
+        pytest.param(800 * MIB, 8, 32 * MIB, 32 * MIB, id="the largest piece"),
+        pytest.param(8 * MIB, 8, 32 * MIB, SMALLEST_PIECE, id="no tiny pieces"),
+        pytest.param(80 * MIB, 1, 32 * MIB, 32 * MIB, id="one connection"),
+        pytest.param(20 * MIB, 0, 32 * MIB, 20 * MIB, id="none left counts as one"),
+        pytest.param(80 * MIB, 8, 1024, 1024, id="the setting wins over the smallest piece"),
+        pytest.param(0, 8, 32 * MIB, SMALLEST_PIECE, id="nothing known to wait"),
+    ],
+)
+def test_piece_size(waiting: int, connections: int, largest: int, size: int) -> None:
+    assert piece_size(waiting=waiting, connections=connections, largest=largest) == size
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.integers(0, 2**40), st.integers(0, 64), st.integers(1, 2**30))
+def test_pieces_are_never_empty_nor_too_large(waiting: int, connections: int, largest: int) -> None:
+    assert 1 <= piece_size(waiting=waiting, connections=connections, largest=largest) <= largest
+
+
+def test_storage_that_asks_to_slow_down_is_heard_once_for_all_under_way() -> None:
+    pace = Pace(16)
+    for active in range(16, 8, -1):
+        pace.slower(active)
+    assert pace.limit == 8
+    pace.slower(8)
+    assert pace.limit == 4
+
+
+def test_one_connection_is_always_left() -> None:
+    pace = Pace(3)
+    for _ in range(5):
+        pace.slower(1)
+    assert pace.limit == 1
+
+
+def test_what_succeeds_allows_one_more_up_to_the_setting() -> None:
+    pace = Pace(4)
+    pace.slower(4)
+    limits = []
+    for _ in range(4):
+        pace.faster()
+        limits.append(pace.limit)
+    assert limits == [3, 4, 4, 4]

@@ -1,0 +1,145 @@
+"""Records: counted as csv.reader and a reader of lines would, however they are cut."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sendgrid_exports.formats.records import CsvCounter, NdjsonCounter, record_counter
+
+BOM = b"\xef\xbb\xbf"
+HEADER = b'"EMAIL","FIRST_NAME","CONTACT_ID","Shoe, ""size"""\n'
+quick = settings(derandomize=True, max_examples=100, deadline=None)
+
+VALUES = st.text(st.sampled_from('aü ,"\n\r\t;'), max_size=6)
+ROWS = st.lists(st.lists(VALUES, min_size=1, max_size=4), max_size=6)
+CUTS = st.lists(st.integers(0, 1000), max_size=10)
+
+
+def write(row: list[str]) -> str:
+    """A record as SendGrid writes it: every value quoted, an empty one nothing at all."""
+    return ",".join('"{}"'.format(value.replace('"', '""')) if value else "" for value in row)
+
+
+def count(kind: str, data: bytes, cuts: Iterable[int] = ()) -> int | None:
+    """Feed `data`, cut at the given thousandths of its length."""
+    counter = record_counter(kind)
+    places = sorted({0, len(data), *(len(data) * cut // 1000 for cut in cuts)})
+    for start, end in pairwise(places):
+        counter.feed(data[start:end])
+    return counter.finish()
+
+
+@quick
+@given(
+    rows=ROWS,
+    header=st.booleans(),
+    bom=st.booleans(),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    ended=st.booleans(),
+    cuts=CUTS,
+)
+@example(
+    rows=[["\n"], [""], ['"'], ["", ""]],
+    header=False,
+    bom=False,
+    newline="\r\n",
+    ended=True,
+    cuts=[],
+)
+def test_csv_is_counted_as_csv_reader_does(
+    rows: list[list[str]], header: bool, bom: bool, newline: str, ended: bool, cuts: list[int]
+) -> None:
+    text = newline.join(write(row) for row in rows) + newline * ended
+    expected = sum(1 for row in csv.reader(io.StringIO(text, newline="")) if row)
+    data = (HEADER if header else b"") + text.encode()
+    mark = BOM if bom and data.strip() and data[:1] not in b"\r\n" else b""
+    assert count("csv", mark + data, cuts) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "contacts"),
+    [
+        (b"", 0),
+        (b"\n", 0),
+        (b"\r\n\r\n\n", 0),
+        (HEADER, 0),
+        (HEADER.strip(), 0),
+        (HEADER.replace(b'"', b"").replace(b"\n", b"\r\n"), 0),
+        (b"\n\n" + HEADER + b"\n", 0),
+        (BOM + HEADER + b'"a@b","A","1",\n', 1),
+        (HEADER + b'"a@b","A","1",', 1),
+        (HEADER + b',,"1",\r\n\r\n"a@b",,"2",\r\n', 2),
+        (HEADER + b'"a@b","two\n\nlines, ""quoted""\r\n","1",\n', 1),
+        (b'"a@b","A","1",\n"c@d","C","2",\n', 2),
+        (b'"EMAIL","FIRST_NAME"\n"a@b","A"\n', 2),
+        (b'"email","contact_id"\n', 1),
+        (b'"EMAIL","CONTACT_ID\n', None),
+        (HEADER + b'"a@b","cut', None),
+        (b'""\n', 1),
+        (b" \n", 1),
+        (b'"a\xff","CONTACT_ID","EMAIL"\n', 0),
+    ],
+)
+def test_csv(data: bytes, contacts: int | None) -> None:
+    assert count("csv", data) == contacts
+    assert count("csv", data, range(1000)) == contacts
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize("data", [BOM, BOM + b"\n", BOM + b"\r\n"])
+def test_a_byte_order_mark_is_no_record(kind: str, data: bytes) -> None:
+    assert count(kind, data) == 0
+
+
+@pytest.mark.parametrize("size", [100, 200_000, 3 * 1024 * 1024])
+def test_a_first_record_of_any_size_is_a_record(size: int) -> None:
+    data = b'"' + b"x" * size + b'"\n"b"\n'
+    assert count("csv", data) == count("csv", data, range(1000)) == 2
+
+
+def test_a_header_of_many_columns_is_a_header() -> None:
+    columns = ",".join(f'"Field {n}"' for n in range(500))
+    assert count("csv", b'"EMAIL","CONTACT_ID",' + columns.encode() + b"\n", range(1000)) == 0
+
+
+@quick
+@given(
+    lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n")), max_size=8),
+    newline=st.sampled_from([b"\n", b"\r\n"]),
+    ended=st.booleans(),
+    cuts=CUTS,
+)
+@example(lines=['{"name": "a\u2028b"}', "", " \t", "{}"], newline=b"\r\n", ended=False, cuts=[])
+def test_ndjson_is_counted_by_lines(
+    lines: list[str], newline: bytes, ended: bool, cuts: list[int]
+) -> None:
+    data = newline.join(line.encode() for line in lines) + newline * ended
+    expected = sum(1 for line in data.split(b"\n") if line.strip())
+    assert count("json", data, cuts) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "contacts"),
+    [
+        (b"", 0),
+        (b"\n \r\n\t\n", 0),
+        (b'{"contact_id": "1"}', 1),
+        (b'{"contact_id": "1"}\n{"contact_id": "2"}\n', 2),
+        (b'{"a": "x\\ny"}\r\n\r\n{}', 2),
+        (b'{"a": "\xe2\x80\xa8"}\n', 1),
+    ],
+)
+def test_ndjson(data: bytes, contacts: int) -> None:
+    assert count("json", data) == count("json", data, range(1000)) == contacts
+
+
+def test_a_counter_for_each_kind_of_file() -> None:
+    assert isinstance(record_counter("csv"), CsvCounter)
+    assert isinstance(record_counter("json"), NdjsonCounter)

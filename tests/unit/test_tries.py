@@ -1,0 +1,179 @@
+"""What follows a request that did not bring its bytes, and when the trying ends."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sendgrid_exports.transfer.answers import (
+    AskPlain,
+    Gone,
+    LinkDead,
+    Refused,
+    StartOver,
+    TryAgain,
+)
+from sendgrid_exports.transfer.tries import (
+    Again,
+    Begin,
+    Expired,
+    Fail,
+    Failure,
+    GiveUpOn,
+    Renew,
+    Step,
+    Tries,
+    next_step,
+)
+
+EXPIRED = LinkDead("Request has expired", proven=True)
+DENIED = LinkDead("AccessDenied", proven=False)
+
+
+def step_after(
+    meaning: Failure,
+    tries: Tries | None = None,
+    *,
+    failures: int = 1,
+    attempts: int = 8,
+    left: float = math.inf,
+    random: float = 0.0,
+) -> tuple[Step, Tries]:
+    return next_step(
+        meaning,
+        tries or Tries(),
+        failures=failures,
+        attempts=attempts,
+        left=left,
+        random=lambda: random,
+    )
+
+
+def steps(*meanings: Failure) -> list[str]:
+    """The names of the steps after one meaning after another, without progress."""
+    tries = Tries()
+    names = []
+    for meaning in meanings:
+        step, tries = step_after(meaning, tries)
+        names.append(type(step).__name__)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("failures", "retry_after", "left", "delay"),
+    [
+        pytest.param(1, None, math.inf, 0.5, id="first"),
+        pytest.param(2, None, math.inf, 1, id="second"),
+        pytest.param(3, None, math.inf, 2, id="third"),
+        pytest.param(5, None, math.inf, 8, id="fifth"),
+        pytest.param(6, None, math.inf, 10, id="at most ten seconds"),
+        pytest.param(1023, None, math.inf, 10, id="no overflow"),
+        pytest.param(0, None, math.inf, 0.5, id="after progress"),
+        pytest.param(1, 7.0, math.inf, 7, id="as the storage asks"),
+        pytest.param(1, 90.0, math.inf, 90, id="as long as the storage asks"),
+        pytest.param(5, 1.0, math.inf, 8, id="never sooner than our own delay"),
+        pytest.param(1, 0.0, math.inf, 0.5, id="the storage asks for nothing"),
+        pytest.param(6, None, 3.0, 3, id="clipped to the deadline"),
+        pytest.param(6, 2.0, 3.0, 3, id="clipped to the deadline though asked for less"),
+        pytest.param(1, None, 0.0, 0, id="no time left"),
+    ],
+)
+def test_delays(failures: int, retry_after: float | None, left: float, delay: float) -> None:
+    meaning = TryAgain("503", retry_after)
+    step, tries = step_after(meaning, failures=failures, attempts=10**6, left=left)
+    assert isinstance(step, Again)
+    assert step.delay == pytest.approx(delay)
+    assert tries == Tries()
+
+
+@pytest.mark.parametrize(("random", "delay"), [(0.0, 2.0), (0.5, 1.9), (1.0, 1.8)])
+def test_jitter_takes_a_tenth_at_most(random: float, delay: float) -> None:
+    step, _ = step_after(TryAgain("reset"), failures=3, random=random)
+    assert isinstance(step, Again)
+    assert step.delay == pytest.approx(delay)
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts", "given_up"),
+    [(1, 8, False), (7, 8, False), (8, 8, True), (9, 8, True), (1, 1, True)],
+)
+def test_attempts_are_tries_without_progress(failures: int, attempts: int, given_up: bool) -> None:
+    step, tries = step_after(TryAgain("reset"), failures=failures, attempts=attempts)
+    assert tries == Tries()
+    if given_up:
+        assert step == GiveUpOn(f"reset ({failures} tries without progress)")
+    else:
+        assert isinstance(step, Again)
+
+
+@pytest.mark.parametrize("left", [60.0, 119.9, 120.0])
+def test_a_retry_after_beyond_the_deadline_fails_now_with_the_number(left: float) -> None:
+    step, _ = step_after(TryAgain("503 SlowDown", 120.0), left=left)
+    assert isinstance(step, GiveUpOn)
+    assert step.reason.startswith("503 SlowDown")
+    assert "120 s" in step.reason
+
+
+@pytest.mark.parametrize(
+    ("meanings", "expected"),
+    [
+        pytest.param([EXPIRED] * 4, ["Renew"] * 3 + ["Fail"], id="three renewals in a row"),
+        pytest.param([DENIED] * 2, ["Renew", "Fail"], id="a second denial"),
+        pytest.param([EXPIRED, DENIED, DENIED], ["Renew", "Renew", "Fail"], id="aged, then denied"),
+        pytest.param([DENIED, EXPIRED, DENIED], ["Renew", "Renew", "Fail"], id="denied, aged"),
+        pytest.param([StartOver("x")] * 4, ["Begin"] * 3 + ["Fail"], id="three start-overs"),
+        pytest.param([AskPlain(), EXPIRED, StartOver("x")], ["Begin", "Renew", "Begin"], id="mix"),
+        pytest.param([Gone("404")], ["Expired"], id="gone"),
+        pytest.param([Refused(reason="403")], ["Fail"], id="refused"),
+    ],
+)
+def test_budgets(meanings: list[Failure], expected: list[str]) -> None:
+    assert steps(*meanings) == expected
+
+
+def test_progress_renews_the_budget_of_renewals_but_not_that_of_start_overs() -> None:
+    worn = Tries(starts_over=3, renewals=3, denials=1)
+    assert isinstance(step_after(EXPIRED, worn)[0], Fail)
+    rested = worn.after_progress()
+    assert rested == Tries(starts_over=3)
+    assert step_after(EXPIRED, rested) == (Renew(), Tries(starts_over=3, renewals=1))
+    assert step_after(DENIED, rested) == (Renew(), Tries(starts_over=3, renewals=1, denials=1))
+    assert isinstance(step_after(StartOver("x"), rested)[0], Fail)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "step"),
+    [
+        (StartOver("changed"), Begin(plain=False)),
+        (StartOver("no ranges", plain=True), Begin(plain=True)),
+        (AskPlain(), Begin(plain=True)),
+        (Gone("404 NoSuchKey"), Expired("404 NoSuchKey")),
+        (Refused(reason="no", status=400, code="Bad"), Fail("no", 400, "Bad")),
+    ],
+)
+def test_steps_keep_what_was_said(meaning: Failure, step: Step) -> None:
+    assert step_after(meaning)[0] == step
+
+
+@pytest.mark.parametrize(
+    ("meaning", "tries"),
+    [
+        (StartOver("why"), Tries(starts_over=3)),
+        (LinkDead("why", proven=True), Tries(renewals=3)),
+        (LinkDead("why", proven=False), Tries(renewals=1, denials=1)),
+    ],
+)
+def test_a_used_up_budget_says_why(meaning: Failure, tries: Tries) -> None:
+    step, after = step_after(meaning, tries)
+    assert isinstance(step, Fail)
+    assert step.reason.startswith("why; ")
+    assert after == tries
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([EXPIRED, DENIED, StartOver("x")]), min_size=7, max_size=7))
+def test_nothing_but_progress_keeps_a_file_going(meanings: list[Failure]) -> None:
+    assert "Fail" in steps(*meanings)

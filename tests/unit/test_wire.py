@@ -1,0 +1,536 @@
+"""The wire: what is asked, and what every documented answer means."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sendgrid_exports.api.wire import (
+    check_base_url,
+    check_text,
+    listing_request,
+    read_export,
+    read_id,
+    read_listing,
+    start_request,
+    status_request,
+)
+from sendgrid_exports.errors import (
+    APIError,
+    AuthenticationError,
+    ExportNotFoundError,
+    InvalidRequestError,
+    InvalidResponseError,
+    PermissionDeniedError,
+    RateLimitedError,
+    SendGridExportsError,
+    ServerError,
+)
+from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.models import ErrorDetail, ExportStatus, NamedId
+
+EXPORTS = "/v3/marketing/contacts/exports"
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+IN_90_S = str(int(NOW.timestamp()) + 90)
+SECRET = "https://u:s3cr3t@h/p?X-Amz-Credential=s3cr3t&X-Amz-Signature=s3cr3t"
+PENDING = {"id": "abc", "status": "pending"}
+READERS: list[Callable[[Response, Request, datetime], Any]] = [read_export, read_id, read_listing]
+quick = settings(derandomize=True, max_examples=100, deadline=None)
+
+
+def answer(body: object = None, status: int = 200, **headers: str) -> Response:
+    """An answer with `body` as it is if it is bytes, else as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status=status, headers=named, body=data)
+
+
+def refused(response: Response) -> APIError:
+    with pytest.raises(APIError) as caught:
+        read_export(response, status_request("abc"), NOW)
+    return caught.value
+
+
+def invalid(reader: Callable[..., Any], body: object) -> InvalidResponseError:
+    with pytest.raises(InvalidResponseError) as caught:
+        reader(answer(body), status_request("abc"), NOW)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        ({}, {}),
+        ({"list_ids": [], "segment_ids": ()}, {}),
+        ({"file_type": "csv", "max_file_size": None, "notify_email": False}, {}),
+        ({"list_ids": ("a", "b")}, {"list_ids": ["a", "b"]}),
+        ({"segment_ids": ["s"]}, {"segment_ids": ["s"]}),
+        ({"file_type": "json"}, {"file_type": "json"}),
+        ({"max_file_size": 500}, {"max_file_size": 500}),
+        ({"notify_email": True}, {"notifications": {"email": True}}),
+    ],
+)
+def test_a_start(arguments: dict[str, Any], body: dict[str, object]) -> None:
+    request = start_request(**arguments)
+    assert (request.method, request.target) == ("POST", EXPORTS)
+    assert json.loads(request.body or b"") == body
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("list_ids", "abc", TypeError),
+        ("list_ids", [5], TypeError),
+        ("list_ids", ["a", ""], ValueError),
+        ("segment_ids", "abc", TypeError),
+        ("segment_ids", [None], TypeError),
+        ("segment_ids", ["a\n"], ValueError),
+        ("file_type", "xml", ValueError),
+        ("file_type", None, ValueError),
+        ("max_file_size", 0, ValueError),
+        ("max_file_size", 1.5, TypeError),
+        ("max_file_size", True, TypeError),
+        ("max_file_size", "5", TypeError),
+    ],
+)
+def test_a_bad_argument_is_named(name: str, value: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=rf"^{name}\b") as caught:
+        start_request(**{name: value})
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("list_ids", 5), ("file_type", []), ("notify_email", "no")]
+)
+def test_every_bad_argument_is_named(name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}\b"):
+        start_request(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("export_id", "escaped"),
+    [
+        ("ZGkrHSypTsudrGkmdpJJ", "ZGkrHSypTsudrGkmdpJJ"),
+        ("a/b", "a%2Fb"),
+        (".", "%2E"),
+        ("..", "%2E%2E"),
+        ("../..", "..%2F.."),
+        ("a.b", "a.b"),
+        ("a b", "a%20b"),
+        ("100%", "100%25"),
+        ("%2F", "%252F"),
+        ("a?b#c&d", "a%3Fb%23c%26d"),
+        ("ü", "%C3%BC"),
+        ("a\r\nb", "a%0D%0Ab"),
+    ],
+)
+def test_an_id_is_escaped(export_id: str, escaped: str) -> None:
+    request = status_request(export_id)
+    assert (request.method, request.target) == ("GET", f"{EXPORTS}/{escaped}")
+    assert request.body is None
+
+
+@quick
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_any_id_stays_one_piece_of_the_path(export_id: str) -> None:
+    target = status_request(export_id).target
+    piece = target.removeprefix(f"{EXPORTS}/")
+    assert unquote(piece) == export_id
+    assert target.isascii()
+    assert target.isprintable()
+    assert piece not in {".", ".."}
+    assert not set(piece) & set("/?# ")
+
+
+def test_a_listing_is_asked_for_by_page() -> None:
+    assert listing_request() == Request(method="GET", target=EXPORTS)
+    assert listing_request("/v3/x?page=2") == Request(method="GET", target="/v3/x?page=2")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        (None, TypeError, "must be text, not NoneType"),
+        (b"abc", TypeError, "must be text, not bytes"),
+        ("", ValueError, "must not be empty"),
+        (" \t", ValueError, "must not be empty"),
+        ("a\nb", ValueError, "must not hold control characters"),
+        ("a\x00", ValueError, "must not hold control characters"),
+        ("\ud800", ValueError, "must not hold control characters"),
+    ],
+)
+def test_what_is_no_text(value: object, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=f"^api_key {words}"):
+        check_text(value, "api_key")
+
+
+@pytest.mark.parametrize("text", ["SG.abc", "a b", "ü", "0"])
+def test_a_text(text: str) -> None:
+    assert check_text(text, "api_key") == text
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("https://api.sendgrid.com", "https://api.sendgrid.com"),
+        ("https://api.eu.sendgrid.com/", "https://api.eu.sendgrid.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("https://proxy/sendgrid//", "https://proxy/sendgrid"),
+    ],
+)
+def test_a_base_url(url: str, base: str) -> None:
+    assert check_base_url(url) == base
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.sendgrid.com",
+        "ftp://api.sendgrid.com",
+        "https://",
+        "https:///v3",
+        "https://user:s3cr3t@api.sendgrid.com",
+        "https://@api.sendgrid.com",
+        "https://api.sendgrid.com?s3cr3t",
+        "https://api.sendgrid.com/#s3cr3t",
+        "https://api.sendgrid.com:port",
+        "https://api.sendgrid.com:99999",
+        "https://[::1",
+        "https://api.sendgrid.com\n",
+    ],
+)
+def test_what_is_no_base_url(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^base_url ") as caught:
+        check_base_url(url)
+    assert "s3cr3t" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"^base_url "):
+        check_base_url(url.encode())
+
+
+@pytest.mark.parametrize("url", ["https://h?", "https://h#", "https://h ", "https://a b"])
+def test_a_base_url_to_which_no_path_can_be_added(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^base_url "):
+        check_base_url(url)
+
+
+def test_an_id_is_read() -> None:
+    request = start_request()
+    body = {"id": "abc", "_metadata": {"self": "x"}, "more": 1}
+    assert read_id(answer(body, 202), request, NOW) == "abc"
+    assert read_id(answer(body, 200), request, NOW) == "abc"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, {}, [], "abc", {"id": None}, {"id": ""}, {"id": ["abc"]}, {"url": SECRET}, b"", b"<p>"],
+    ids=repr,
+)
+def test_a_start_without_an_id(body: object) -> None:
+    error = invalid(read_id, body)
+    assert error.problems
+    assert "s3cr3t" not in str(error)
+    if not isinstance(body, bytes):
+        assert "list_exports()" in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 202, 203])
+def test_an_export_is_read_from_any_success(status: int) -> None:
+    export = read_export(answer(PENDING, status), status_request("abc"), NOW)
+    assert (export.id, export.status, export.urls) == ("abc", ExportStatus.PENDING, ())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "no JSON: (nothing)"),
+        (b"<html>", "no JSON: <html>"),
+        (None, "expected an object, not None @ $"),
+        ([], "expected an object, not [] @ $"),
+        ({}, "required field missing @ $.id"),
+        ({**PENDING, "expires_at": 5}, "expected a time, not 5 @ $.expires_at"),
+    ],
+    ids=repr,
+)
+def test_an_export_that_is_none(body: object, words: str) -> None:
+    error = invalid(read_export, body)
+    assert words in str(error)
+    assert f"GET {EXPORTS}/abc" in str(error)
+    assert error.problems
+
+
+def test_a_listing_is_read() -> None:
+    body = {
+        "result": [
+            {
+                **PENDING,
+                "urls": None,
+                "user_id": 12345,
+                "export_type": "segment_export",
+                "segments": [{"ID": "s", "Name": "Segment"}],
+                "lists": None,
+                "expires_at": "0001-01-01T00:00:00Z",
+            },
+            {"id": "def", "status": "ready", "urls": ["https://h/p?a"], "user_id": "u"},
+        ],
+        "_metadata": {"next": "https://api.sendgrid.com/v3/x?page_token=a%2Fb&page_size=1"},
+    }
+    (first, second), page = read_listing(answer(body), listing_request(), NOW)
+    assert (first.id, first.user_id, first.urls, first.lists) == ("abc", "12345", (), ())
+    assert first.segments == (NamedId(id="s", name="Segment"),)
+    assert first.expires_at is None
+    assert (second.id, second.status, second.urls) == (
+        "def",
+        ExportStatus.READY,
+        ("https://h/p?a",),
+    )
+    assert page == "/v3/x?page_token=a%2Fb&page_size=1"
+
+
+@pytest.mark.parametrize("body", [{}, {"result": None}, {"result": []}], ids=repr)
+def test_a_listing_of_nothing(body: object) -> None:
+    assert read_listing(answer(body), listing_request(), NOW) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("following", "target"),
+    [
+        ("https://api.sendgrid.com/v3/x?page=2", "/v3/x?page=2"),
+        ("https://evil.example/v3/x?page=2", "/v3/x?page=2"),
+        ("//evil.example/v3/x", "/v3/x"),
+        ("/v3/x?page=2#f", "/v3/x?page=2"),
+        ("https://api.sendgrid.com", None),
+        ("x?page=2", "/v3/marketing/contacts/x?page=2"),
+        ("?page=2", "/v3/marketing/contacts/exports?page=2"),
+        ("https://[", None),
+        ("", None),
+        (None, None),
+        (5, None),
+    ],
+)
+def test_the_next_page_never_names_a_host(following: object, target: str | None) -> None:
+    for metadata in ({"next": following}, {"next": following, "count": "?"}):
+        body = {"result": [], "_metadata": metadata}
+        assert read_listing(answer(body), listing_request(), NOW)[1] == target
+
+
+@pytest.mark.parametrize("metadata", [None, [], "next", {}], ids=repr)
+def test_a_listing_without_paging(metadata: object) -> None:
+    assert read_listing(answer({"_metadata": metadata}), listing_request(), NOW) == ((), None)
+
+
+@pytest.mark.parametrize("body", [None, [PENDING], "x", {"result": "x"}, {"result": [None]}, b""])
+def test_a_listing_that_is_none(body: object) -> None:
+    assert invalid(read_listing, body).problems
+
+
+@pytest.mark.parametrize("result", [{}, "", 0, False], ids=repr)
+def test_a_result_that_is_no_array(result: object) -> None:
+    assert invalid(read_listing, {"result": result}).problems
+
+
+def test_a_misfit_in_a_listing_has_its_whole_path() -> None:
+    problems = invalid(read_listing, {"result": [{"id": "abc"}]}).problems
+    assert problems == ("required field missing @ $.result[0].status",)
+
+
+GRANT = "The provided authorization grant is invalid, expired, or revoked"
+DETAIL = {
+    "message": "bad id",
+    "field": "list_ids",
+    "error_id": "e1",
+    "parameter": "list_ids[0]",
+}
+
+
+@pytest.mark.parametrize(
+    ("response", "cls", "errors", "words"),
+    [
+        (answer({"errors": [DETAIL]}, 400), InvalidRequestError, [DETAIL], "(field list_ids)"),
+        (answer({"errors": [DETAIL]}, 422), InvalidRequestError, [DETAIL], "bad id"),
+        (
+            answer({"errors": [{"message": GRANT, "field": None, "help": None}], "id": "x"}, 401),
+            AuthenticationError,
+            [{"message": GRANT}],
+            f"{GRANT}. Check the API key",
+        ),
+        (
+            answer({"errors": [{"message": "access forbidden", "help": {"a": 1}}]}, 403),
+            PermissionDeniedError,
+            [{"message": "access forbidden", "help": '{"a": 1}'}],
+            "marketing.read",
+        ),
+        (
+            answer({"errors": [{"message": "not found", "field": None}], "id": "x"}, 404),
+            ExportNotFoundError,
+            [{"message": "not found"}],
+            "Check the export id",
+        ),
+        (
+            answer({"errors": [{"message": "too many requests", "field": None}]}, 429),
+            RateLimitedError,
+            [{"message": "too many requests"}],
+            "too many requests",
+        ),
+        (
+            answer({"errors": [{"message": "internal error"}]}, 500),
+            ServerError,
+            [{"message": "internal error"}],
+            "ask again later",
+        ),
+        (answer(b"<html>Bad Gateway</html>", 502), ServerError, [], "<html>Bad Gateway</html>"),
+        (answer(b"", 503), ServerError, [], "no explanation"),
+        (answer({"error": "bad"}, 400), InvalidRequestError, [{"message": "bad"}], "bad"),
+        (answer({"errors": {"message": "m"}}, 418), APIError, [{"message": "m"}], "m"),
+        (answer({"errors": ["a", "", 5, None, {}, []]}, 405), APIError, [{"message": "a"}], "a"),
+        (
+            answer({"errors": [{"message": "a"}, {"message": "b"}]}, 400),
+            InvalidRequestError,
+            [{"message": "a"}, {"message": "b"}],
+            "a; b",
+        ),
+        (answer(None, 404), ExportNotFoundError, [], "null"),
+        (answer([], 404), ExportNotFoundError, [], "[]"),
+        (answer({"errors": []}, 401), AuthenticationError, [], "Check the API key"),
+        (answer(b"", 302), APIError, [], "answered 302"),
+        (answer(b"\xff\xfe", 400), InvalidRequestError, [], "�"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Response) else "",
+)
+def test_a_refusal(
+    response: Response, cls: type[APIError], errors: list[dict[str, str]], words: str
+) -> None:
+    error = refused(response)
+    assert type(error) is cls
+    assert error.status == response.status
+    assert error.errors == tuple(ErrorDetail(**entry) for entry in errors)
+    assert error.retry_after is None
+    assert words in str(error)
+    assert str(error).startswith(f"SendGrid answered {response.status} to GET {EXPORTS}/abc: ")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "5"}, 5),
+        ({"retry_after": "Mon, 02 Mar 2026 09:32:00 GMT"}, 120),
+        ({"x_ratelimit_reset": "60"}, 60),
+        ({"x_ratelimit_reset": IN_90_S}, 90),
+        ({"x_ratelimit_reset": IN_90_S, "date": "Mon, 02 Mar 2026 09:30:30 GMT"}, 60),
+    ],
+)
+def test_a_refusal_says_how_long_to_wait(
+    status: int, headers: dict[str, str], seconds: float
+) -> None:
+    error = refused(answer({"errors": []}, status, **headers))
+    assert error.retry_after == seconds
+    assert f"{seconds} s" in str(error)
+
+
+def test_only_a_passing_refusal_says_how_long_to_wait() -> None:
+    assert refused(answer(None, 403, retry_after="5", x_ratelimit_reset="60")).retry_after is None
+
+
+def test_a_refusal_has_the_id_of_the_request() -> None:
+    assert refused(answer(None, 500, x_request_id="r1")).request_id == "r1"
+    assert refused(answer(None, 500)).request_id is None
+
+
+@pytest.mark.parametrize(
+    ("reader", "status"),
+    [
+        (read_export, 200),
+        (read_id, 202),
+        *((reader, 400) for reader in READERS),
+        (read_export, 500),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"<p>{SECRET}</p>".encode(),
+        {"errors": [dict.fromkeys(("message", "field", "help", "error_id", "parameter"), SECRET)]},
+        {"errors": [{"message": "m", "help": {"link": SECRET}}]},
+        {"errors": [SECRET]},
+        {"error": f"Authorization: Bearer SG.s3cr3t.{'s3cr3t' * 100}"},
+        [SECRET],
+        {"id": [SECRET], "result": SECRET},
+    ],
+    ids=["html", "details", "object", "text", "error", "array", "fields"],
+)
+def test_no_refusal_shows_a_secret(reader: Callable[..., Any], status: int, body: object) -> None:
+    with pytest.raises(SendGridExportsError) as caught:
+        reader(answer(body, status), status_request("abc"), NOW)
+    assert "s3cr3t" not in f"{caught.value} {caught.value!r} {vars(caught.value)}"
+    assert caught.value.__cause__ is None
+
+
+def test_a_long_refusal_is_cut() -> None:
+    assert len(str(refused(answer(b"<p>" * 10_000, 500)))) < 500
+    assert len(str(refused(answer({"errors": [{"message": "long " * 10_000}]}, 500)))) < 500
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_is_read_can_be_written(status: int) -> None:
+    body = rb'{"id": "abc", "status": "ready", "message": "\ud800", "error": "\ud800"}'
+    try:
+        text = read_export(answer(body, status), status_request("abc"), NOW).message or ""
+    except SendGridExportsError as error:
+        text = str(error)
+    text.encode()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+ENTRIES = st.fixed_dictionaries({}, optional=dict.fromkeys(("message", "field", "help"), VALUES))
+DOCUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": VALUES,
+        "status": st.text() | VALUES,
+        "urls": VALUES,
+        "expires_at": VALUES,
+        "errors": st.lists(ENTRIES) | VALUES,
+        "error": VALUES,
+        "result": st.lists(st.just(PENDING) | VALUES) | VALUES,
+        "_metadata": st.dictionaries(st.just("next"), VALUES) | VALUES,
+    },
+)
+
+
+@quick
+@given(
+    body=st.binary() | (VALUES | DOCUMENTS).map(lambda value: json.dumps(value).encode()),
+    status=st.sampled_from([200, 202, 204, 301, 400, 401, 403, 404, 408, 422, 429, 500, 503]),
+    header=st.text(max_size=20),
+)
+@example(body=b"[" * 100_000, status=200, header="")
+@example(body=b'{"error": ' + b"[" * 950 + b"]" * 950 + b"}", status=400, header="1e400")
+@example(body=b'{"id": ' + b"9" * 5000 + b"}", status=200, header="-0")
+def test_no_answer_fails_outside_the_tree(body: bytes, status: int, header: str) -> None:
+    response = answer(body, status, retry_after=header, x_ratelimit_reset=header, date=header)
+    for reader in READERS:
+        try:
+            found = reader(response, status_request("abc"), NOW)
+        except SendGridExportsError as error:
+            assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: PT017
+        else:
+            assert status < 300
+            assert found is not None
+
+
+def test_an_id_that_is_a_number_is_text() -> None:
+    assert read_id(answer({"id": 5}, 202), start_request(), NOW) == "5"
