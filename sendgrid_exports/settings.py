@@ -52,7 +52,7 @@ def _duration(*, above_zero: bool = False) -> Any:
     return [check]
 
 
-def _seconds(value: object) -> object:
+def _seconds(value: Duration) -> float:
     # Left alone if it is no duration: the validator knows the name to complain about.
     return value.total_seconds() if isinstance(value, timedelta) else value
 

@@ -228,6 +228,8 @@ def test_a_measured_file_of_another_length_is_told() -> None:
 
 
 def test_a_checksum_of_the_wrong_length_is_none() -> None:
-    checks = Checks(Verify.CHECKSUM, Expected(size=1, checksums={"crc32": in_base64(b"abc")}), "csv")
+    checks = Checks(
+        Verify.CHECKSUM, Expected(size=1, checksums={"crc32": in_base64(b"abc")}), "csv"
+    )
     checks.feed(b"x")
     assert checks.finish().verified_by == ("length",)
