@@ -193,7 +193,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook(datetime, lambda value, _: _required_time(value))
     converter.register_structure_hook(datetime | None, lambda value, _: read_time(value))
     converter.register_structure_hook_func(
-        lambda type_: isinstance(type_, GenericAlias) and type_.__origin__ is tuple,
+        lambda type_: isinstance(type_, GenericAlias) and type_.__args__[1:] == (...,),
         _structure_tuple,
     )
     converter.register_structure_hook(ExportStatus, _structure_status)

@@ -18,7 +18,18 @@ from typing import Any, ParamSpec, TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
-__all__ = ["Disk", "PartFile", "publish", "replace_file", "sync_directory", "truncate", "unbroken"]
+__all__ = [
+    "Disk",
+    "PartFile",
+    "append",
+    "publish",
+    "replace_file",
+    "size_of",
+    "sync_directory",
+    "sync_file",
+    "truncate",
+    "unbroken",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -153,6 +164,29 @@ def publish(part: Path, final: Path) -> None:
         os.fsync(file.fileno())
     part.replace(final)
     sync_directory(final.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        # All that is needed to read them back, and no more: not the time of change.
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, 0 where there is no file."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append to a file, durably."""
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def truncate(part: Path) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.delays import Random
-from sendgrid_exports.disk import Disk, truncate
+from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import (
     CorruptDownloadError,
     DownloadError,
@@ -20,14 +20,16 @@ from sendgrid_exports.errors import (
 from sendgrid_exports.events import FileFinished, LinkRenewed, OnEvent, Retrying
 from sendgrid_exports.models import ContactExport, DownloadedFile
 from sendgrid_exports.session import Session
-from sendgrid_exports.settings import DownloadPolicy, Verify
+from sendgrid_exports.settings import DownloadPolicy
 from sendgrid_exports.timing import Clock, Deadline
 from sendgrid_exports.transfer.answers import LinkDead, TryAgain
-from sendgrid_exports.transfer.folder import Folder, feed_range, measure
+from sendgrid_exports.transfer.durable import Durable
+from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.links import is_due, match_links, read_links, remember_links
 from sendgrid_exports.transfer.manifest import with_export
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
 from sendgrid_exports.transfer.plan import DISCOVERY, SMALLEST_PIECE, Pace, piece_size
+from sendgrid_exports.transfer.proof import prove
 from sendgrid_exports.transfer.request import IncomingFile, Requests
 from sendgrid_exports.transfer.tasks import Tasks
 from sendgrid_exports.transfer.tries import (
@@ -40,11 +42,9 @@ from sendgrid_exports.transfer.tries import (
     Renew,
     next_step,
 )
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
+from sendgrid_exports.transfer.verify import Checked, CheckFailedError
 
 __all__ = ["Download"]
-
-_CHECK_STEP = 8 * 1024 * 1024
 
 
 class Download:
@@ -79,6 +79,7 @@ class Download:
         self._tasks = Tasks()
         self._proving: set[IncomingFile] = set()
         self._renewing = False
+        self._durable = Durable(folder, disk, clock)
         self._pace = Pace(policy.connections)
         self._requests = Requests(
             export_id=export_id,
@@ -91,6 +92,7 @@ class Download:
             on_event=on_event,
             # A size was learned: there may be pieces for more connections now.
             on_discovery=self._tasks.wake,
+            on_written=self._sync_if_due,
         )
 
     async def run(self, export: ContactExport) -> None:
@@ -109,9 +111,10 @@ class Download:
                 continue
             if link is None:
                 raise self._unlisted(number)
-            await self._disk.run(truncate, self._folder.names.part(number))
             pieces = FilePieces(first=min(DISCOVERY, self._policy.piece_size))
-            self._files.append(IncomingFile(number=number, link=link, pieces=pieces))
+            file = IncomingFile(number=number, link=link, pieces=pieces)
+            await self._durable.resume(file, known[number - 1])
+            self._files.append(file)
         try:
             while self._files:
                 self._dispatch()
@@ -124,7 +127,12 @@ class Download:
         for file in self._files:
             if file.pieces.total is not None and file not in self._proving:
                 self._proving.add(file)
-                self._tasks.begin(file, self._prove(file), partial(self._after_proof, file))
+                part = self._folder.names.part(file.number)
+                self._tasks.begin(
+                    file,
+                    prove(file, part, self._disk, self._policy.verify),
+                    partial(self._after_proof, file),
+                )
         while self._active < self._pace.limit and (found := self._next_piece()):
             file, piece = found
             after = partial(self._after_request, file, piece, file.link)
@@ -186,9 +194,19 @@ class Download:
             file.link_dead = False
         self._on_event(LinkRenewed(export_id=self._export_id, links=len(self._files)))
 
+    def _sync_if_due(self, file: IncomingFile) -> None:
+        if self._durable.is_due(file):
+            file.syncing = True
+            file.synced_at = self._clock.monotonic()
+            self._tasks.begin(file, self._durable.sync(file), partial(self._after_sync, file))
+
+    async def _after_sync(self, file: IncomingFile, _: None) -> None:
+        file.syncing = False
+
     async def _after_request(
         self, file: IncomingFile, piece: Piece, link: object, failure: Failure | None
     ) -> None:
+        self._sync_if_due(file)
         if piece.tried():
             file.tries = file.tries.after_progress()
         if failure is None:
@@ -256,29 +274,6 @@ class Download:
         piece.resting = False
         file.pieces.put_back(piece)
 
-    async def _prove(self, file: IncomingFile) -> Checked | CheckFailedError:
-        """Follow the bytes as they are written, and say what they prove at the end."""
-        part = self._folder.names.part(file.number)
-        checks = Checks(self._policy.verify, file.expected, file.link.kind)
-        checked = 0
-        try:
-            while not (file.pieces.complete and checked == file.pieces.total):
-                prefix = file.pieces.written.prefix
-                if prefix == checked:
-                    file.grown.clear()
-                    await file.grown.wait()
-                elif self._policy.verify is Verify.LENGTH:
-                    checked = prefix
-                else:
-                    step = min(prefix, checked + _CHECK_STEP)
-                    await self._disk.run(feed_range, part, checks, checked, step)
-                    checked = step
-            if self._policy.verify is Verify.LENGTH:
-                await self._disk.run(measure, part, checks)
-            return checks.finish()
-        except CheckFailedError as error:
-            return error
-
     async def _after_proof(self, file: IncomingFile, proof: Checked | CheckFailedError) -> None:
         if isinstance(proof, Checked):
             etag = file.version.etag.strip('"') if file.version else None
@@ -306,7 +301,7 @@ class Download:
     async def _start_over(self, file: IncomingFile, *, plain: bool) -> None:
         await self._tasks.stop(file)
         self._proving.discard(file)
-        await self._disk.run(truncate, self._folder.names.part(file.number))
+        await self._durable.forget(file)
         file.start_over(plain=plain)
 
     def _tell_retry(self, file: IncomingFile, reason: str, delay: float) -> None:

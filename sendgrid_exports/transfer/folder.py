@@ -13,17 +13,23 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.disk import Disk, publish, replace_file
+from sendgrid_exports.disk import Disk, append, publish, replace_file
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
 from sendgrid_exports.formats.gunzip import BrokenGzipError, Gunzip
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
+from sendgrid_exports.transfer.journal import (
+    Record,
+    read_journal,
+    write_journal,
+    write_record,
+)
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
@@ -58,7 +64,8 @@ async def open_folder(directory: Path, export_id: str, disk: Disk) -> AsyncItera
     try:
         await disk.run(_prepare, names, lock)
         manifest = await disk.run(_load, names.manifest, export_id)
-        yield Folder(names, lock, manifest, disk)
+        journal = await disk.run(_load_journal, names.journal, export_id)
+        yield Folder(names, lock, manifest, journal, disk)
     finally:
         await disk.run(lock.release)
 
@@ -101,12 +108,39 @@ def _load(path: Path, export_id: str) -> Manifest:
     return manifest or Manifest(export_id=export_id)
 
 
-class Folder:
-    """The files of one export in one directory, while its lock is held."""
+def _load_journal(path: Path, export_id: str) -> dict[int, Record]:
+    """Return what the journal says, and rewrite it: a torn line must not be appended to."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    records = read_journal(data, export_id)
+    if not records:
+        logger.warning("The journal %s is damaged or of another export; starting over.", path)
+    replace_file(path, write_journal(export_id, records.values()))
+    return records
 
-    def __init__(self, names: Names, lock: Lock, manifest: Manifest, disk: Disk) -> None:
+
+class Folder:
+    """The files of one export in one directory, while its lock is held.
+
+    Attributes:
+        names: the paths.
+        manifest: what is there.
+        journal: what an earlier run left of the unfinished files, by their number.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        lock: Lock,
+        manifest: Manifest,
+        journal: Mapping[int, Record],
+        disk: Disk,
+    ) -> None:
         self.names = names
         self.manifest = manifest
+        self.journal = journal
         self._lock = lock
         self._disk = disk
         self._saving = asyncio.Lock()
@@ -117,6 +151,11 @@ class Folder:
         async with self._saving:
             data = write_manifest(self.manifest)
             await self._disk.run(replace_file, self.names.manifest, data)
+
+    async def note(self, record: Record) -> None:
+        """Append to the journal, durably."""
+        async with self._saving:
+            await self._disk.run(self._append, record)
 
     async def settle(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
@@ -189,6 +228,7 @@ class Folder:
         """Record that every file is there."""
         contacts = count_contacts(self.manifest)
         await self.save(attrs.evolve(self.manifest, state="complete", contacts=contacts))
+        await self._disk.run(self.names.journal.unlink, missing_ok=True)
 
     def file(self, entry: FileEntry) -> DownloadedFile:
         """Return a finished file as callers see it."""
@@ -210,6 +250,12 @@ class Folder:
             contacts=self.manifest.contacts,
             manifest=self.names.manifest,
         )
+
+    def _append(self, record: Record) -> None:
+        path = self.names.journal
+        if not path.exists():
+            replace_file(path, write_journal(self.manifest.export_id, []))
+        append(path, write_record(record))
 
     def _publish(self, part: Path, final: Path) -> os.stat_result:
         if not self._lock.is_held():

@@ -38,6 +38,11 @@ class Names:
         """There while a download is under way."""
         return self.directory / f"{self.stem}.lock"
 
+    @property
+    def journal(self) -> Path:
+        """What of the unfinished files is durable."""
+        return self.directory / f"{self.stem}.journal"
+
     def part(self, number: int) -> Path:
         """File `number` on its way."""
         return self.directory / f"{self.stem}-{number:05}.part"

@@ -35,6 +35,7 @@ from sendgrid_exports.transfer.verify import Expected, expect
 __all__ = ["IncomingFile", "Requests"]
 
 _WRITE = 1024 * 1024
+_WRITE_SECONDS = 1.0
 _EVENTS_A_SECOND = 10
 
 
@@ -55,6 +56,9 @@ class IncomingFile:
         grown: set when bytes were written.
         announced: whether its start was told.
         told: when its progress was told last, on the monotonic clock.
+        durable: how many of its bytes the journal claims.
+        synced_at: when the last sync began, on the monotonic clock.
+        syncing: whether one is under way.
     """
 
     number: int
@@ -69,12 +73,16 @@ class IncomingFile:
     grown: asyncio.Event = attrs.field(factory=asyncio.Event)
     announced: bool = False
     told: float = float("-inf")
+    durable: int = 0
+    synced_at: float = float("inf")
+    syncing: bool = False
 
     def start_over(self, *, plain: bool) -> None:
         """Forget what came so far."""
         self.pieces.start_over(plain=plain)
         self.version = None
         self.expected = Expected()
+        self.syncing = False
 
 
 class Requests:
@@ -92,6 +100,7 @@ class Requests:
         policy: DownloadPolicy,
         on_event: OnEvent,
         on_discovery: Callable[[], None],
+        on_written: Callable[[IncomingFile], None],
     ) -> None:
         self._export_id = export_id
         self._names = names
@@ -102,6 +111,7 @@ class Requests:
         self._policy = policy
         self._on_event = on_event
         self._on_discovery = on_discovery
+        self._on_written = on_written
 
     async def bring(self, file: IncomingFile, piece: Piece) -> Failure | None:
         """Ask for `piece` and write what comes; return what kept it from being finished.
@@ -141,12 +151,13 @@ class Requests:
         if file.version is None:
             file.version = meaning.version
             file.expected = expect(stream.headers, meaning.total)
+            file.synced_at = self._clock.monotonic()
         file.pieces.discovered(piece, meaning.total, whole=meaning.whole)
         self._on_discovery()
 
     async def _receive(self, file: IncomingFile, piece: Piece, stream: Stream) -> Failure | None:
         part = await self._disk.open_part(self._names.part(file.number), piece.position)
-        body = _Body(file, piece, part)
+        body = _Body(file, piece, part, self._clock, self._on_written)
         failure: Failure | None = None
         try:
             try:
@@ -212,10 +223,20 @@ class _Body:
         written: the position up to which everything is in the file.
     """
 
-    def __init__(self, file: IncomingFile, piece: Piece, part: PartFile) -> None:
+    def __init__(
+        self,
+        file: IncomingFile,
+        piece: Piece,
+        part: PartFile,
+        clock: Clock,
+        on_written: Callable[[IncomingFile], None],
+    ) -> None:
         self._file = file
         self._piece = piece
         self._part = part
+        self._clock = clock
+        self._on_written = on_written
+        self._since = clock.monotonic()
         self._chunks: list[bytes] = []
         self._held = 0
         self.written = piece.position
@@ -228,7 +249,8 @@ class _Body:
         self._chunks.append(chunk)
         self._held += len(chunk)
         self._piece.position += len(chunk)
-        if self._held >= _WRITE:
+        # A slow connection must not keep its bytes in memory for long: they are not durable there.
+        if self._held >= _WRITE or self._clock.monotonic() - self._since >= _WRITE_SECONDS:
             await self._write()
 
     async def flush(self) -> None:
@@ -241,6 +263,7 @@ class _Body:
         data = b"".join(self._chunks)
         self._chunks.clear()
         self._held = 0
+        self._since = self._clock.monotonic()
         await self._part.write(data)
         self._note()
         self._in_flight = self._piece.position
@@ -251,3 +274,4 @@ class _Body:
             self._file.pieces.written.add(self.written, self._in_flight)
             self.written = self._in_flight
             self._file.grown.set()
+            self._on_written(self._file)

@@ -25,6 +25,7 @@ PURE = [
     "transfer.plan",
     "transfer.answers",
     "transfer.tries",
+    "transfer.journal",
     "transfer.manifest",
     "transfer.verify",
 ]
@@ -34,6 +35,8 @@ SHELLS = [
     "transfer.tasks",
     "transfer.request",
     "transfer.folder",
+    "transfer.durable",
+    "transfer.proof",
     "transfer.download",
     "transfer.delivery",
 ]

@@ -1,0 +1,80 @@
+"""Keeping what arrived: when bytes are synced, what the journal says of them, what is resumed.
+
+Data is synced before the journal says so, every 16 MiB of a file or every second, whichever
+comes first. At most that much is fetched again after a crash.
+"""
+
+from __future__ import annotations
+
+from sendgrid_exports.disk import Disk, size_of, sync_file, truncate
+from sendgrid_exports.timing import Clock
+from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.journal import Record
+from sendgrid_exports.transfer.request import IncomingFile
+from sendgrid_exports.transfer.verify import Expected
+
+__all__ = ["Durable"]
+
+SYNC_BYTES = 16 * 1024 * 1024
+SYNC_SECONDS = 1.0
+
+
+class Durable:
+    """The durable bytes of the files of one download."""
+
+    def __init__(self, folder: Folder, disk: Disk, clock: Clock) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._clock = clock
+
+    def is_due(self, file: IncomingFile) -> bool:
+        """Whether enough was written, or enough time has passed, since the last sync began."""
+        if file.version is None or file.syncing or file.pieces.complete:
+            return False
+        unsynced = file.pieces.written.size - file.durable
+        waited = self._clock.monotonic() - file.synced_at
+        return unsynced >= SYNC_BYTES or (unsynced > 0 and waited >= SYNC_SECONDS)
+
+    async def sync(self, file: IncomingFile) -> None:
+        """Make the bytes written so far durable, then say so in the journal."""
+        written = file.pieces.written.as_list()
+        size = file.pieces.written.size
+        await self._disk.run(sync_file, self._folder.names.part(file.number))
+        await self._folder.note(self._record(file, written))
+        file.durable = size
+
+    async def forget(self, file: IncomingFile) -> None:
+        """Drop what is on disk of a file; the journal first, so that it never claims too much."""
+        if file.durable:
+            await self._folder.note(self._record(file, []))
+            file.durable = 0
+        await self._disk.run(truncate, self._folder.names.part(file.number))
+
+    async def resume(self, file: IncomingFile, known: str) -> None:
+        """Take up what an earlier run left of a file that was `known` by that link then."""
+        record = self._folder.journal.get(file.number)
+        part = self._folder.names.part(file.number)
+        if record is not None and record.link == known and record.done:
+            size = await self._disk.run(size_of, part)
+            if size >= max(end for _, end in record.done):
+                file.pieces.resume(record.total, list(record.done))
+                file.version = Version(etag=record.etag, total=record.total)
+                file.expected = Expected(
+                    size=record.total, md5=record.md5, checksums=record.checksums
+                )
+                file.durable = file.pieces.written.size
+                return
+        await self._disk.run(truncate, part)
+
+    def _record(self, file: IncomingFile, done: list[tuple[int, int]]) -> Record:
+        assert file.version is not None
+        return Record(
+            number=file.number,
+            link=self._folder.manifest.links[file.number - 1],
+            etag=file.version.etag,
+            total=file.version.total,
+            md5=file.expected.md5,
+            checksums=dict(file.expected.checksums),
+            done=tuple(done),
+        )

@@ -1,0 +1,43 @@
+"""Proving a file while it arrives: the checks follow the bytes as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sendgrid_exports.disk import Disk, size_of
+from sendgrid_exports.settings import Verify
+from sendgrid_exports.transfer.folder import feed_range, measure
+from sendgrid_exports.transfer.request import IncomingFile
+from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
+
+__all__ = ["prove"]
+
+_STEP = 8 * 1024 * 1024
+
+
+async def prove(
+    file: IncomingFile, part: Path, disk: Disk, verify: Verify
+) -> Checked | CheckFailedError:
+    """Return what `file` proves once it is complete, or what it fails, as soon as that shows."""
+    checks = Checks(verify, file.expected, file.link.kind)
+    checked = 0
+    try:
+        while not (file.pieces.complete and checked == file.pieces.total):
+            prefix = file.pieces.written.prefix
+            if prefix == checked:
+                file.grown.clear()
+                await file.grown.wait()
+            elif verify is Verify.LENGTH:
+                checked = prefix
+            else:
+                step = min(prefix, checked + _STEP)
+                await disk.run(feed_range, part, checks, checked, step)
+                checked = step
+        if verify is Verify.LENGTH:
+            await disk.run(measure, part, checks)
+        size = await disk.run(size_of, part)
+        if size != checked:
+            raise CheckFailedError(f"it has {size} bytes on disk, and {checked} arrived")
+        return checks.finish()
+    except CheckFailedError as error:
+        return error
