@@ -37,6 +37,7 @@ from sendgrid_exports.events import (
     FileStarted,
     LinkRenewed,
     Retrying,
+    RunningLate,
     StatusSeen,
 )
 from sendgrid_exports.models import (
@@ -48,9 +49,11 @@ from sendgrid_exports.models import (
     ExportMetadata,
     ExportStatus,
     NamedId,
+    VerificationReport,
 )
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
 from sendgrid_exports.timing import Clock, SystemClock
+from sendgrid_exports.transfer.audit import verify_download
 
 __version__ = "0.1.0"
 
@@ -92,12 +95,15 @@ __all__ = [
     "PollPolicy",
     "RateLimitedError",
     "Retrying",
+    "RunningLate",
     "SendGridExportsError",
     "ServerError",
     "StatusSeen",
     "SystemClock",
     "TransportError",
+    "VerificationReport",
     "Verify",
     "export_contacts",
     "fetch_export",
+    "verify_download",
 ]

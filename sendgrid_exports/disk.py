@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -22,6 +23,7 @@ __all__ = [
     "Disk",
     "PartFile",
     "append",
+    "free_space",
     "publish",
     "replace_file",
     "size_of",
@@ -179,6 +181,11 @@ def sync_file(path: Path) -> None:
 def size_of(path: Path) -> int:
     """Return a file's size in bytes, 0 where there is no file."""
     return path.stat().st_size if path.exists() else 0
+
+
+def free_space(directory: Path) -> int:
+    """Return how many bytes may still be written below `directory`."""
+    return shutil.disk_usage(directory).free
 
 
 def append(path: Path, data: bytes) -> None:

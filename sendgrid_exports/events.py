@@ -24,6 +24,7 @@ __all__ = [
     "LinkRenewed",
     "OnEvent",
     "Retrying",
+    "RunningLate",
     "StatusSeen",
 ]
 
@@ -115,6 +116,21 @@ class Retrying:
 
 
 @attrs.frozen(kw_only=True)
+class RunningLate:
+    """At the rate so far, the download will not be done before its deadline; it goes on.
+
+    Attributes:
+        export_id: the export.
+        needed: seconds that the rest takes at the rate so far.
+        left: seconds until the files expire, or the caller's timeout passes.
+    """
+
+    export_id: str
+    needed: float
+    left: float
+
+
+@attrs.frozen(kw_only=True)
 class FileFinished:
     """A file is complete, verified, and under its final name."""
 
@@ -144,6 +160,7 @@ Event: TypeAlias = (
     | BytesReceived
     | LinkRenewed
     | Retrying
+    | RunningLate
     | FileFinished
     | CountMismatch
 )

@@ -23,6 +23,7 @@ __all__ = [
     "ExportMetadata",
     "ExportStatus",
     "NamedId",
+    "VerificationReport",
 ]
 
 
@@ -189,3 +190,29 @@ class DownloadResult:
     files: tuple[DownloadedFile, ...]
     contacts: int | None
     manifest: Path
+
+
+@attrs.frozen(kw_only=True)
+class VerificationReport:
+    """What a download on disk is worth, compared with its manifest.
+
+    Attributes:
+        export_id: the export.
+        complete: whether the manifest says that every file had arrived.
+        verified: the files that are as they were when they arrived.
+        missing: the files that are not there.
+        changed: the files whose bytes are others now.
+        extra: files with a name of this export that the manifest does not know.
+    """
+
+    export_id: str
+    complete: bool
+    verified: tuple[Path, ...]
+    missing: tuple[Path, ...]
+    changed: tuple[Path, ...]
+    extra: tuple[Path, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is there as it was, and nothing else."""
+        return self.complete and not (self.missing or self.changed or self.extra)

@@ -7,6 +7,7 @@ session, where it would go to every host.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -213,6 +214,13 @@ def translate(error: Exception, what: str) -> TransportError:
         said = "the url is not valid"
     else:
         said = redact_text(str(error))
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return TransportError(
+            f"{what} was not sent: too many open files. Raise the limit (ulimit -n), or lower "
+            "DownloadPolicy.connections.",
+            request_sent=False,
+            passing=False,
+        )
     unsent = isinstance(
         error,
         aiohttp.ClientConnectorError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from contextlib import AbstractAsyncContextManager
 
@@ -12,6 +13,7 @@ from sendgrid_exports.errors import (
     CorruptDownloadError,
     ExportExpiredError,
     ExportTimeoutError,
+    InsufficientDiskSpaceError,
 )
 from sendgrid_exports.events import CountMismatch, OnEvent
 from sendgrid_exports.models import ContactExport, DownloadResult
@@ -20,6 +22,7 @@ from sendgrid_exports.settings import DownloadPolicy
 from sendgrid_exports.timing import Clock, Deadline
 from sendgrid_exports.transfer.download import Download
 from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.manifest import is_whole
 
 __all__ = ["Delivery"]
@@ -63,7 +66,8 @@ class Delivery:
                 if folder.manifest.state != "complete":
                     await folder.finish()
         except TimeoutError:
-            raise _out_of_time(export_id, folder.manifest.export) from None
+            export = folder.manifest.export
+            raise _out_of_time(export_id, export, "nothing was fetched") from None
         return self._conclude(folder, export, on_event)
 
     async def bring(
@@ -88,7 +92,7 @@ class Delivery:
             )
         expiry = self._expiry(export)
         earlier = deadline.earlier(expiry)
-        download = Download(
+        job = Job(
             export_id=export.id,
             folder=folder,
             exports=self._exports,
@@ -101,16 +105,27 @@ class Delivery:
             deadline=earlier,
             allow_http=self._allow_http,
         )
+        download = Download(job)
         try:
             async with self._timeout(earlier):
                 await download.run(export)
                 await folder.finish()
         except TimeoutError as error:
             if expiry.at <= deadline.at:
-                raise _expired(export) from None
+                raise _expired(export, download.progress.kept) from None
             if isinstance(error, ExportTimeoutError):
                 raise
-            raise _out_of_time(export.id, export) from None
+            raise _out_of_time(export.id, export, download.progress.kept) from None
+        except InsufficientDiskSpaceError:
+            raise
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise InsufficientDiskSpaceError(
+                f"{folder.names.directory} is full: {error}. Make room and fetch again with the "
+                f"same id; {download.progress.kept}.",
+                path=folder.names.directory,
+            ) from error
         return self._conclude(folder, export, on_event)
 
     def _conclude(self, folder: Folder, export: ContactExport, on_event: OnEvent) -> DownloadResult:
@@ -137,19 +152,19 @@ class Delivery:
         return self._clock.timeout(left if math.isfinite(left) else None)
 
 
-def _expired(export: ContactExport) -> ExportExpiredError:
+def _expired(export: ContactExport, kept: str) -> ExportExpiredError:
     return ExportExpiredError(
-        f"The files of export {export.id} expired at {export.expires_at} before all had arrived. "
-        "Start another export.",
+        f"The files of export {export.id} expired at {export.expires_at} before all had arrived; "
+        f"{kept}. Start another export.",
         export_id=export.id,
         export=export,
     )
 
 
-def _out_of_time(export_id: str, export: ContactExport | None) -> ExportTimeoutError:
+def _out_of_time(export_id: str, export: ContactExport | None, kept: str) -> ExportTimeoutError:
     return ExportTimeoutError(
-        f"The timeout passed before every file of export {export_id} was there. Those that were "
-        "are kept: fetch again with the same id and directory.",
+        f"The timeout passed before every file of export {export_id} was there; {kept}, and "
+        "finished files stay: fetch again with the same id and directory.",
         export_id=export_id,
         export=export,
     )

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 from functools import partial
 
-from sendgrid_exports.api.exports import Exports
-from sendgrid_exports.delays import Random
-from sendgrid_exports.disk import Disk
+from sendgrid_exports.disk import free_space
 from sendgrid_exports.errors import (
     CorruptDownloadError,
     DownloadError,
     ExportExpiredError,
     IncompleteDownloadError,
+    InsufficientDiskSpaceError,
 )
-from sendgrid_exports.events import FileFinished, LinkRenewed, OnEvent, Retrying
+from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
 from sendgrid_exports.models import ContactExport, DownloadedFile
-from sendgrid_exports.session import Session
-from sendgrid_exports.settings import DownloadPolicy
-from sendgrid_exports.timing import Clock, Deadline
 from sendgrid_exports.transfer.answers import LinkDead, TryAgain
 from sendgrid_exports.transfer.durable import Durable
-from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.links import is_due, match_links, read_links, remember_links
 from sendgrid_exports.transfer.manifest import with_export
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
 from sendgrid_exports.transfer.plan import DISCOVERY, SMALLEST_PIECE, Pace, piece_size
+from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.proof import prove
 from sendgrid_exports.transfer.request import IncomingFile, Requests
 from sendgrid_exports.transfer.tasks import Tasks
@@ -46,54 +43,22 @@ from sendgrid_exports.transfer.verify import Checked, CheckFailedError
 
 __all__ = ["Download"]
 
+_NO_MORE_SPLITTING = 30.0
+
 
 class Download:
     """The files of one export that are not there yet, on their way into a folder."""
 
-    def __init__(
-        self,
-        *,
-        export_id: str,
-        folder: Folder,
-        exports: Exports,
-        session: Session,
-        disk: Disk,
-        clock: Clock,
-        random: Random,
-        policy: DownloadPolicy,
-        on_event: OnEvent,
-        deadline: Deadline,
-        allow_http: bool,
-    ) -> None:
-        self._export_id = export_id
-        self._folder = folder
-        self._exports = exports
-        self._disk = disk
-        self._clock = clock
-        self._random = random
-        self._policy = policy
-        self._on_event = on_event
-        self._deadline = deadline
-        self._allow_http = allow_http
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._files: list[IncomingFile] = []
         self._tasks = Tasks()
         self._proving: set[IncomingFile] = set()
         self._renewing = False
-        self._durable = Durable(folder, disk, clock)
-        self._pace = Pace(policy.connections)
-        self._requests = Requests(
-            export_id=export_id,
-            names=folder.names,
-            session=session,
-            disk=disk,
-            clock=clock,
-            server_clock=exports.server_clock,
-            policy=policy,
-            on_event=on_event,
-            # A size was learned: there may be pieces for more connections now.
-            on_discovery=self._tasks.wake,
-            on_written=self._sync_if_due,
-        )
+        self.progress = Progress(job, self._files)
+        self._pace = Pace(job.policy.connections)
+        self._durable = Durable(job)
+        self._requests = Requests(job, self)
 
     async def run(self, export: ContactExport) -> None:
         """Bring every file of `export` that the folder's manifest does not have.
@@ -102,19 +67,22 @@ class Download:
             SendGridExportsError: a file can't be had.
             OSError: the disk failed.
         """
-        links = read_links(export.urls, allow_http=self._allow_http, now=self._clock.monotonic())
-        known = remember_links(self._folder.manifest.links, links)
-        await self._folder.save(with_export(self._folder.manifest, export, known))
-        there = {entry.number for entry in self._folder.manifest.files}
+        links = read_links(
+            export.urls, allow_http=self._job.allow_http, now=self._job.clock.monotonic()
+        )
+        known = remember_links(self._job.folder.manifest.links, links)
+        await self._job.folder.save(with_export(self._job.folder.manifest, export, known))
+        there = {entry.number for entry in self._job.folder.manifest.files}
         for number, link in enumerate(match_links(known, links), start=1):
             if number in there:
                 continue
             if link is None:
                 raise self._unlisted(number)
-            pieces = FilePieces(first=min(DISCOVERY, self._policy.piece_size))
+            pieces = FilePieces(first=min(DISCOVERY, self._job.policy.piece_size))
             file = IncomingFile(number=number, link=link, pieces=pieces)
             await self._durable.resume(file, known[number - 1])
             self._files.append(file)
+        self.progress = Progress(self._job, self._files)
         try:
             while self._files:
                 self._dispatch()
@@ -127,10 +95,10 @@ class Download:
         for file in self._files:
             if file.pieces.total is not None and file not in self._proving:
                 self._proving.add(file)
-                part = self._folder.names.part(file.number)
+                part = self._job.folder.names.part(file.number)
                 self._tasks.begin(
                     file,
-                    prove(file, part, self._disk, self._policy.verify),
+                    prove(file, part, self._job.disk, self._job.policy.verify),
                     partial(self._after_proof, file),
                 )
         while self._active < self._pace.limit and (found := self._next_piece()):
@@ -144,7 +112,7 @@ class Download:
 
     def _next_piece(self) -> tuple[IncomingFile, Piece] | None:
         """Return the piece to be served next: of the file with the fewest connections."""
-        per_file = self._policy.connections_per_file
+        per_file = self._job.policy.connections_per_file
         open_files = [file for file in self._files if len(file.pieces.active) < per_file]
         for file in sorted(open_files, key=lambda file: (len(file.pieces.active), file.number)):
             if not file.pieces.waiting or self._needs_link(file):
@@ -152,10 +120,13 @@ class Download:
             size = piece_size(
                 waiting=file.pieces.waiting_bytes,
                 connections=per_file - len(file.pieces.active),
-                largest=self._policy.piece_size,
+                largest=self._job.policy.piece_size,
             )
             if piece := file.pieces.take(size):
                 return file, piece
+        if self._job.deadline.left(self._job.clock.monotonic()) < _NO_MORE_SPLITTING:
+            # Every range is a start, and what has started is not cut when its link dies.
+            return None
         for file in open_files:
             if file.pieces.waiting or self._is_due(file):
                 continue
@@ -164,8 +135,8 @@ class Download:
         return None
 
     def _is_due(self, file: IncomingFile) -> bool:
-        utc = self._exports.server_clock.utc()
-        return file.link_dead or is_due(file.link, utc=utc, now=self._clock.monotonic())
+        utc = self._job.exports.server_clock.utc()
+        return file.link_dead or is_due(file.link, utc=utc, now=self._job.clock.monotonic())
 
     def _needs_link(self, file: IncomingFile) -> bool:
         """Whether a file must wait for a fresh link; if so, one renewal is under way for all."""
@@ -173,10 +144,10 @@ class Download:
             return False
         if not self._renewing:
             self._renewing = True
-            status = self._exports.wait(
-                self._export_id,
-                deadline=self._deadline,
-                on_event=self._on_event,
+            status = self._job.exports.wait(
+                self._job.export_id,
+                deadline=self._job.deadline,
+                on_event=self._job.on_event,
                 known_ready=True,
             )
             self._tasks.begin(self, status, self._after_renewal)
@@ -184,20 +155,48 @@ class Download:
 
     async def _after_renewal(self, export: ContactExport) -> None:
         self._renewing = False
-        links = read_links(export.urls, allow_http=self._allow_http, now=self._clock.monotonic())
-        matched = match_links(self._folder.manifest.links, links)
+        links = read_links(
+            export.urls, allow_http=self._job.allow_http, now=self._job.clock.monotonic()
+        )
+        matched = match_links(self._job.folder.manifest.links, links)
         for file in self._files:
             link = matched[file.number - 1]
             if link is None:
                 raise self._unlisted(file.number)
             file.link = link
             file.link_dead = False
-        self._on_event(LinkRenewed(export_id=self._export_id, links=len(self._files)))
+        self._job.on_event(LinkRenewed(export_id=self._job.export_id, links=len(self._files)))
 
-    def _sync_if_due(self, file: IncomingFile) -> None:
+    def discovered(self) -> None:
+        """Let the loop look for pieces: a size was learned."""
+        self._tasks.wake()
+
+    def line_is_slow(self) -> None:
+        """Have fewer connections from now on."""
+        self._pace.slower(self._active)
+
+    async def check_space(self) -> None:
+        """See that the disk has room for what is still to come of the known sizes.
+
+        Raises:
+            InsufficientDiskSpaceError: it has not.
+        """
+        directory = self._job.folder.names.directory
+        free = await self._job.disk.run(free_space, directory)
+        if self.progress.needed > free:
+            raise InsufficientDiskSpaceError(
+                f"{directory} has {free:,} bytes free, and the files of export "
+                f"{self._job.export_id} need {self.progress.needed:,} more. Make room and fetch "
+                "again with the same id; what is on disk is kept.",
+                path=directory,
+            )
+
+    def written(self, file: IncomingFile) -> None:
+        """Make what was written durable, if it is time."""
+        self.progress.forecast()
         if self._durable.is_due(file):
             file.syncing = True
-            file.synced_at = self._clock.monotonic()
+            file.synced_at = self._job.clock.monotonic()
             self._tasks.begin(file, self._durable.sync(file), partial(self._after_sync, file))
 
     async def _after_sync(self, file: IncomingFile, _: None) -> None:
@@ -206,7 +205,7 @@ class Download:
     async def _after_request(
         self, file: IncomingFile, piece: Piece, link: object, failure: Failure | None
     ) -> None:
-        self._sync_if_due(file)
+        self.written(file)
         if piece.tried():
             file.tries = file.tries.after_progress()
         if failure is None:
@@ -222,9 +221,9 @@ class Download:
             failure,
             file.tries,
             failures=piece.failures,
-            attempts=self._policy.attempts,
-            left=self._deadline.left(self._clock.monotonic()),
-            random=self._random,
+            attempts=self._job.policy.attempts,
+            left=self._job.deadline.left(self._job.clock.monotonic()),
+            random=self._job.random,
         )
         path = self._requests.path(file)
         match step:
@@ -239,10 +238,10 @@ class Download:
                 await self._start_over(file, plain=plain)
             case Expired(reason):
                 raise ExportExpiredError(
-                    f"The file {path.name} of export {self._export_id} is deleted ({reason}). "
+                    f"The file {path.name} of export {self._job.export_id} is deleted ({reason}). "
                     "Start another export.",
-                    export_id=self._export_id,
-                    export=self._folder.manifest.export,
+                    export_id=self._job.export_id,
+                    export=self._job.folder.manifest.export,
                 )
             case GiveUpOn(reason):
                 raise IncompleteDownloadError(
@@ -268,7 +267,9 @@ class Download:
             file.pieces.active, file.pieces.waiting = [begun], []
             piece = begun
         piece.resting = True
-        self._tasks.begin(file, self._clock.sleep(delay), partial(self._after_rest, file, piece))
+        self._tasks.begin(
+            file, self._job.clock.sleep(delay), partial(self._after_rest, file, piece)
+        )
 
     async def _after_rest(self, file: IncomingFile, piece: Piece, _: None) -> None:
         piece.resting = False
@@ -277,7 +278,9 @@ class Download:
     async def _after_proof(self, file: IncomingFile, proof: Checked | CheckFailedError) -> None:
         if isinstance(proof, Checked):
             etag = file.version.etag.strip('"') if file.version else None
-            publish = self._folder.publish(file.number, file.link.kind, proof, etag, self._policy)
+            publish = self._job.folder.publish(
+                file.number, file.link.kind, proof, etag, self._job.policy
+            )
             self._tasks.begin(file, publish, partial(self._after_publish, file))
             return
         if not file.fetched_twice:
@@ -296,7 +299,8 @@ class Download:
 
     async def _after_publish(self, file: IncomingFile, finished: DownloadedFile) -> None:
         self._files.remove(file)
-        self._on_event(FileFinished(export_id=self._export_id, file=finished))
+        self.progress.finished(file)
+        self._job.on_event(FileFinished(export_id=self._job.export_id, file=finished))
 
     async def _start_over(self, file: IncomingFile, *, plain: bool) -> None:
         await self._tasks.stop(file)
@@ -306,10 +310,12 @@ class Download:
 
     def _tell_retry(self, file: IncomingFile, reason: str, delay: float) -> None:
         path = self._requests.path(file)
-        self._on_event(Retrying(export_id=self._export_id, path=path, reason=reason, delay=delay))
+        self._job.on_event(
+            Retrying(export_id=self._job.export_id, path=path, reason=reason, delay=delay)
+        )
 
     def _unlisted(self, number: int) -> DownloadError:
         return DownloadError(
-            f"SendGrid no longer lists file {number} of export {self._export_id}. "
+            f"SendGrid no longer lists file {number} of export {self._job.export_id}. "
             "Start another export."
         )

@@ -6,10 +6,9 @@ comes first. At most that much is fetched again after a crash.
 
 from __future__ import annotations
 
-from sendgrid_exports.disk import Disk, size_of, sync_file, truncate
-from sendgrid_exports.timing import Clock
+from sendgrid_exports.disk import size_of, sync_file, truncate
 from sendgrid_exports.transfer.answers import Version
-from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.journal import Record
 from sendgrid_exports.transfer.request import IncomingFile
 from sendgrid_exports.transfer.verify import Expected
@@ -23,10 +22,10 @@ SYNC_SECONDS = 1.0
 class Durable:
     """The durable bytes of the files of one download."""
 
-    def __init__(self, folder: Folder, disk: Disk, clock: Clock) -> None:
-        self._folder = folder
-        self._disk = disk
-        self._clock = clock
+    def __init__(self, job: Job) -> None:
+        self._folder = job.folder
+        self._disk = job.disk
+        self._clock = job.clock
 
     def is_due(self, file: IncomingFile) -> bool:
         """Whether enough was written, or enough time has passed, since the last sync began."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gzip
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +19,7 @@ import attrs
 
 from sendgrid_exports.disk import Disk, append, publish, replace_file
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
-from sendgrid_exports.formats.gunzip import BrokenGzipError, Gunzip
+from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
 from sendgrid_exports.transfer.journal import (
@@ -41,13 +39,13 @@ from sendgrid_exports.transfer.manifest import (
     write_manifest,
 )
 from sendgrid_exports.transfer.names import Names, safe_name
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks, Expected
+from sendgrid_exports.transfer.reading import compress, inflate, prove_file
+from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
-__all__ = ["Folder", "feed_range", "measure", "open_folder", "prepare_directory"]
+__all__ = ["Folder", "open_folder", "prepare_directory"]
 
 logger = logging.getLogger(__name__)
 
-_READ = 1024 * 1024
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
@@ -282,7 +280,7 @@ class Folder:
         # Somebody touched it, or more is asked of it than it proved: then its bytes must tell.
         verify = max(policy.verify, entry.verify, key=levels.index)
         try:
-            checked = prove(path, verify, Expected(size=entry.size), _kind(entry))
+            checked = prove_file(path, verify, Expected(size=entry.size), _kind(entry))
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:
@@ -302,8 +300,8 @@ class Folder:
         final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
         try:
-            (_inflate if policy.decompress else _compress)(source, part)
-            checked = prove(part, level, Expected(), _kind(entry))
+            (inflate if policy.decompress else compress)(source, part)
+            checked = prove_file(part, level, Expected(), _kind(entry))
             status = self._publish(part, final)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -318,55 +316,5 @@ class Folder:
         )
 
 
-def prove(path: Path, verify: Verify, expected: Expected, kind: str) -> Checked:
-    """Return what the file at `path` proves.
-
-    Raises:
-        CheckFailedError: it fails a check.
-    """
-    checks = Checks(verify, expected, kind)
-    if verify is Verify.LENGTH:
-        measure(path, checks)
-    else:
-        feed_range(path, checks, 0, None)
-    return checks.finish()
-
-
-def measure(path: Path, checks: Checks) -> None:
-    """Give `checks` the file's size and first bytes alone."""
-    with path.open("rb") as file:
-        checks.measure(path.stat().st_size, file.read(2))
-
-
-def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> None:
-    """Feed the bytes from `start` to before `end`, or to the file's end, to `checks`."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while end is None or start < end:
-            data = file.read(_READ if end is None else min(_READ, end - start))
-            if not data:
-                return
-            start += len(data)
-            checks.feed(data)
-
-
 def _kind(entry: FileEntry) -> str:
     return "json" if entry.name.removesuffix(".gz").endswith(".json") else "csv"
-
-
-def _inflate(source: Path, target: Path) -> None:
-    gunzip = Gunzip()
-    with source.open("rb") as raw, target.open("wb") as plain:
-        while data := raw.read(_READ):
-            plain.writelines(gunzip.feed(data))
-    gunzip.finish()
-
-
-def _compress(source: Path, target: Path) -> None:
-    # No name and no time in the header: the same contacts give the same bytes.
-    with (
-        source.open("rb") as plain,
-        target.open("wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, compresslevel=6, mtime=0) as gzipped,
-    ):
-        shutil.copyfileobj(plain, gzipped, _READ)

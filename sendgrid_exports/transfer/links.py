@@ -16,7 +16,15 @@ import attrs
 from sendgrid_exports.errors import InvalidResponseError
 from sendgrid_exports.redaction import redact_url
 
-__all__ = ["Link", "is_due", "match_links", "read_link", "read_links", "remember_links"]
+__all__ = [
+    "Link",
+    "is_due",
+    "match_links",
+    "read_kind",
+    "read_link",
+    "read_links",
+    "remember_links",
+]
 
 _LARGEST_MARGIN = 30.0
 _MARGIN = 0.1
@@ -62,15 +70,20 @@ def read_link(url: str, *, allow_http: bool, now: float) -> Link:
     if "@" in parts.netloc:
         raise ValueError("expected a url without user and password")
     lifetime, dies_at = _read_lifetime(parts.query)
-    plain = parts.path.lower().removesuffix(".gz").removesuffix(".gzip")
     return Link(
         url=url,
         identity=redact_url(url).partition("?")[0],
-        kind="json" if plain.endswith((".json", ".ndjson", ".jsonl")) else "csv",
+        kind=read_kind(parts.path),
         lifetime=lifetime,
         dies_at=dies_at,
         obtained=now,
     )
+
+
+def read_kind(path: str) -> str:
+    """Return `json` or `csv`, by the suffix of a link's path."""
+    plain = path.lower().removesuffix(".gz").removesuffix(".gzip")
+    return "json" if plain.endswith((".json", ".ndjson", ".jsonl")) else "csv"
 
 
 def read_links(urls: Sequence[str], *, allow_http: bool, now: float) -> tuple[Link, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sendgrid_exports.disk import Disk, size_of
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.folder import feed_range, measure
+from sendgrid_exports.transfer.reading import feed_range, measure
 from sendgrid_exports.transfer.request import IncomingFile
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
 

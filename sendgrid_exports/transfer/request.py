@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
-from sendgrid_exports.disk import Disk, PartFile
+from sendgrid_exports.disk import PartFile
 from sendgrid_exports.errors import TransportError
-from sendgrid_exports.events import BytesReceived, FileStarted, OnEvent
+from sendgrid_exports.events import BytesReceived, FileStarted
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC
-from sendgrid_exports.session import Session, Stream
-from sendgrid_exports.settings import DownloadPolicy
-from sendgrid_exports.timing import Clock, ServerClock
+from sendgrid_exports.session import Stream
+from sendgrid_exports.timing import Clock
 from sendgrid_exports.transfer.answers import (
     AllHere,
     Answer,
@@ -26,9 +25,10 @@ from sendgrid_exports.transfer.answers import (
     judge,
     request_headers,
 )
+from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.links import Link
-from sendgrid_exports.transfer.names import Names
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
+from sendgrid_exports.transfer.speed import Line, Speed, Verdict
 from sendgrid_exports.transfer.tries import Failure, Tries
 from sendgrid_exports.transfer.verify import Expected, expect
 
@@ -85,33 +85,30 @@ class IncomingFile:
         self.syncing = False
 
 
+class Conductor(Protocol):
+    """Who is told of what requests meet."""
+
+    def discovered(self) -> None:
+        """A size was learned: there may be pieces for more connections now."""
+
+    def written(self, file: IncomingFile) -> None:
+        """More of `file` is in its part file."""
+
+    def line_is_slow(self) -> None:
+        """All connections are slow: there should be fewer."""
+
+    async def check_space(self) -> None:
+        """See that the disk has room for the sizes known by now."""
+
+
 class Requests:
     """Makes the requests of one download."""
 
-    def __init__(
-        self,
-        *,
-        export_id: str,
-        names: Names,
-        session: Session,
-        disk: Disk,
-        clock: Clock,
-        server_clock: ServerClock,
-        policy: DownloadPolicy,
-        on_event: OnEvent,
-        on_discovery: Callable[[], None],
-        on_written: Callable[[IncomingFile], None],
-    ) -> None:
-        self._export_id = export_id
-        self._names = names
-        self._session = session
-        self._disk = disk
-        self._clock = clock
-        self._server_clock = server_clock
-        self._policy = policy
-        self._on_event = on_event
-        self._on_discovery = on_discovery
-        self._on_written = on_written
+    def __init__(self, job: Job, conductor: Conductor) -> None:
+        self._job = job
+        self._conductor = conductor
+        self._speeds: dict[Piece, Speed] = {}
+        self._line = Line(job.policy.minimum_speed)
 
     async def bring(self, file: IncomingFile, piece: Piece) -> Failure | None:
         """Ask for `piece` and write what comes; return what kept it from being finished.
@@ -124,8 +121,8 @@ class Requests:
         )
         link = file.link
         try:
-            async with self._session.stream(
-                link.url, headers=request_headers(asked), read_timeout=self._policy.read_timeout
+            async with self._job.session.stream(
+                link.url, headers=request_headers(asked), read_timeout=self._job.policy.read_timeout
             ) as stream:
                 meaning = judge(
                     asked,
@@ -134,38 +131,53 @@ class Requests:
                         headers=stream.headers,
                         text="" if stream.status in {200, 206} else await stream.text(),
                     ),
-                    utc=self._server_clock.utc(),
-                    due=link.dies_at is not None and link.dies_at <= self._server_clock.utc(),
+                    utc=self._job.exports.server_clock.utc(),
+                    due=link.dies_at is not None
+                    and link.dies_at <= self._job.exports.server_clock.utc(),
                 )
                 if isinstance(meaning, AllHere):
                     piece.end = piece.position
                     return None
                 if not isinstance(meaning, Receive):
                     return meaning
-                self._discover(file, piece, meaning, stream)
+                if self._discover(file, piece, meaning, stream):
+                    await self._conductor.check_space()
                 return await self._receive(file, piece, stream)
         except TransportError as error:
             return TryAgain(str(error)) if error.passing else Refused(reason=str(error))
 
-    def _discover(self, file: IncomingFile, piece: Piece, meaning: Receive, stream: Stream) -> None:
+    def _discover(self, file: IncomingFile, piece: Piece, meaning: Receive, stream: Stream) -> bool:
+        """Take note of what an answer tells of its file; return whether the size is news."""
+        unknown = file.pieces.total is None
         if file.version is None:
             file.version = meaning.version
             file.expected = expect(stream.headers, meaning.total)
-            file.synced_at = self._clock.monotonic()
+            file.synced_at = self._job.clock.monotonic()
         file.pieces.discovered(piece, meaning.total, whole=meaning.whole)
-        self._on_discovery()
+        self._conductor.discovered()
+        return unknown and meaning.total is not None
 
     async def _receive(self, file: IncomingFile, piece: Piece, stream: Stream) -> Failure | None:
-        part = await self._disk.open_part(self._names.part(file.number), piece.position)
-        body = _Body(file, piece, part, self._clock, self._on_written)
+        part = await self._job.disk.open_part(
+            self._job.folder.names.part(file.number), piece.position
+        )
+        body = _Body(file, piece, part, self._job.clock, self._conductor)
         failure: Failure | None = None
+        clock = self._job.clock
+        speed = self._speeds[piece] = Speed(self._job.policy.speed_window, clock.monotonic())
         try:
             try:
                 async for chunk in stream.chunks():
                     self._look_at(file, piece, chunk)
+                    now = clock.monotonic()
+                    speed.add(len(chunk), now)
                     await body.take(chunk)
+                    speed.pause(clock.monotonic() - now)
                     self._tell(file)
                     if piece.finished:
+                        break
+                    if self._is_too_slow(piece, speed, now):
+                        failure = TryAgain("the connection was too slow")
                         break
             except TransportError as error:
                 failure = TryAgain(str(error))
@@ -174,6 +186,7 @@ class Requests:
             piece.position = body.written
             raise
         finally:
+            del self._speeds[piece]
             await part.close()
         if piece.end is None and failure is None:
             piece.end = file.pieces.total = piece.position
@@ -183,14 +196,24 @@ class Requests:
             return None
         return failure or TryAgain("the body ended early")
 
+    def _is_too_slow(self, piece: Piece, speed: Speed, now: float) -> bool:
+        rate = speed.rate(now)
+        if rate is None:
+            return False
+        others = (other.rate(now) for of, other in self._speeds.items() if of is not piece)
+        verdict = self._line.judge(rate, others)
+        if verdict is Verdict.SLOW_LINE:
+            self._conductor.line_is_slow()
+        return verdict is Verdict.DROP
+
     def _look_at(self, file: IncomingFile, piece: Piece, chunk: bytes) -> None:
         if piece.position == 0 and len(chunk) >= len(GZIP_MAGIC):
             file.compressed = chunk.startswith(GZIP_MAGIC)
         if not file.announced:
             file.announced = True
-            self._on_event(
+            self._job.on_event(
                 FileStarted(
-                    export_id=self._export_id,
+                    export_id=self._job.export_id,
                     path=self.path(file),
                     size=file.pieces.total,
                     received=file.pieces.written.size,
@@ -199,16 +222,16 @@ class Requests:
 
     def path(self, file: IncomingFile) -> Path:
         """Return the final path of a file, as far as is known by now."""
-        compressed = file.compressed and not self._policy.decompress
-        return self._names.final(file.number, file.link.kind, compressed=compressed)
+        compressed = file.compressed and not self._job.policy.decompress
+        return self._job.folder.names.final(file.number, file.link.kind, compressed=compressed)
 
     def _tell(self, file: IncomingFile) -> None:
-        now = self._clock.monotonic()
+        now = self._job.clock.monotonic()
         if now - file.told >= 1 / _EVENTS_A_SECOND:
             file.told = now
-            self._on_event(
+            self._job.on_event(
                 BytesReceived(
-                    export_id=self._export_id,
+                    export_id=self._job.export_id,
                     path=self.path(file),
                     received=file.pieces.arrived,
                     size=file.pieces.total,
@@ -229,13 +252,13 @@ class _Body:
         piece: Piece,
         part: PartFile,
         clock: Clock,
-        on_written: Callable[[IncomingFile], None],
+        conductor: Conductor,
     ) -> None:
         self._file = file
         self._piece = piece
         self._part = part
         self._clock = clock
-        self._on_written = on_written
+        self._conductor = conductor
         self._since = clock.monotonic()
         self._chunks: list[bytes] = []
         self._held = 0
@@ -274,4 +297,4 @@ class _Body:
             self._file.pieces.written.add(self.written, self._in_flight)
             self.written = self._in_flight
             self._file.grown.set()
-            self._on_written(self._file)
+            self._conductor.written(self._file)

@@ -23,20 +23,24 @@ PURE = [
     "transfer.names",
     "transfer.pieces",
     "transfer.plan",
+    "transfer.speed",
     "transfer.answers",
     "transfer.tries",
     "transfer.journal",
     "transfer.manifest",
     "transfer.verify",
 ]
-SEAMS = ["timing", "session", "disk", "transfer.lock"]
+SEAMS = ["timing", "session", "disk", "transfer.lock", "transfer.reading"]
 SHELLS = [
     "api.exports",
     "transfer.tasks",
     "transfer.request",
     "transfer.folder",
+    "transfer.job",
     "transfer.durable",
+    "transfer.progress",
     "transfer.proof",
+    "transfer.audit",
     "transfer.download",
     "transfer.delivery",
 ]

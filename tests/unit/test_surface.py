@@ -18,6 +18,7 @@ ExportClient ExportError ExportExpiredError ExportFailedError ExportListing Expo
 ExportNotFoundError ExportNotReadyError ExportStarted ExportStatus ExportTimeoutError FileFinished
 FileStarted IncompleteDownloadError InsufficientDiskSpaceError InvalidRequestError
 InvalidResponseError LinkRenewed NamedId PermissionDeniedError PollPolicy RateLimitedError Retrying
+RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusSeen SystemClock TransportError Verify export_contacts
 fetch_export
 """.split()

@@ -1,0 +1,60 @@
+"""How far a download is: what is durable, and whether it will be done in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sendgrid_exports.events import RunningLate
+from sendgrid_exports.transfer.job import Job
+from sendgrid_exports.transfer.request import IncomingFile
+from sendgrid_exports.transfer.speed import time_needed
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """The progress of one download, measured from when it began."""
+
+    def __init__(self, job: Job, files: Sequence[IncomingFile]) -> None:
+        self._job = job
+        self._files = files
+        self._began = job.clock.monotonic()
+        self._there = sum(file.durable for file in files)
+        self._finished = 0
+        self._told = False
+
+    @property
+    def kept(self) -> str:
+        """How much of the unfinished files is durable, in words."""
+        size = sum(file.pieces.total or 0 for file in self._files)
+        durable = sum(file.durable for file in self._files)
+        return f"{durable:,} of {size:,} bytes of the unfinished files are durable on disk"
+
+    @property
+    def needed(self) -> int:
+        """Bytes still to be written, as far as sizes are known."""
+        return sum(
+            file.pieces.total - file.pieces.written.size
+            for file in self._files
+            if file.pieces.total is not None
+        )
+
+    def finished(self, file: IncomingFile) -> None:
+        """Count a file that is published."""
+        self._finished += file.pieces.written.size
+
+    def forecast(self) -> None:
+        """Tell, once, if the rest takes longer than the time that is left."""
+        now = self._job.clock.monotonic()
+        left = self._job.deadline.left(now)
+        unknown = any(file.pieces.total is None for file in self._files)
+        if self._told or unknown or not math.isfinite(left):
+            return
+        written = self._finished + sum(file.pieces.written.size for file in self._files)
+        needed = time_needed(
+            arrived=written - self._there, passed=now - self._began, rest=self.needed
+        )
+        if needed is not None and needed > left:
+            self._told = True
+            self._job.on_event(RunningLate(export_id=self._job.export_id, needed=needed, left=left))
