@@ -1,0 +1,39 @@
+"""The pytest plugin: the fixture `fake_sendgrid`, there once the package is installed.
+
+With pytest-asyncio installed the fixture runs in its loop, in either mode; without it, in the
+loop of whatever plugin runs async fixtures, such as anyio's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from sendgrid_exports.testing.server import FakeSendGrid
+
+try:
+    import pytest_asyncio
+
+    _fixture: Callable[..., Any] = pytest_asyncio.fixture
+except ImportError:  # pragma: no cover
+    _fixture = pytest.fixture
+
+__all__ = ["fake_sendgrid"]
+
+
+@_fixture  # type: ignore[untyped-decorator]
+async def fake_sendgrid(request: pytest.FixtureRequest) -> AsyncIterator[FakeSendGrid]:
+    """Yield a running `FakeSendGrid`; its arguments come from `@pytest.mark.fake_sendgrid(...)`."""
+    marker = request.node.get_closest_marker("fake_sendgrid")
+    options: dict[str, Any] = marker.kwargs if marker else {}
+    async with FakeSendGrid(**options) as fake:
+        yield fake
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "fake_sendgrid(**options): the arguments of the fixture's FakeSendGrid"
+    )
