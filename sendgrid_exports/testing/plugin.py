@@ -23,7 +23,7 @@ except ImportError:  # pragma: no cover
 __all__ = ["fake_sendgrid"]
 
 
-@_fixture  # type: ignore[untyped-decorator]
+@_fixture
 async def fake_sendgrid(request: pytest.FixtureRequest) -> AsyncIterator[FakeSendGrid]:
     """Yield a running `FakeSendGrid`; its arguments come from `@pytest.mark.fake_sendgrid(...)`."""
     marker = request.node.get_closest_marker("fake_sendgrid")

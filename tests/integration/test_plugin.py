@@ -36,7 +36,7 @@ async def test_mine(fake_sendgrid, tmp_path):
 def test_it_works_in_a_project_of_somebody_else(tmp_path: Path, mode: str) -> None:
     (tmp_path / "test_mine.py").write_text(USERS_TEST)
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", f"--asyncio-mode={mode}"],
+        [sys.executable, "-m", "pytest", "-q", f"--asyncio-mode={mode}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
