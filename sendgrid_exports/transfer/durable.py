@@ -39,7 +39,11 @@ class Durable:
         """Make the bytes written so far durable, then say so in the journal."""
         written = file.pieces.written.as_list()
         size = file.pieces.written.size
-        await self._disk.run(sync_file, self._folder.names.part(file.number))
+        try:
+            await self._disk.run(sync_file, self._folder.names.part(file.number))
+        except FileNotFoundError:
+            # Its last bytes came meanwhile, and it has its final name already.
+            return
         await self._folder.note(self._record(file, written))
         file.durable = size
 
