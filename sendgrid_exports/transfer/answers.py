@@ -187,6 +187,8 @@ def _judge_whole(asked: Asked, answer: Answer) -> Meaning:
     if asked.ranged and (asked.start > 0 or asked.version is not None):
         return StartOver("the storage answers a range with the whole file", plain=True)
     total = _read_size(answer.headers.get("content-length"))
+    if total is None and "chunked" not in answer.headers.get("transfer-encoding", "").lower():
+        return TryAgain("nothing says where the body ends, so a cut would pass for its end")
     return Receive(total=total, version=_version(answer, total), whole=True)
 
 

@@ -212,7 +212,7 @@ class Download:
             file.pieces.put_back(piece)
             self._pace.faster()
             return
-        if isinstance(failure, LinkDead) and file.link is not link:
+        if isinstance(failure, LinkDead) and (file.link_dead or file.link is not link):
             file.pieces.put_back(piece)
             return
         if isinstance(failure, TryAgain) and failure.slow_down:

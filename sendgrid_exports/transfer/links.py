@@ -28,6 +28,7 @@ __all__ = [
 
 _LARGEST_MARGIN = 30.0
 _MARGIN = 0.1
+_SMALLEST_AGE = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -133,7 +134,7 @@ def is_due(link: Link, *, utc: datetime, now: float) -> bool:
         return False
     lifetime = link.lifetime if link.lifetime is not None else _LARGEST_MARGIN / _MARGIN
     margin = min(_LARGEST_MARGIN, lifetime * _MARGIN)
-    if now - link.obtained <= margin:
+    if now - link.obtained <= max(margin, _SMALLEST_AGE):
         return False
     return (link.dies_at - utc).total_seconds() < margin
 

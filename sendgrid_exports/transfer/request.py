@@ -151,7 +151,8 @@ class Requests:
         unknown = file.pieces.total is None
         if file.version is None:
             file.version = meaning.version
-            file.expected = expect(stream.headers, meaning.total)
+            whole = stream.status == 200 or piece.end is None or piece.end >= (meaning.total or 0)
+            file.expected = expect(stream.headers, meaning.total, whole=whole)
             file.synced_at = self._job.clock.monotonic()
         file.pieces.discovered(piece, meaning.total, whole=meaning.whole)
         self._conductor.discovered()

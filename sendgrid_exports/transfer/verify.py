@@ -45,8 +45,14 @@ class Expected:
     checksums: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def expect(headers: Mapping[str, str], size: int | None) -> Expected:
-    """Return what the headers of an answer let one check."""
+def expect(headers: Mapping[str, str], size: int | None, *, whole: bool = True) -> Expected:
+    """Return what the headers of an answer let one check.
+
+    Args:
+        headers: of the answer, their names in lower case.
+        size: of the object, or None.
+        whole: whether the answer brings all of it; a checksum beside a part may be the part's.
+    """
     encryption = headers.get("x-amz-server-side-encryption", "AES256")
     own_key = any(name.startswith("x-amz-server-side-encryption-customer") for name in headers)
     found = _MD5.fullmatch(headers.get("etag", "").strip())
@@ -54,7 +60,7 @@ def expect(headers: Mapping[str, str], size: int | None) -> Expected:
         name: value
         for name in _CHECKSUMS
         # One with a dash is of the parts' checksums, not of the bytes.
-        if (value := headers.get(f"x-amz-checksum-{name}")) and "-" not in value
+        if whole and (value := headers.get(f"x-amz-checksum-{name}")) and "-" not in value
     }
     return Expected(
         size=size,
