@@ -22,7 +22,8 @@ from sendgrid_exports.session import Session
 from sendgrid_exports.settings import DownloadPolicy, Duration, PollPolicy, read_duration
 from sendgrid_exports.timing import Clock, Deadline, SystemClock
 from sendgrid_exports.transfer.delivery import Delivery
-from sendgrid_exports.transfer.folder import Folder, open_folder, prepare_directory
+from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.opening import open_folder, prepare_directory
 
 if TYPE_CHECKING:
     import aiohttp

@@ -7,6 +7,7 @@ session, where it would go to every host.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from yarl import URL
 from sendgrid_exports.errors import InvalidResponseError, TransportError
 from sendgrid_exports.messages import Response
 from sendgrid_exports.redaction import redact_text, redact_url
+from sendgrid_exports.timing import SystemClock
 
 __all__ = ["Session", "Stream", "translate"]
 
@@ -41,6 +43,7 @@ class Stream:
     headers: Mapping[str, str]
     _body: aiohttp.StreamReader
     _what: str
+    _read_timeout: float
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield whatever has arrived, raw and undecoded, until the body's end.
@@ -60,10 +63,12 @@ class Stream:
     async def text(self) -> str:
         """Return the beginning of the body, which is to be quoted as an error."""
         body = bytearray()
-        async for chunk in self.chunks():
-            body += chunk
-            if len(body) >= _LONGEST_ERROR_BODY:
-                break
+        with contextlib.suppress(TimeoutError):
+            async with SystemClock().timeout(self._read_timeout):
+                async for chunk in self.chunks():
+                    body += chunk
+                    if len(body) >= _LONGEST_ERROR_BODY:
+                        break
         return body[:_LONGEST_ERROR_BODY].decode("utf-8", "replace")
 
 
@@ -138,21 +143,23 @@ class Session:
         )
         failure = None
         try:
-            answer = await self._session().get(
-                URL(url, encoded=True),
-                headers={**headers, "Accept-Encoding": "identity"},
-                timeout=timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=False,
-                read_bufsize=_READ_BUFFER,
-            )
+            # A head that trickles keeps the read timeout happy.
+            async with SystemClock().timeout(_CONNECT_SECONDS + read_timeout):
+                answer = await self._session().get(
+                    URL(url, encoded=True),
+                    headers={**headers, "Accept-Encoding": "identity"},
+                    timeout=timeout,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    auto_decompress=False,
+                    read_bufsize=_READ_BUFFER,
+                )
         except _FOREIGN as error:
             failure = translate(error, what)
         if failure is not None:
             raise failure
         async with answer:
-            yield Stream(answer.status, _lowered(answer), answer.content, what)
+            yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)
 
     async def close(self) -> None:
         """Close our own session, if there is one; a borrowed one stays open."""

@@ -111,10 +111,10 @@ class Download:
         return sum(len(file.pieces.active) for file in self._files)
 
     def _next_piece(self) -> tuple[IncomingFile, Piece] | None:
-        """Return the piece to be served next: of the file with the fewest connections."""
+        """Return the piece to be served next, or None while there is none."""
         per_file = self._job.policy.connections_per_file
         open_files = [file for file in self._files if len(file.pieces.active) < per_file]
-        for file in sorted(open_files, key=lambda file: (len(file.pieces.active), file.number)):
+        for file in sorted(open_files, key=_turn):
             if not file.pieces.waiting or self._needs_link(file):
                 continue
             size = piece_size(
@@ -319,3 +319,9 @@ class Download:
             f"SendGrid no longer lists file {number} of export {self._job.export_id}. "
             "Start another export."
         )
+
+
+def _turn(file: IncomingFile) -> tuple[bool, int, int]:
+    # Links live for minutes, and what has started is not cut: every file begins before one goes
+    # on, and then the one with the fewest connections is next.
+    return file.pieces.total is not None, len(file.pieces.active), file.number

@@ -6,10 +6,13 @@ comes first. At most that much is fetched again after a crash.
 
 from __future__ import annotations
 
+import attrs
+
 from sendgrid_exports.disk import size_of, sync_file, truncate
 from sendgrid_exports.transfer.answers import Version
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.journal import Record
+from sendgrid_exports.transfer.reading import is_gzip
 from sendgrid_exports.transfer.request import IncomingFile
 from sendgrid_exports.transfer.verify import Expected
 
@@ -44,13 +47,15 @@ class Durable:
         except FileNotFoundError:
             # Its last bytes came meanwhile, and it has its final name already.
             return
+        file.noted = True
         await self._folder.note(self._record(file, written))
         file.durable = size
 
     async def forget(self, file: IncomingFile) -> None:
         """Drop what is on disk of a file; the journal first, so that it never claims too much."""
-        if file.durable:
+        if file.noted:
             await self._folder.note(self._record(file, []))
+            file.noted = False
             file.durable = 0
         await self._disk.run(truncate, self._folder.names.part(file.number))
 
@@ -58,16 +63,21 @@ class Durable:
         """Take up what an earlier run left of a file that was `known` by that link then."""
         record = self._folder.journal.get(file.number)
         part = self._folder.names.part(file.number)
-        if record is not None and record.link == known and record.done:
+        if record is not None:
             size = await self._disk.run(size_of, part)
-            if size >= max(end for _, end in record.done):
+            if record.link == known and record.done and size >= max(end for _, end in record.done):
                 file.pieces.resume(record.total, list(record.done))
                 file.version = Version(etag=record.etag, total=record.total)
                 file.expected = Expected(
                     size=record.total, md5=record.md5, checksums=record.checksums
                 )
                 file.durable = file.pieces.written.size
+                file.synced_at = self._clock.monotonic()
+                file.noted = True
+                if file.pieces.written.prefix:
+                    file.compressed = await self._disk.run(is_gzip, part)
                 return
+            await self._folder.note(attrs.evolve(record, link=known, done=(), entry=None))
         await self._disk.run(truncate, part)
 
     def _record(self, file: IncomingFile, done: list[tuple[int, int]]) -> Record:

@@ -7,12 +7,7 @@ Everything here blocks and runs in the threads of `Disk`; what the bytes prove i
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
-import os
-import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -24,7 +19,6 @@ from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResul
 from sendgrid_exports.settings import DownloadPolicy, Verify
 from sendgrid_exports.transfer.journal import (
     Record,
-    read_journal,
     write_journal,
     write_record,
 )
@@ -33,90 +27,15 @@ from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     count_contacts,
-    read_manifest,
     with_file,
     without_file,
     write_manifest,
 )
-from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.names import Names
 from sendgrid_exports.transfer.reading import compress, inflate, prove_file
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
-__all__ = ["Folder", "open_folder", "prepare_directory"]
-
-logger = logging.getLogger(__name__)
-
-_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
-
-
-@asynccontextmanager
-async def open_folder(directory: Path, export_id: str, disk: Disk) -> AsyncIterator[Folder]:
-    """Make the directory if need be, lock the export in it, and read its manifest.
-
-    Raises:
-        ValueError: the directory is a file or not writable.
-        DownloadInProgressError: another process or task holds the export.
-    """
-    names = Names(directory, safe_name(export_id))
-    lock = Lock(names.lock)
-    try:
-        await disk.run(_prepare, names, lock)
-        manifest = await disk.run(_load, names.manifest, export_id)
-        journal = await disk.run(_load_journal, names.journal, export_id)
-        yield Folder(names, lock, manifest, journal, disk)
-    finally:
-        await disk.run(lock.release)
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the directory if need be, and see that it can be written to.
-
-    Raises:
-        ValueError: it is a file or not writable.
-        OSError: the disk failed.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        if error.errno not in _UNUSABLE:
-            raise
-        seen = "is a file" if directory.is_file() else f"is not writable ({error.strerror})"
-        raise ValueError(f"directory {str(directory)!r} {seen}") from error
-
-
-def _prepare(names: Names, lock: Lock) -> None:
-    prepare_directory(names.directory)
-    if not lock.acquire():
-        raise DownloadInProgressError(
-            f"Another process or task is downloading {names.stem} into {names.directory}. "
-            "Wait for it, or use another directory.",
-            path=names.lock,
-        )
-
-
-def _load(path: Path, export_id: str) -> Manifest:
-    try:
-        manifest = read_manifest(path.read_bytes(), export_id)
-    except FileNotFoundError:
-        return Manifest(export_id=export_id)
-    if manifest is None:
-        logger.warning("The manifest %s is damaged or of another version; starting anew.", path)
-    return manifest or Manifest(export_id=export_id)
-
-
-def _load_journal(path: Path, export_id: str) -> dict[int, Record]:
-    """Return what the journal says, and rewrite it: a torn line must not be appended to."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    records = read_journal(data, export_id)
-    if not records:
-        logger.warning("The journal %s is damaged or of another export; starting over.", path)
-    replace_file(path, write_journal(export_id, records.values()))
-    return records
+__all__ = ["Folder"]
 
 
 class Folder:
@@ -157,6 +76,9 @@ class Folder:
 
     async def settle(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
+        for record in self.journal.values():
+            if record.entry is not None:
+                await self._complete(record, record.entry)
         for entry in self.manifest.files:
             kept = await self._disk.run(self._confirm, entry, policy)
             if kept is None:
@@ -169,6 +91,7 @@ class Folder:
             contacts = count_contacts(self.manifest)
             if contacts != self.manifest.contacts:
                 await self.save(attrs.evolve(self.manifest, contacts=contacts))
+            await self._disk.run(self.names.journal.unlink, missing_ok=True)
 
     async def publish(
         self, number: int, kind: str, checked: Checked, etag: str | None, policy: DownloadPolicy
@@ -180,14 +103,13 @@ class Folder:
             DownloadInProgressError: somebody else took the lock meanwhile.
             OSError: the disk failed.
         """
-        final = self.names.final(number, kind, compressed=checked.compressed)
-        status = await self._disk.run(self._publish, self.names.part(number), final)
+        part = self.names.part(number)
         entry = FileEntry(
             number=number,
-            name=final.name,
+            name=self.names.final(number, kind, compressed=checked.compressed).name,
             size=checked.size,
             sha256=checked.sha256,
-            mtime_ns=status.st_mtime_ns,
+            mtime_ns=(await self._disk.run(part.stat)).st_mtime_ns,
             compressed=checked.compressed,
             etag=etag,
             raw_size=checked.size,
@@ -196,7 +118,7 @@ class Folder:
             verify=policy.verify,
             verified_by=checked.verified_by,
         )
-        await self.save(with_file(self.manifest, entry))
+        await self._enter(entry)
         return self.file(await self.convert(entry, policy))
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
@@ -218,9 +140,35 @@ class Folder:
                 f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
                 path=source,
             ) from None
-        await self.save(with_file(self.manifest, converted))
+        await self._enter(converted)
         await self._disk.run(source.unlink, missing_ok=True)
         return converted
+
+    async def _enter(self, entry: FileEntry) -> None:
+        """Publish what is proved: noted first, so that dying on the way loses nothing."""
+        link = self.manifest.links[entry.number - 1]
+        note = Record(number=entry.number, link=link, etag="", total=entry.size, entry=entry)
+        await self.note(note)
+        await self._disk.run(self._publish, self._part_of(entry), self.names.directory / entry.name)
+        await self.save(with_file(self.manifest, entry))
+
+    async def _complete(self, record: Record, entry: FileEntry) -> None:
+        """Bring to its end what a run that died had begun to publish."""
+        if self.manifest.links[entry.number - 1 : entry.number] != (record.link,):
+            return
+        final = self.names.directory / entry.name
+        if await self._disk.run(_is_untouched, self._part_of(entry), entry):
+            await self._disk.run(self._publish, self._part_of(entry), final)
+        elif not await self._disk.run(_is_untouched, final, entry):
+            return
+        await self.save(with_file(self.manifest, entry))
+        other = self.names.final(entry.number, _kind(entry), compressed=not entry.compressed)
+        await self._disk.run(other.unlink, missing_ok=True)
+
+    def _part_of(self, entry: FileEntry) -> Path:
+        if entry.compressed == entry.raw_compressed and entry.size == entry.raw_size:
+            return self.names.part(entry.number)
+        return self.names.converted(entry.number)
 
     async def finish(self) -> None:
         """Record that every file is there."""
@@ -255,7 +203,7 @@ class Folder:
             replace_file(path, write_journal(self.manifest.export_id, []))
         append(path, write_record(record))
 
-    def _publish(self, part: Path, final: Path) -> os.stat_result:
+    def _publish(self, part: Path, final: Path) -> None:
         if not self._lock.is_held():
             raise DownloadInProgressError(
                 f"Another process has taken over the download into {self.names.directory}; "
@@ -263,7 +211,6 @@ class Folder:
                 path=final,
             )
         publish(part, final)
-        return final.stat()
 
     def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry | None:
         path = self.names.directory / entry.name
@@ -302,7 +249,6 @@ class Folder:
         try:
             (inflate if policy.decompress else compress)(source, part)
             checked = prove_file(part, level, Expected(), _kind(entry))
-            status = self._publish(part, final)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -311,9 +257,17 @@ class Folder:
             name=final.name,
             size=checked.size,
             sha256=checked.sha256,
-            mtime_ns=status.st_mtime_ns,
+            mtime_ns=part.stat().st_mtime_ns,
             compressed=not policy.decompress,
         )
+
+
+def _is_untouched(path: Path, entry: FileEntry) -> bool:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
 
 def _kind(entry: FileEntry) -> str:

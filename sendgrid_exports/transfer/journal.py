@@ -15,6 +15,7 @@ import attrs
 
 from sendgrid_exports.decoding import decode, encode, parse_json
 from sendgrid_exports.errors import InvalidResponseError
+from sendgrid_exports.transfer.manifest import FileEntry
 
 __all__ = ["Record", "read_journal", "write_journal", "write_record"]
 
@@ -33,6 +34,7 @@ class Record:
         md5: its MD5 in hex, where the storage announced one.
         checksums: S3's own checksums of it, by algorithm.
         done: the durable ranges, each from its first byte to before its last.
+        entry: what the file proved, noted before it gets its final name, or None.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Record:
     md5: str | None = None
     checksums: dict[str, str] = attrs.field(factory=dict)
     done: tuple[tuple[int, int], ...] = ()
+    entry: FileEntry | None = None
 
 
 def write_journal(export_id: str, records: Iterable[Record]) -> bytes:
@@ -70,7 +73,8 @@ def read_journal(data: bytes, export_id: str) -> dict[int, Record]:
         records = [_read_record(text) for text in texts[1:] if text is not None]
     except InvalidResponseError:
         return {}
-    return {record.number: record for record in records if _is_sound(record)}
+    last = {record.number: record for record in records}
+    return {number: record for number, record in last.items() if _is_sound(record)}
 
 
 def _read_line(line: bytes) -> str | None:

@@ -45,11 +45,10 @@ class Progress:
         self._finished += file.pieces.written.size
 
     def forecast(self) -> None:
-        """Tell, once, if the rest takes longer than the time that is left."""
+        """Tell, once, if what is known of the rest alone takes longer than the time left."""
         now = self._job.clock.monotonic()
         left = self._job.deadline.left(now)
-        unknown = any(file.pieces.total is None for file in self._files)
-        if self._told or unknown or not math.isfinite(left):
+        if self._told or not math.isfinite(left):
             return
         written = self._finished + sum(file.pieces.written.size for file in self._files)
         needed = time_needed(

@@ -6,11 +6,11 @@ import gzip
 import shutil
 from pathlib import Path
 
-from sendgrid_exports.formats.gunzip import Gunzip
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.verify import Checked, Checks, Expected
 
-__all__ = ["compress", "feed_range", "inflate", "measure", "prove_file"]
+__all__ = ["compress", "feed_range", "inflate", "is_gzip", "measure", "prove_file"]
 
 _READ = 1024 * 1024
 
@@ -27,6 +27,12 @@ def prove_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Che
     else:
         feed_range(path, checks, 0, None)
     return checks.finish()
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as gzip does."""
+    with path.open("rb") as file:
+        return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def measure(path: Path, checks: Checks) -> None:

@@ -59,6 +59,7 @@ class IncomingFile:
         durable: how many of its bytes the journal claims.
         synced_at: when the last sync began, on the monotonic clock.
         syncing: whether one is under way.
+        noted: whether the journal says anything of it.
     """
 
     number: int
@@ -76,6 +77,7 @@ class IncomingFile:
     durable: int = 0
     synced_at: float = float("inf")
     syncing: bool = False
+    noted: bool = False
 
     def start_over(self, *, plain: bool) -> None:
         """Forget what came so far."""
@@ -108,7 +110,7 @@ class Requests:
         self._job = job
         self._conductor = conductor
         self._speeds: dict[Piece, Speed] = {}
-        self._line = Line(job.policy.minimum_speed)
+        self._line = Line(job.policy.minimum_speed, job.policy.speed_window)
 
     async def bring(self, file: IncomingFile, piece: Piece) -> Failure | None:
         """Ask for `piece` and write what comes; return what kept it from being finished.
@@ -169,15 +171,15 @@ class Requests:
         try:
             try:
                 async for chunk in stream.chunks():
-                    self._look_at(file, piece, chunk)
                     now = clock.monotonic()
                     speed.add(len(chunk), now)
+                    self._look_at(file, piece, chunk)
                     await body.take(chunk)
-                    speed.pause(clock.monotonic() - now)
                     self._tell(file)
+                    speed.pause(clock.monotonic() - now)
                     if piece.finished:
                         break
-                    if self._is_too_slow(piece, speed, now):
+                    if self._is_too_slow(piece, speed):
                         failure = TryAgain("the connection was too slow")
                         break
             except TransportError as error:
@@ -194,15 +196,18 @@ class Requests:
             file.expected = attrs.evolve(file.expected, size=None)
         if piece.finished:
             # With everything received, an error at the end is about the connection alone.
+            if speed.average(clock.monotonic()) >= self._line.minimum:
+                self._line.fast()
             return None
         return failure or TryAgain("the body ended early")
 
-    def _is_too_slow(self, piece: Piece, speed: Speed, now: float) -> bool:
+    def _is_too_slow(self, piece: Piece, speed: Speed) -> bool:
+        now = self._job.clock.monotonic()
         rate = speed.rate(now)
         if rate is None:
             return False
         others = (other.rate(now) for of, other in self._speeds.items() if of is not piece)
-        verdict = self._line.judge(rate, others)
+        verdict = self._line.judge(rate, others, now)
         if verdict is Verdict.SLOW_LINE:
             self._conductor.line_is_slow()
         return verdict is Verdict.DROP

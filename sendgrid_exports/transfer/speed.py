@@ -23,6 +23,7 @@ class Speed:
 
     def __init__(self, window: float, now: float) -> None:
         self._window = window
+        self._began = now
         self._received = 0
         self._paused = 0.0
         self._marks = deque([(now, 0)])
@@ -39,6 +40,10 @@ class Speed:
     def pause(self, seconds: float) -> None:
         """Leave out time in which we, not the other side, kept the bytes waiting."""
         self._paused += seconds
+
+    def average(self, now: float) -> float:
+        """Bytes a second since the beginning, pauses left out."""
+        return self._received / max(now - self._paused - self._began, 1e-9)
 
     def rate(self, now: float) -> float | None:
         """Bytes a second over the window, or None before one has passed."""
@@ -59,28 +64,47 @@ class Verdict(enum.Enum):
 class Line:
     """What the speeds of all connections say of the line they share.
 
+    Where nobody is fast, either the line is slow or the connections are stuck, and only a new
+    one tells which. It is tried after a window, then after two more, then four: a slow line is
+    hardly disturbed, and a stuck one gets going.
+
     Attributes:
         minimum: bytes a second below which a connection is slow.
-        dropped_alone: whether one was dropped while there was no other to compare it with.
+        window: seconds over which speeds are measured.
+        was_fast: whether a connection has been fast so far.
+        next_trial: when a new connection may be tried next, on the monotonic clock.
     """
 
     minimum: float
-    dropped_alone: bool = False
+    window: float
+    was_fast: bool = False
+    next_trial: float = float("-inf")
+    _pause: float = attrs.field(init=False)
 
-    def judge(self, rate: float | None, others: Iterable[float | None]) -> Verdict:
+    def __attrs_post_init__(self) -> None:
+        self._pause = self.window
+
+    def judge(self, rate: float | None, others: Iterable[float | None], now: float) -> Verdict:
         """Return what to do about a connection of this `rate`, among `others`."""
         if rate is None:
             return Verdict.KEEP
         if rate >= self.minimum:
-            self.dropped_alone = False
+            self.fast()
             return Verdict.KEEP
         known = [other for other in others if other is not None]
         if any(other >= self.minimum for other in known):
             return Verdict.DROP
-        if known or self.dropped_alone:
+        if (known and not self.was_fast) or now < self.next_trial:
             return Verdict.SLOW_LINE
-        self.dropped_alone = True
+        self._pause *= 2
+        self.next_trial = now + self._pause
         return Verdict.DROP
+
+    def fast(self) -> None:
+        """Take note that a connection is fast."""
+        self.was_fast = True
+        self.next_trial = float("-inf")
+        self._pause = self.window
 
 
 def time_needed(*, arrived: int, passed: float, rest: int) -> float | None:

@@ -36,6 +36,7 @@ SHELLS = [
     "transfer.tasks",
     "transfer.request",
     "transfer.folder",
+    "transfer.opening",
     "transfer.job",
     "transfer.durable",
     "transfer.progress",
