@@ -118,7 +118,7 @@ class Folder:
             verify=policy.verify,
             verified_by=checked.verified_by,
         )
-        await self._enter(entry)
+        await self._enter(entry, part)
         return self.file(await self.convert(entry, policy))
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
@@ -140,16 +140,16 @@ class Folder:
                 f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
                 path=source,
             ) from None
-        await self._enter(converted)
+        await self._enter(converted, self.names.converted(entry.number))
         await self._disk.run(source.unlink, missing_ok=True)
         return converted
 
-    async def _enter(self, entry: FileEntry) -> None:
+    async def _enter(self, entry: FileEntry, part: Path) -> None:
         """Publish what is proved: noted first, so that dying on the way loses nothing."""
         link = self.manifest.links[entry.number - 1]
         note = Record(number=entry.number, link=link, etag="", total=entry.size, entry=entry)
         await self.note(note)
-        await self._disk.run(self._publish, self._part_of(entry), self.names.directory / entry.name)
+        await self._disk.run(self._publish, part, self.names.directory / entry.name)
         await self.save(with_file(self.manifest, entry))
 
     async def _complete(self, record: Record, entry: FileEntry) -> None:
@@ -157,18 +157,17 @@ class Folder:
         if self.manifest.links[entry.number - 1 : entry.number] != (record.link,):
             return
         final = self.names.directory / entry.name
-        if await self._disk.run(_is_untouched, self._part_of(entry), entry):
-            await self._disk.run(self._publish, self._part_of(entry), final)
-        elif not await self._disk.run(_is_untouched, final, entry):
+        found = [self.names.converted(entry.number), self.names.part(entry.number), final]
+        for path in found:
+            if await self._disk.run(_is_untouched, path, entry):
+                break
+        else:
             return
+        if path != final:
+            await self._disk.run(self._publish, path, final)
         await self.save(with_file(self.manifest, entry))
         other = self.names.final(entry.number, _kind(entry), compressed=not entry.compressed)
         await self._disk.run(other.unlink, missing_ok=True)
-
-    def _part_of(self, entry: FileEntry) -> Path:
-        if entry.compressed == entry.raw_compressed and entry.size == entry.raw_size:
-            return self.names.part(entry.number)
-        return self.names.converted(entry.number)
 
     async def finish(self) -> None:
         """Record that every file is there."""
