@@ -91,7 +91,7 @@ class Folder:
             contacts = count_contacts(self.manifest)
             if contacts != self.manifest.contacts:
                 await self.save(attrs.evolve(self.manifest, contacts=contacts))
-            await self._disk.run(self.names.journal.unlink, missing_ok=True)
+            await self._disk.run(self._tidy)
 
     async def publish(
         self, number: int, kind: str, checked: Checked, etag: str | None, policy: DownloadPolicy
@@ -173,7 +173,7 @@ class Folder:
         """Record that every file is there."""
         contacts = count_contacts(self.manifest)
         await self.save(attrs.evolve(self.manifest, state="complete", contacts=contacts))
-        await self._disk.run(self.names.journal.unlink, missing_ok=True)
+        await self._disk.run(self._tidy)
 
     def file(self, entry: FileEntry) -> DownloadedFile:
         """Return a finished file as callers see it."""
@@ -195,6 +195,13 @@ class Folder:
             contacts=self.manifest.contacts,
             manifest=self.names.manifest,
         )
+
+    def _tidy(self) -> None:
+        """Remove what is of no use once every file is there."""
+        self.names.journal.unlink(missing_ok=True)
+        for entry in self.manifest.files:
+            self.names.part(entry.number).unlink(missing_ok=True)
+            self.names.converted(entry.number).unlink(missing_ok=True)
 
     def _append(self, record: Record) -> None:
         path = self.names.journal
