@@ -53,6 +53,22 @@ def tests_lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def properties(session: nox.Session) -> None:
+    """Crash and resume as a property, for thousands of random stories."""
+    session.install("-e", ".[test]")
+    tests = session.posargs or ["tests/integration/test_crash_property.py"]
+    env = {"SENDGRID_EXPORTS_EXAMPLES": session.env.get("SENDGRID_EXPORTS_EXAMPLES", "3000")}
+    session.run("python", "-m", "pytest", "-q", *tests, env=env)
+
+
+@nox.session
+def kill(session: nox.Session) -> None:
+    """Kill a real process with SIGKILL at random moments, over and over."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-q", "-s", "tests/crash", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Branch coverage: all of the pure floor, nearly all of the whole."""
     session.install("-e", ".[test,fast]")

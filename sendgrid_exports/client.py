@@ -23,6 +23,7 @@ from sendgrid_exports.settings import DownloadPolicy, Duration, PollPolicy, read
 from sendgrid_exports.timing import Clock, Deadline, SystemClock
 from sendgrid_exports.transfer.delivery import Delivery
 from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.names import check_directory
 from sendgrid_exports.transfer.opening import open_folder, prepare_directory
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ class ExportClient:
         check_text(export.id, "export.id")
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
-        async with self._work(export.id, _directory(directory)) as (folder, disk):
+        async with self._work(export.id, check_directory(directory)) as (folder, disk):
             if result := await self._delivery.finished(export.id, folder, deadline, tell):
                 return result
             if export.status is not ExportStatus.READY:
@@ -259,7 +260,7 @@ class ExportClient:
         check_text(export_id, "export_id")
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
-        async with self._work(export_id, _directory(directory)) as (folder, disk):
+        async with self._work(export_id, check_directory(directory)) as (folder, disk):
             if result := await self._delivery.finished(export_id, folder, deadline, tell):
                 return result
             return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
@@ -274,7 +275,7 @@ class ExportClient:
     ) -> DownloadResult:
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
-        path = _directory(directory)
+        path = check_directory(directory)
         async with self._disk() as disk:
             # Before the job is started: what it makes must have a place to go to.
             await disk.run(prepare_directory, path)
@@ -331,17 +332,6 @@ def _listener(on_event: object) -> OnEvent:
     if not callable(on_event):
         raise TypeError(f"on_event must be a function, not {type(on_event).__name__}")
     return on_event
-
-
-def _directory(directory: object) -> Path:
-    if not isinstance(directory, str | os.PathLike):
-        raise TypeError(f"directory must be a path, not {type(directory).__name__}")
-    path = os.fspath(directory)
-    if not isinstance(path, str):
-        raise TypeError(f"directory must be a path of text, not {type(path).__name__}")
-    if not path or "\0" in path:
-        raise ValueError("directory must be neither empty nor hold a NUL character")
-    return Path(directory)
 
 
 def _policy(policy: P | None, kind: type[P], name: str) -> P:

@@ -22,8 +22,8 @@ _SECRETS = (
     (
         re.compile(
             r"(?:\b|(?<=%[0-9A-F]{2}))"
-            r"(X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId)"
-            r"([\"']?\s*(?:[=:>]|%3D)\s*[\"']?)[^\s&\"'<>]+",
+            r"(X-Amz-(?:Signature|Credential|Security-Token)|Signature(?:Provided)?|AWSAccessKeyId)"
+            r"([\"']?\s*(?:[=:>]|&gt;|%(?:25)*3D)\s*[\"']?)[^\s&\"'<>]+",
             re.IGNORECASE,
         ),
         rf"\1\2{_HIDDEN}",

@@ -144,7 +144,7 @@ class Session:
         failure = None
         try:
             # A head that trickles keeps the read timeout happy.
-            async with SystemClock().timeout(_CONNECT_SECONDS + read_timeout):
+            async with SystemClock().timeout(2 * read_timeout):
                 answer = await self._session().get(
                     URL(url, encoded=True),
                     headers={**headers, "Accept-Encoding": "identity"},

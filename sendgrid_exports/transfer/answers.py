@@ -230,7 +230,9 @@ def _judge_unsatisfiable(asked: Asked, answer: Answer) -> Meaning:
 
 def _etag(answer: Answer) -> str | None:
     etag = answer.headers.get("etag", "").strip()
-    return etag if len(etag) > 2 and etag.startswith('"') and etag.endswith('"') else None
+    strong = len(etag) > 2 and etag.startswith('"') and etag.endswith('"')
+    # It has to go back in a header, byte for byte.
+    return etag if strong and etag.isascii() and etag.isprintable() else None
 
 
 def _version(answer: Answer, total: int | None) -> Version | None:

@@ -13,11 +13,16 @@ from sendgrid_exports.models import VerificationReport
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
-from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.names import Names, check_directory, safe_name
 from sendgrid_exports.transfer.reading import prove_file
 from sendgrid_exports.transfer.verify import CheckFailedError, Expected
 
 __all__ = ["verify_download"]
+
+_OUR_ENDINGS = (
+    r"(-\d{5,}\.((csv|json)(\.gz)?|part|converted\.part)"
+    r"|\.(journal|lock|manifest\.json(\.part)?))"
+)
 
 
 async def verify_download(directory: str | os.PathLike[str], export_id: str) -> VerificationReport:
@@ -36,15 +41,34 @@ async def verify_download(directory: str | os.PathLike[str], export_id: str) -> 
         DownloadError: there is no manifest of this export in the directory, or a damaged one.
         OSError: a file can't be read.
     """
-    names = Names(Path(directory), safe_name(check_text(export_id, "export_id")))
+    names = Names(check_directory(directory), safe_name(check_text(export_id, "export_id")))
     disk = Disk(1)
     try:
-        return await disk.run(_audit, names, export_id)
+        manifest = await disk.run(_load, names, export_id)
+        verified: list[Path] = []
+        missing = _never_came(names, manifest)
+        changed: list[Path] = []
+        for entry in manifest.files:
+            path = names.directory / entry.name
+            seen = await disk.run(_is_as_it_was, path, entry)
+            (missing if seen is None else verified if seen else changed).append(path)
+        known = {names.manifest, names.lock, *verified, *changed}
+        if manifest.state != "complete":
+            known |= {names.journal, *map(names.part, range(1, len(manifest.links) + 1))}
+        there = await disk.run(_of_export, names)
     finally:
         disk.close()
+    return VerificationReport(
+        export_id=export_id,
+        complete=manifest.state == "complete",
+        verified=tuple(verified),
+        missing=tuple(missing),
+        changed=tuple(changed),
+        extra=tuple(path for path in there if path not in known),
+    )
 
 
-def _audit(names: Names, export_id: str) -> VerificationReport:
+def _load(names: Names, export_id: str) -> Manifest:
     try:
         manifest = read_manifest(names.manifest.read_bytes(), export_id)
     except FileNotFoundError:
@@ -58,26 +82,7 @@ def _audit(names: Names, export_id: str) -> VerificationReport:
             f"The manifest {names.manifest} is damaged: fetch again, which proves and mends it.",
             path=names.manifest,
         )
-    verified: list[Path] = []
-    missing = _never_came(names, manifest)
-    changed: list[Path] = []
-    for entry in manifest.files:
-        path = names.directory / entry.name
-        if not path.exists():
-            missing.append(path)
-        else:
-            (verified if _is_as_it_was(path, entry) else changed).append(path)
-    known = {names.manifest, names.lock, *verified, *changed}
-    if manifest.state != "complete":
-        known |= {names.journal, *map(names.part, range(1, len(manifest.links) + 1))}
-    return VerificationReport(
-        export_id=export_id,
-        complete=manifest.state == "complete",
-        verified=tuple(verified),
-        missing=tuple(missing),
-        changed=tuple(changed),
-        extra=tuple(sorted(path for path in _of_export(names) if path not in known)),
-    )
+    return manifest
 
 
 def _never_came(names: Names, manifest: Manifest) -> list[Path]:
@@ -90,15 +95,17 @@ def _never_came(names: Names, manifest: Manifest) -> list[Path]:
 
 
 def _of_export(names: Names) -> list[Path]:
-    stem = re.escape(names.stem)
-    ours = re.compile(rf"{stem}(-\d{{5,}}\.[a-z.]+|\.journal|\.lock|\.manifest\.json(\.part)?)")
-    return [path for path in names.directory.iterdir() if ours.fullmatch(path.name)]
+    ours = re.compile(re.escape(names.stem) + _OUR_ENDINGS)
+    return sorted(path for path in names.directory.iterdir() if ours.fullmatch(path.name))
 
 
-def _is_as_it_was(path: Path, entry: FileEntry) -> bool:
+def _is_as_it_was(path: Path, entry: FileEntry) -> bool | None:
+    """Whether a file proves what its entry says, or None where there is no file."""
     verify = Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
     try:
         checked = prove_file(path, verify, Expected(size=entry.size), "csv")
+    except FileNotFoundError:
+        return None
     except CheckFailedError:
         return False
     return entry.sha256 in {None, checked.sha256} and checked.compressed == entry.compressed

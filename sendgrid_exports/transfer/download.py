@@ -206,6 +206,7 @@ class Download:
         self, file: IncomingFile, piece: Piece, link: object, failure: Failure | None
     ) -> None:
         self.written(file)
+        file.grown.set()
         if piece.tried():
             file.tries = file.tries.after_progress()
         if failure is None:

@@ -8,9 +8,24 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["Names", "safe_name"]
+__all__ = ["Names", "check_directory", "safe_name"]
 
 _LONGEST = 120
+
+
+def check_directory(directory: object) -> Path:
+    """Return `directory` as a path.
+
+    Raises:
+        TypeError: it is no path of text.
+        ValueError: it can't name a directory.
+    """
+    path = directory.__fspath__() if hasattr(directory, "__fspath__") else directory
+    if not isinstance(path, str):
+        raise TypeError(f"directory must be a path of text, not {type(path).__name__}")
+    if not path or "\0" in path:
+        raise ValueError("directory must be neither empty nor hold a NUL character")
+    return Path(path)
 
 
 def safe_name(export_id: str) -> str:

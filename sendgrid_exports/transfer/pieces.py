@@ -136,7 +136,9 @@ class FilePieces:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is written."""
+        """Whether every byte is written; of no bytes, once the request for them has ended."""
+        if self.total == 0:
+            return not self.active
         return self.total is not None and self.written.prefix >= self.total
 
     @property

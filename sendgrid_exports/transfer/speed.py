@@ -65,8 +65,8 @@ class Line:
     """What the speeds of all connections say of the line they share.
 
     Where nobody is fast, either the line is slow or the connections are stuck, and only a new
-    one tells which. It is tried after a window, then after two more, then four: a slow line is
-    hardly disturbed, and a stuck one gets going.
+    one tells which. It is tried at once where there was a fast one, else after two windows; then
+    after two, four, eight: a slow line is hardly disturbed, and a stuck one gets going.
 
     Attributes:
         minimum: bytes a second below which a connection is slow.
@@ -94,7 +94,9 @@ class Line:
         known = [other for other in others if other is not None]
         if any(other >= self.minimum for other in known):
             return Verdict.DROP
-        if (known and not self.was_fast) or now < self.next_trial:
+        if known and not self.was_fast and self.next_trial == float("-inf"):
+            self.next_trial = now + 2 * self.window
+        if now < self.next_trial:
             return Verdict.SLOW_LINE
         self._pause *= 2
         self.next_trial = now + self._pause
