@@ -1,0 +1,318 @@
+"""How many requests are under way at once, for the whole and for one file, and how large."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sendgrid_exports import DownloadPolicy, ExportClient, Verify
+from sendgrid_exports.session import Session, Stream
+from sendgrid_exports.testing import (
+    Delay,
+    EarlyEnd,
+    FakeClock,
+    FakeSendGrid,
+    Fault,
+    Reset,
+    Slow,
+    Status,
+)
+from sendgrid_exports.testing.recording import RecordedRequest
+from sendgrid_exports.transfer import download, plan
+from tests.integration.conftest import MakeClient, MakeFake
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+@attrs.define
+class Gauge:
+    """What is under way, and what it was whenever another request began."""
+
+    under_way: list[str] = attrs.field(factory=list)
+    opened: list[int] = attrs.field(factory=list)
+    per_file: list[int] = attrs.field(factory=list)
+    begun: list[int] = attrs.field(factory=list)
+    _seen: set[str] = attrs.field(factory=set)
+
+    def begin(self, path: str) -> None:
+        self._seen.add(path)
+        self.under_way.append(path)
+        self.opened.append(len(self.under_way))
+        self.per_file.append(self.under_way.count(path))
+        self.begun.append(len(self._seen))
+
+
+@asynccontextmanager
+async def _counted(
+    gauge: Gauge, stream: Any, session: Session, url: str, options: dict[str, Any]
+) -> AsyncIterator[Stream]:
+    path = url.partition("?")[0]
+    gauge.begin(path)
+    try:
+        async with stream(session, url, **options) as answer:
+            yield answer
+    finally:
+        gauge.under_way.remove(path)
+
+
+@pytest.fixture
+def gauge(monkeypatch: pytest.MonkeyPatch) -> Gauge:
+    return watch(monkeypatch)
+
+
+def watch(patch: pytest.MonkeyPatch) -> Gauge:
+    gauge, stream = Gauge(), Session.stream
+    patch.setattr(
+        Session, "stream", lambda self, url, **options: _counted(gauge, stream, self, url, options)
+    )
+    return gauge
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """Let kilobytes stand for megabytes."""
+    patch.setattr(download, "DISCOVERY", 8 * KIB)
+    patch.setattr(download, "SMALLEST_PIECE", 4 * KIB)
+    patch.setattr(plan, "SMALLEST_PIECE", 4 * KIB)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch)
+
+
+def ranges(requests: list[RecordedRequest]) -> list[tuple[int, int]]:
+    """Return what was asked for, each from its first byte to before its last."""
+    asked = [request.headers["Range"].removeprefix("bytes=").split("-") for request in requests]
+    return [(int(first), int(last) + 1) for first, last in asked]
+
+
+async def arrives(
+    fake: FakeSendGrid, client: ExportClient, export_id: str, directory: Path, **options: Any
+) -> None:
+    result = await client.fetch(export_id, directory, timeout=3000, **options)
+    stored = await fake.stored(export_id)
+    for file, raw in zip(result.files, stored, strict=True):
+        assert await asyncio.to_thread(file.path.read_bytes) == raw
+
+
+@attrs.define
+class Throttle:
+    """A rule of the storage: no more than `most` requests at once."""
+
+    gauge: Gauge
+    most: int
+    fault: Fault = attrs.field(factory=lambda: Status(503))
+    refused: int = 0
+
+    def strikes(self, *_: object) -> bool:
+        strikes = len(self.gauge.under_way) > self.most
+        self.refused += strikes
+        return strikes
+
+
+async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Status(503), times=3)
+    fake.fail_storage(Delay(1), times=None)
+    export_id = await fake.add_export(files=60, contacts=120)
+    await arrives(fake, make_client(fake), export_id, tmp_path)
+    assert max(gauge.opened[:16]) == 16
+    assert min(gauge.opened[16:30]) <= 12
+    assert max(gauge.opened[30:]) == 16
+    assert len(fake.storage_requests) == 63
+
+
+async def test_each_wave_of_slow_down_lowers_it_further(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Status(503), times=16 + 8 + 4)
+    fake.fail_storage(Delay(1), times=None)
+    export_id = await fake.add_export(files=40, contacts=80)
+    await arrives(fake, make_client(fake), export_id, tmp_path)
+    assert max(gauge.opened[16:24]) <= 8
+    assert max(gauge.opened[24:28]) <= 4
+    assert max(gauge.opened[28:30]) <= 2
+    assert max(gauge.opened) == 16
+    assert len(fake.storage_requests) == 40 + 28
+
+
+async def test_a_storage_that_takes_six_at_once_is_not_asked_much_in_vain(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    clock: FakeClock,
+    tmp_path: Path,
+    gauge: Gauge,
+) -> None:
+    fake = await make_fake()
+    throttle = Throttle(gauge, most=6)
+    fake._storage.rules.append(throttle)
+    fake.fail_storage(Delay(1), times=None)
+    export_id = await fake.add_export(files=60, contacts=120)
+    began = clock.monotonic()
+    await arrives(fake, make_client(fake), export_id, tmp_path)
+    # A refusal now and then is how the pace finds its limit; no file is given up for it.
+    assert throttle.refused < 200
+    assert clock.monotonic() - began < 100
+    assert max(gauge.opened[60:]) < 16
+
+
+SIZES = st.lists(st.integers(1, 100 * KIB), min_size=1, max_size=5)
+FAULTS = st.lists(
+    st.sampled_from([Reset(after=5000), EarlyEnd(after=1000), Status(503), Status(500), Reset()]),
+    max_size=3,
+)
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(
+    connections=st.integers(1, 9),
+    per_file=st.integers(1, 5),
+    piece_size=st.integers(1 * KIB, 64 * KIB),
+    sizes=SIZES,
+    faults=FAULTS,
+)
+def test_the_limits_hold_whatever_the_policy_and_the_sizes(
+    connections: int, per_file: int, piece_size: int, sizes: list[int], faults: list[Fault]
+) -> None:
+    policy = DownloadPolicy(
+        connections=connections, connections_per_file=per_file, piece_size=piece_size
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        gauge = watch(patch)
+        fake = asyncio.run(fetch(policy, sizes, faults))
+    assert max(gauge.opened) <= connections
+    assert max(gauge.per_file) <= per_file
+    for together, begun in zip(gauge.per_file, gauge.begun, strict=True):
+        assert together == 1 or begun == len(sizes)
+    least = sum(max(1, -(-size // piece_size)) for size in sizes)
+    assert len(fake.storage_requests) >= least
+    split = sum(size // (4 * KIB) for size in sizes)
+    assert len(fake.storage_requests) <= least + split + len(sizes) + 2 * len(faults)
+
+
+async def fetch(policy: DownloadPolicy, sizes: list[int], faults: list[Fault]) -> FakeSendGrid:
+    clock = FakeClock()
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            FakeSendGrid(clock=clock) as fake,
+            ExportClient(
+                fake.api_key, base_url=fake.base_url, clock=clock, downloads=policy
+            ) as client,
+        ):
+            for place, fault in enumerate(faults):
+                fake.fail_storage(fault, skip=place)
+            bodies = [(b"EMAIL\n" * size)[:size] for size in sizes]
+            export_id = await fake.add_export(bodies=bodies)
+            await arrives(fake, client, export_id, Path(directory))
+    return fake
+
+
+async def test_small_files_take_one_connection_each(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
+) -> None:
+    fake = await make_fake()
+    export_id = await fake.add_export(files=50, contacts=500)
+    await arrives(fake, make_client(fake), export_id, tmp_path)
+    assert len(fake.storage_requests) == 50
+    assert set(gauge.per_file) == {1}
+    assert max(gauge.opened) == 16
+
+
+async def test_a_file_of_just_the_first_piece_takes_one_connection(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    export_id = await fake.add_export(bodies=[bytes(8 * MIB - 1)])
+    await arrives(fake, make_client(fake, downloads=LENGTH), export_id, tmp_path)
+    assert len(fake.storage_requests) == 1
+
+
+LENGTH = DownloadPolicy(verify=Verify.LENGTH)
+
+
+async def test_every_file_is_begun_before_one_gets_several(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, small: None
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Slow(20 * KIB), times=None)
+    export_id = await fake.add_export(bodies=[bytes(40 * KIB)] * 5)
+    policy = DownloadPolicy(connections=6, verify=Verify.LENGTH, minimum_speed=0)
+    await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
+    assert len({request.path for request in fake.storage_requests[:5]}) == 5
+    assert max(gauge.per_file) >= 2
+
+
+async def test_a_file_without_any_byte_goes_before_another_piece_of_one_begun(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, small: None
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Slow(20 * KIB), times=None)
+    export_id = await fake.add_export(bodies=[bytes(80 * KIB)] * 4)
+    policy = DownloadPolicy(
+        connections=2, piece_size=8 * KIB, verify=Verify.LENGTH, minimum_speed=0
+    )
+    await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
+    # S3 judges a link when a request begins: what has not begun may find its link dead.
+    assert len({request.path for request in fake.storage_requests[:4]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "per_file", "pieces"),
+    [(36 * MIB, 8, 7), (40 * MIB, 4, 3), (70 * MIB // 3, 3, 2)],
+)
+async def test_pieces_come_out_even(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    size: int,
+    per_file: int,
+    pieces: int,
+) -> None:
+    fake = await make_fake()
+    export_id = await fake.add_export(bodies=[bytes(size)])
+    policy = DownloadPolicy(verify=Verify.LENGTH, connections_per_file=per_file)
+    await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
+    first, *others = ranges(fake.storage_requests)[: 1 + pieces]
+    assert first == (0, 8 * MIB)
+    assert [start for start, _ in others] == [8 * MIB, *(end for _, end in others[:-1])]
+    assert others[-1][1] == size
+    sizes = [end - start for start, end in others]
+    assert max(sizes) - min(sizes) < pieces
+
+
+async def test_no_connection_idles_while_a_slow_one_has_much_left(
+    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path, small: None
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Slow(1000), skip=1)
+    fake.fail_storage(Slow(10_000), times=None)
+    export_id = await fake.add_export(bodies=[bytes(240 * KIB)])
+    policy = DownloadPolicy(connections_per_file=4, verify=Verify.LENGTH, minimum_speed=0)
+    began = clock.monotonic()
+    await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
+    # Left alone, the slow one would take a minute for its quarter.
+    assert clock.monotonic() - began < 30
+
+
+async def test_the_connections_of_a_finished_file_go_to_one_that_is_not(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, small: None
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Slow(20_000), times=None)
+    export_id = await fake.add_export(bodies=[bytes(8 * KIB)] * 3 + [bytes(200 * KIB)])
+    policy = DownloadPolicy(connections=4, verify=Verify.LENGTH, minimum_speed=0)
+    await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
+    assert max(gauge.per_file) == 4
