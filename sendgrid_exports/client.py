@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import check_base_url, check_text, start_request
 from sendgrid_exports.delays import Random
-from sendgrid_exports.disk import Disk
-from sendgrid_exports.errors import ExportNotReadyError
+from sendgrid_exports.disk import DISK_FULL, Disk
+from sendgrid_exports.errors import (
+    ExportNotReadyError,
+    InsufficientDiskSpaceError,
+    SendGridExportsError,
+)
 from sendgrid_exports.events import Event, OnEvent
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
@@ -318,8 +322,17 @@ class ExportClient:
 
     @asynccontextmanager
     async def _work(self, export_id: str, directory: Path) -> AsyncIterator[tuple[Folder, Disk]]:
-        async with self._disk() as disk, open_folder(directory, export_id, disk) as folder:
-            yield folder, disk
+        try:
+            async with self._disk() as disk, open_folder(directory, export_id, disk) as folder:
+                yield folder, disk
+        except OSError as error:
+            if isinstance(error, SendGridExportsError) or error.errno not in DISK_FULL:
+                raise
+            raise InsufficientDiskSpaceError(
+                f"{directory} is full: {error}. Make room and fetch again with the same id; "
+                "finished files stay.",
+                path=directory,
+            ) from error
 
 
 def _ignore(event: Event) -> None:

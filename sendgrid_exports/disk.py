@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 __all__ = [
+    "DISK_FULL",
     "Disk",
     "PartFile",
     "append",
@@ -32,6 +34,8 @@ __all__ = [
     "truncate",
     "unbroken",
 ]
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 P = ParamSpec("P")
 T = TypeVar("T")

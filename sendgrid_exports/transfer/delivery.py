@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import math
 from contextlib import AbstractAsyncContextManager
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.delays import Random
-from sendgrid_exports.disk import Disk
+from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
     CorruptDownloadError,
     ExportExpiredError,
@@ -124,7 +123,7 @@ class Delivery:
         except InsufficientDiskSpaceError:
             raise
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno not in DISK_FULL:
                 raise
             raise InsufficientDiskSpaceError(
                 f"{folder.names.directory} is full: {error}. Make room and fetch again with the "

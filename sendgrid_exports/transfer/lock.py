@@ -51,9 +51,11 @@ class Lock:
 
     def is_held(self) -> bool:
         """Whether it is ours, and nobody took it meanwhile, as happens where `flock` lies."""
-        with contextlib.suppress(OSError):
-            return self._descriptor is not None and self.path.read_bytes() == self._token
-        return False
+        if self._descriptor is None or not self._is_still_there(self._descriptor):
+            return False
+        # Through our own descriptor: at the end there may be no other to be had.
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return os.read(self._descriptor, 2 * len(self._token)) == self._token
 
     def release(self) -> None:
         """Give the lock up, if it is held, and remove its file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,7 +58,9 @@ def prepare_directory(directory: Path) -> None:
     except OSError as error:
         if error.errno not in _UNUSABLE:
             raise
-        seen = "is a file" if directory.is_file() else f"is not writable ({error.strerror})"
+        # Path.is_file would raise where the directory above can't be looked into.
+        is_file = os.path.isfile(directory)  # noqa: PTH113
+        seen = "is a file" if is_file else f"is not writable ({error.strerror})"
         raise ValueError(f"directory {str(directory)!r} {seen}") from error
 
 

@@ -133,11 +133,17 @@ async def with_time_passing(stage: Stage) -> DownloadResult:
 
 
 async def twice_at_once(stage: Stage) -> DownloadResult:
-    first = asyncio.create_task(stage.fetch())
-    await asyncio.sleep(0)
-    with pytest.raises(DownloadInProgressError):
-        await stage.fetch()
-    return await first
+    """Have another task try the same while the first one waits for its next try."""
+    sleep = stage.clock.sleep
+
+    async def meanwhile(seconds: float) -> None:
+        with pytest.raises(DownloadInProgressError):
+            await stage.fetch()
+        await sleep(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage.clock, "sleep", meanwhile)
+        return await stage.fetch()
 
 
 @contextmanager
@@ -374,7 +380,12 @@ ROWS = [
         requests=3,
         statuses=2,
     ),
-    Row(name="two tasks, one target", play=twice_at_once),
+    Row(
+        name="two tasks, one target",
+        faults=once(Reset(CUT)),
+        play=twice_at_once,
+        requests=2,
+    ),
     Row(
         name="Content-Disposition: ../../x",
         faults=once(ContentDisposition('attachment; filename="../../x"')),
