@@ -65,7 +65,8 @@ class Durable:
         part = self._folder.names.part(file.number)
         if record is not None:
             size = await self._disk.run(size_of, part)
-            if record.link == known and record.done and size >= max(end for _, end in record.done):
+            usable = record.link == known and record.etag and record.done
+            if usable and size >= max(end for _, end in record.done):
                 file.pieces.resume(record.total, list(record.done))
                 file.version = Version(etag=record.etag, total=record.total)
                 file.expected = Expected(

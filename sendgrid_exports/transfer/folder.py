@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.disk import Disk, append, publish, replace_file
+from sendgrid_exports.disk import Disk, append, publish, replace_file, sync_file
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
 from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
@@ -118,7 +118,7 @@ class Folder:
             verify=policy.verify,
             verified_by=checked.verified_by,
         )
-        await self._enter(entry, part)
+        await self._enter(entry, part, done=((0, entry.size),))
         return self.file(await self.convert(entry, policy))
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
@@ -140,14 +140,23 @@ class Folder:
                 f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
                 path=source,
             ) from None
-        await self._enter(converted, self.names.converted(entry.number))
+        await self._enter(converted, self.names.converted(entry.number), done=())
         await self._disk.run(source.unlink, missing_ok=True)
         return converted
 
-    async def _enter(self, entry: FileEntry, part: Path) -> None:
-        """Publish what is proved: noted first, so that dying on the way loses nothing."""
-        link = self.manifest.links[entry.number - 1]
-        note = Record(number=entry.number, link=link, etag="", total=entry.size, entry=entry)
+    async def _enter(
+        self, entry: FileEntry, part: Path, *, done: tuple[tuple[int, int], ...]
+    ) -> None:
+        """Publish what is proved; synced and noted first, so that dying then loses nothing."""
+        await self._disk.run(sync_file, part)
+        note = Record(
+            number=entry.number,
+            link=self.manifest.links[entry.number - 1],
+            etag="",
+            total=entry.size,
+            done=done,
+            entry=entry,
+        )
         await self.note(note)
         await self._disk.run(self._publish, part, self.names.directory / entry.name)
         await self.save(with_file(self.manifest, entry))

@@ -278,9 +278,11 @@ class _Body:
         self._chunks.append(chunk)
         self._held += len(chunk)
         self._piece.position += len(chunk)
-        # A slow connection must not keep its bytes in memory for long: they are not durable there.
-        if self._held >= _WRITE or self._clock.monotonic() - self._since >= _WRITE_SECONDS:
+        if self._held >= _WRITE:
             await self._write()
+        elif self._clock.monotonic() - self._since >= _WRITE_SECONDS:
+            # A slow connection must not keep its bytes where they are not durable.
+            await self.flush()
 
     async def flush(self) -> None:
         """Write the rest and wait until all is written."""

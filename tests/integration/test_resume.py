@@ -498,52 +498,52 @@ async def test_a_lost_manifest_and_another_order_never_swap_the_files(
     assert settled(tmp_path, result)
 
 
-async def test_a_slow_line_is_journalled_every_second(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def synced_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing but time make bytes durable, and a second of it be long enough for a thread."""
     monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
-    fake = await make_fake()
-    await add(fake, BODY)
-    fake.fail_storage(Slow(20_000), times=None)
-    await reached(make_client(fake), tmp_path, 100_000)
-    assert durable(tmp_path) > 60_000
+    monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE", 1 << 40)
+    monkeypatch.setattr("sendgrid_exports.testing.sending._BREATH", 0.01)
 
 
-async def test_a_slow_line_is_journalled_every_second_after_a_resume_too(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
-    fake = await make_fake()
-    await add(fake, BODY)
-    fake.fail_storage(Slow(20_000), times=None)
-    await reached(make_client(fake), tmp_path, 100_000)
-    before = durable(tmp_path)
-    await reached(make_client(fake), tmp_path, before + 80_000)
-    assert durable(tmp_path) > before + 40_000
-
-
-async def test_of_a_slow_line_at_most_the_last_second_or_so_is_lost(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("durable.SYNC_BYTES", 16 * KIB * KIB), ("request._WRITE", KIB * KIB)):
-        monkeypatch.setattr(f"sendgrid_exports.transfer.{name}", value)
-    fake = await make_fake()
-    await add(fake, BODY)
-    fake.fail_storage(Slow(20_000), times=None)
-    received = await reached(make_client(fake), tmp_path, 100_000)
-    assert durable(tmp_path) >= received - 1.5 * 20_000
-
-
-async def reached(client: ExportClient, directory: Path, received: int) -> int:
-    """Run until that many bytes arrived, then cancel; return how many it were in the end."""
-    told = [0]
+async def lags(client: ExportClient, directory: Path, received: int) -> list[int]:
+    """Run until so many bytes arrived; return how many of them were not durable, at any time."""
+    told = [durable(directory)]
+    behind = []
 
     def note(event: Event) -> None:
         if isinstance(event, BytesReceived):
             told.append(event.received)
 
-    await cancelled(client, directory, lambda: told[-1] >= received, on_event=note)
-    return told[-1]
+    def is_far_enough() -> bool:
+        behind.append(told[-1] - durable(directory))
+        return told[-1] >= received
+
+    await cancelled(client, directory, is_far_enough, on_event=note)
+    return behind
+
+
+@pytest.mark.usefixtures("synced_by_the_second")
+async def test_a_slow_line_is_journalled_before_a_resume_and_after(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    await add(fake, BODY)
+    fake.fail_storage(Slow(20_000), times=None)
+    assert max(await lags(make_client(fake), tmp_path, 100_000)) < 60_000
+    before = durable(tmp_path)
+    assert before > 40_000
+    assert max(await lags(make_client(fake), tmp_path, before + 80_000)) < 60_000
+
+
+@pytest.mark.usefixtures("synced_by_the_second")
+async def test_of_a_slow_line_at_most_the_last_second_or_so_is_lost(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    await add(fake, BODY)
+    fake.fail_storage(Slow(20_000), times=None)
+    assert max(await lags(make_client(fake), tmp_path, 100_000)) <= 1.5 * 20_000
 
 
 # What follows kills: everything written until then is there, the journal too.
@@ -785,7 +785,7 @@ async def test_after_a_kill_at_any_step_of_all_nothing_is_left_over(
     assert not left
 
 
-@pytest.mark.parametrize("rest", ["cut", "zeroed"])
+@pytest.mark.parametrize("rest", ["cut", pytest.param("zeroed", marks=NOTED_EARLY)])
 @pytest.mark.parametrize("policy", [PIECES, CONVERTED], ids=["gzip", "plain"])
 async def test_a_loss_of_power_at_any_step_of_all_publishes_nothing_wrong(
     make_fake: MakeFake,
@@ -852,7 +852,7 @@ async def test_a_sync_that_a_start_over_cancels_claims_nothing_later(
             time.sleep(0.3)
 
     def truncate_and_hold_the_beginning_up(path: Path) -> None:
-        if path.exists():
+        if len(fake._storage.rules) == 1:
             fake.fail_storage(Stall(after=2 * KIB))
         truncate(path)
 

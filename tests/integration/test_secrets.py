@@ -93,7 +93,7 @@ class Ears:
             clock=clock,
             random=lambda: 0.0,
             polling=PollPolicy(max_failures=6),
-            downloads=DownloadPolicy(attempts=2),
+            downloads=DownloadPolicy(attempts=6),
         )
 
     def secrets(self) -> set[str]:
