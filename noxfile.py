@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -50,6 +52,24 @@ def tests_lowest(session: nox.Session) -> None:
     ]
     session.install(".[test]", *lowest)
     session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session
+def tests_s3(session: nox.Session) -> None:
+    """Run against an S3 server that nobody here wrote and that checks signatures and expiry."""
+    session.install("-e", ".[test]", "boto3", "service-identity")
+    session.install("localstack-core[runtime]==4.9.2", "cbor2==5.7.0", "pyopenssl==25.1.0")
+    session.run("python", "-m", "pytest", "-q", "-rs", "tests/components/test_s3.py")
+
+
+@nox.session
+def tests_components(session: nox.Session) -> None:
+    """Run against nginx and small real disks; what is missing here is skipped, and named."""
+    session.install("-e", ".[test]")
+    if shutil.which("apt-get") and not shutil.which("nginx") and os.geteuid() == 0:
+        session.run("apt-get", "install", "-qq", "--yes", "nginx-light", external=True)
+    tests = ["tests/components/test_nginx.py", "tests/components/test_disk.py"]
+    session.run("python", "-m", "pytest", "-q", "-rs", *tests)
 
 
 @nox.session

@@ -165,7 +165,7 @@ class FilePieces:
         if not self.splittable or self.total is None or not candidates:
             return None
         largest = max(candidates, key=_rest)
-        if _rest(largest) < 2 * smallest or largest.end is None:
+        if _rest(largest) <= 2 * smallest or largest.end is None:
             return None
         middle = largest.position + _rest(largest) // 2
         piece = Piece(middle, largest.end)

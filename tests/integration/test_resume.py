@@ -61,11 +61,6 @@ SHORT = gzip.compress(b"EMAIL\n" + random.Random(1).randbytes(6_000).hex().encod
 PACKED = gzip.compress(b"EMAIL\n" + random.Random(1).randbytes(150_000).hex().encode(), mtime=0)
 
 
-NOTED_EARLY = pytest.mark.xfail(
-    strict=True, reason="what a file proved is noted before its bytes are synced"
-)
-
-
 @pytest.fixture(autouse=True)
 def synced_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small files take the course of large ones, and nobody wait for a disk."""
@@ -785,7 +780,7 @@ async def test_after_a_kill_at_any_step_of_all_nothing_is_left_over(
     assert not left
 
 
-@pytest.mark.parametrize("rest", ["cut", pytest.param("zeroed", marks=NOTED_EARLY)])
+@pytest.mark.parametrize("rest", ["cut", pytest.param("zeroed")])
 @pytest.mark.parametrize("policy", [PIECES, CONVERTED], ids=["gzip", "plain"])
 async def test_a_loss_of_power_at_any_step_of_all_publishes_nothing_wrong(
     make_fake: MakeFake,

@@ -161,7 +161,7 @@ def test_split_halves_the_largest_rest_that_is_large_enough() -> None:
     assert large is not None
     large.position = 60
     assert file.split(21) is None
-    half = file.split(20)
+    half = file.split(19)
     assert half is not None
     assert spans([small, large, half]) == [(0, 30), (60, 80), (80, 100)]
     small.resting = True
