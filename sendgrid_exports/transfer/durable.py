@@ -1,6 +1,6 @@
 """Keeping what arrived: when bytes are synced, what the journal says of them, what is resumed.
 
-Data is synced before the journal says so, every 16 MiB of a file or every second, whichever
+Data is synced before the journal says so, every 8 MiB of a file or every second, whichever
 comes first. At most that much is fetched again after a crash.
 """
 
@@ -18,7 +18,7 @@ from sendgrid_exports.transfer.verify import Expected
 
 __all__ = ["Durable"]
 
-SYNC_BYTES = 16 * 1024 * 1024
+SYNC_BYTES = 8 * 1024 * 1024
 SYNC_SECONDS = 1.0
 
 

@@ -39,6 +39,8 @@ class Lock:
                 if fcntl is not None:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_still_there(descriptor):
+                    # What a dead holder left may be longer than our token.
+                    os.ftruncate(descriptor, 0)
                     os.write(descriptor, self._token)
                     self._descriptor = descriptor
                     return True

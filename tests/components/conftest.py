@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -137,6 +139,16 @@ def make_client(closing: AsyncExitStack, line: Line) -> MakeClient:
         return client
 
     return make
+
+
+def wait_until_durable(directory: Path, export_id: str) -> None:
+    """Wait, in a thread, until the journal has a first entry below its head."""
+    journal = directory / f"{export_id}.journal"
+    for _ in range(3000):
+        if journal.exists() and journal.read_bytes().count(b"\n") > 1:
+            return
+        time.sleep(0.01)
+    pytest.fail("nothing becomes durable")
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from sendgrid_exports import (
     InsufficientDiskSpaceError,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
-from tests.components.conftest import MIB, Line, MakeClient
+from tests.components.conftest import MIB, Line, MakeClient, wait_until_durable
 
 if not sys.platform.startswith("linux"):
     pytest.skip("tmpfs and /proc are Linux's", allow_module_level=True)
@@ -131,7 +131,7 @@ async def test_a_disk_that_fills_up_ends_it_at_once_and_keeps_what_is_durable(
     client = make_client(fake.base_url, api_key=fake.api_key, downloads=policy, clock=FakeClock())
 
     def eat() -> None:
-        wait_for_journal(disk, export_id)
+        wait_until_durable(disk, export_id)
         fill(disk, leave=leave)
 
     line.before[20] = eat
@@ -153,11 +153,6 @@ async def test_a_disk_that_fills_up_ends_it_at_once_and_keeps_what_is_durable(
     assert result.files[0].path.read_bytes() == body
     assert "etag-md5" in result.files[0].verified_by
     assert sorted(path.suffix for path in disk.iterdir()) == [".csv", ".json"]
-
-
-def wait_for_journal(directory: Path, export_id: str) -> None:
-    while not (directory / f"{export_id}.journal").exists():
-        time.sleep(0.01)
 
 
 async def test_a_file_under_its_final_name_is_never_fetched_again_for_want_of_a_manifest(

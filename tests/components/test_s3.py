@@ -37,6 +37,7 @@ from tests.components.conftest import (
     MakeStatus,
     end,
     free_port,
+    wait_until_durable,
 )
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: nox -s tests_s3")
@@ -317,8 +318,7 @@ async def cancel_when_durable(
     fetching = asyncio.ensure_future(client.fetch(EXPORT_ID, directory))
 
     def cancel() -> None:
-        while not (directory / f"{EXPORT_ID}.journal").exists():
-            time.sleep(0.01)
+        wait_until_durable(directory, EXPORT_ID)
         loop.call_soon_threadsafe(fetching.cancel)
 
     line.before[before] = cancel

@@ -478,7 +478,7 @@ async def test_a_lock_left_behind_needs_nobody(
 ) -> None:
     fake = await make_fake()
     export_id = await fake.add_export()
-    (tmp_path / f"{export_id}.lock").write_text("whoever held it is dead")
+    (tmp_path / f"{export_id}.lock").write_text("whoever held it is dead, and wrote a lot")
     await make_client(fake).fetch(export_id, tmp_path)
 
 
