@@ -172,6 +172,7 @@ async def with_a_full_disk(stage: Stage) -> DownloadResult:
 
 CHILD = """
 import asyncio, sys
+from sendgrid_exports.transfer.durable import SYNC_BYTES
 from sendgrid_exports import DownloadPolicy, fetch_export
 _, base_url, key, export_id, directory = sys.argv
 policy = DownloadPolicy(connections_per_file=1)
@@ -196,7 +197,7 @@ async def killed_and_again(stage: Stage) -> DownloadResult:
     assert finals(directory) == []
     result = await stage.fetch()
     resumed = fake.storage_requests[2].headers["Range"]
-    assert int(resumed.removeprefix("bytes=").partition("-")[0]) >= 16 * MIB
+    assert int(resumed.removeprefix("bytes=").partition("-")[0]) >= SYNC_BYTES
     return result
 
 
