@@ -65,6 +65,7 @@ from sendgrid_exports.testing import (
     WrongContentRange,
     WrongETag,
 )
+from sendgrid_exports.transfer.durable import SYNC_BYTES
 from tests.integration.conftest import MakeClient, MakeFake
 
 DEADLINE = 600.0
@@ -172,7 +173,6 @@ async def with_a_full_disk(stage: Stage) -> DownloadResult:
 
 CHILD = """
 import asyncio, sys
-from sendgrid_exports.transfer.durable import SYNC_BYTES
 from sendgrid_exports import DownloadPolicy, fetch_export
 _, base_url, key, export_id, directory = sys.argv
 policy = DownloadPolicy(connections_per_file=1)
