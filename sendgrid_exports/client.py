@@ -232,9 +232,11 @@ class ExportClient:
         async with self._work(export.id, check_directory(directory)) as (folder, disk):
             if result := await self._delivery.finished(export.id, folder, deadline, tell):
                 return result
-            if export.status is not ExportStatus.READY:
+            listed = bool(export.urls) or export.contact_count == 0
+            if export.status is not ExportStatus.READY or not listed:
                 raise ExportNotReadyError(
-                    f"Export {export.id} is {export.status_text or export.status.value}: "
+                    f"Export {export.id} is {export.status_text or export.status.value}"
+                    f"{'' if listed else ', and no files are listed'}: "
                     "wait for it before the download, or call fetch, which does both.",
                     export_id=export.id,
                     export=export,

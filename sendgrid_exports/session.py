@@ -12,6 +12,7 @@ import errno
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 import attrs
@@ -58,6 +59,11 @@ class Stream:
             failure = translate(error, self._what)
         else:
             return
+        # aiohttp raises what broke off before it hands out what had arrived until then.
+        body: Any = self._body
+        body.set_exception(None)
+        if tail := body.read_nowait(-1):
+            yield tail
         raise failure
 
     async def text(self) -> str:

@@ -56,8 +56,7 @@ class Lock:
         if self._descriptor is None or not self._is_still_there(self._descriptor):
             return False
         # Through our own descriptor: at the end there may be no other to be had.
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        return os.read(self._descriptor, 2 * len(self._token)) == self._token
+        return os.pread(self._descriptor, 2 * len(self._token), 0) == self._token
 
     def release(self) -> None:
         """Give the lock up, if it is held, and remove its file."""
