@@ -806,7 +806,6 @@ async def test_a_loss_of_power_at_any_step_of_all_publishes_nothing_wrong(
     assert not wrong
 
 
-@pytest.mark.xfail(strict=True, reason="looks at the lock from several threads share a position")
 def test_files_that_are_published_at_once_all_hold_the_lock(tmp_path: Path) -> None:
     lock = Lock(tmp_path / "lock")
     assert lock.acquire()
@@ -817,7 +816,6 @@ def test_files_that_are_published_at_once_all_hold_the_lock(tmp_path: Path) -> N
     assert not lock.path.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="what a lock file held before is not cut off")
 async def test_a_longer_lock_left_behind_needs_nobody(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
