@@ -80,10 +80,10 @@ async def _pieces(
     if isinstance(fault, faults.Reset | faults.EarlyEnd | faults.TruncatedChunks | faults.Stall):
         stop = min(stop, position + fault.after)
     while position < stop:
+        began = clock.monotonic()
         size, pause = _pace(fault, position - answer.start)
         if pause:
-            await clock.sleep(pause)
-            await asyncio.sleep(_BREATH)
+            await _pass(pause, began, clock)
         piece = await spool.read(answer.file, position, min(size, stop - position))
         if isinstance(fault, faults.FlippedBit) and 0 <= fault.at - position < len(piece):
             flipped = bytearray(piece)
@@ -92,13 +92,20 @@ async def _pieces(
         yield piece
         position += len(piece)
         if isinstance(fault, faults.Slow):
-            await clock.sleep(len(piece) / fault.bytes_per_second)
-            await asyncio.sleep(_BREATH)
+            await _pass(len(piece) / fault.bytes_per_second, began, clock)
     if isinstance(fault, faults.LongerBody):
         yield b"\x00" * fault.extra
     while isinstance(fault, faults.EndlessBody):
         yield b"\x00" * _PIECE
         await asyncio.sleep(_BREATH)
+
+
+async def _pass(seconds: float, began: float, clock: Clock) -> None:
+    """Let `seconds` pass since `began`; what others slept meanwhile has passed here too."""
+    await asyncio.sleep(_BREATH)
+    left = began + seconds - clock.monotonic()
+    if left > 0:
+        await clock.sleep(left)
 
 
 def _pace(fault: faults.Fault | None, sent: int) -> tuple[int, float]:

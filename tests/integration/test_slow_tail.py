@@ -153,13 +153,14 @@ async def test_a_second_trickle_on_end_is_given_up_as_well(
 
 @attrs.define(eq=False)
 class SharedLine:
-    """The clock of a server whose connections share one line, each taking its part."""
+    """The clock of a server whose connections share one line, one after the other."""
 
     clock: FakeClock
-    sending: int = 0
+    free_at: float = 0.0
 
     def monotonic(self) -> float:
-        return self.clock.monotonic()
+        # Time that passes while another has the line does not count as sending.
+        return 0.0
 
     def utc(self) -> datetime:
         return self.clock.utc()
@@ -168,12 +169,9 @@ class SharedLine:
         return self.clock.timeout(seconds)
 
     async def sleep(self, seconds: float) -> None:
-        self.sending += 1
-        try:
-            await asyncio.sleep(0)
-            await self.clock.sleep(seconds * self.sending)
-        finally:
-            self.sending -= 1
+        now = self.clock.monotonic()
+        self.free_at = max(self.free_at, now) + seconds
+        await self.clock.sleep(self.free_at - now)
 
 
 @pytest.fixture
