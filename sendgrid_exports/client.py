@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
@@ -346,6 +347,8 @@ def _listener(on_event: object) -> OnEvent:
         return _ignore
     if not callable(on_event):
         raise TypeError(f"on_event must be a function, not {type(on_event).__name__}")
+    if any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
+        raise TypeError("on_event must be a plain function: nobody would await it")
     return on_event
 
 

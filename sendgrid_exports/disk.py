@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,8 @@ __all__ = [
     "DISK_FULL",
     "Disk",
     "PartFile",
+    "Stop",
+    "StoppedError",
     "append",
     "free_space",
     "publish",
@@ -37,15 +40,22 @@ __all__ = [
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+Stop = Callable[[], bool]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def unbroken(future: asyncio.Future[T]) -> T:
+class StoppedError(Exception):
+    """Work on a file was given up in the middle, since nobody waits for it any more."""
+
+
+async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = lambda: None) -> T:
     """Return the future's result; if cancelled meanwhile, raise that only once it is done."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        on_cancel()
         while not future.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
@@ -65,6 +75,17 @@ class Disk:
         loop = asyncio.get_running_loop()
         return await unbroken(loop.run_in_executor(self._pool, partial(work, *args, **kwargs)))
 
+    async def run_long(self, work: Callable[..., T], *args: Any) -> T:
+        """Like `run`, for work that takes long: it is called with `stop` as well.
+
+        That becomes true once the result is of no use any more; `work` is to look at it between
+        steps, and to raise `StoppedError`.
+        """
+        stopped = threading.Event()
+        loop = asyncio.get_running_loop()
+        call = partial(work, *args, stop=stopped.is_set)
+        return await unbroken(loop.run_in_executor(self._pool, call), stopped.set)
+
     async def open_part(self, path: Path, position: int) -> PartFile:
         """Return the part file at `path`, made if need be, to be written from `position` on.
 
@@ -77,7 +98,7 @@ class Disk:
                 path, "wb", buffering=0, opener=_keeping_what_is_there, executor=threads
             )
         except asyncio.CancelledError:
-            await threads.close_opened()
+            await threads.close()
             raise
         part = PartFile(file, threads)
         try:
@@ -97,28 +118,34 @@ def _keeping_what_is_there(path: str, flags: int) -> int:
 
 
 class _OneFile(Executor):
-    """The pool as one file sees it: the last call is remembered, so that it can be waited for."""
+    """The pool as one file sees it: it knows what it opened, and what was called last."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
+        self._opening: Future[Any] | None = None
         self._last: Future[Any] | None = None
 
     def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future = self._pool.submit(work, *args, **kwargs)
+        self._opening = self._opening or future
         self._last = future
         return future
 
-    async def idle(self) -> None:
-        """Wait for the last call, whatever became of it and of whoever awaited it."""
-        if self._last is not None and not self._last.done():
-            with contextlib.suppress(OSError):
-                await unbroken(asyncio.wrap_future(self._last))
+    async def close(self) -> None:
+        """Close the file, after the last call, whatever became of it and of whoever awaited it.
 
-    async def close_opened(self) -> None:
-        """Close the file that the last call opened, since nobody is left to do so."""
-        await self.idle()
-        if self._last is not None and not self._last.cancelled() and not self._last.exception():
-            self._pool.submit(self._last.result().close)
+        It takes no task of its own: when the loop ends, that would be cancelled with the others.
+        """
+        if self._opening is None or self._last is None:
+            return
+        try:
+            if not self._last.done():
+                with contextlib.suppress(OSError):
+                    await unbroken(asyncio.wrap_future(self._last))
+        finally:
+            if not self._opening.cancelled() and not self._opening.exception():
+                closing = self._pool.submit(self._opening.result().close)
+                await unbroken(asyncio.wrap_future(closing))
 
 
 class PartFile:
@@ -154,8 +181,7 @@ class PartFile:
             with contextlib.suppress(OSError):
                 await self.settle()
         finally:
-            await self._threads.idle()
-            await unbroken(asyncio.ensure_future(self._file.close()))
+            await self._threads.close()
 
     async def _write(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -169,7 +169,7 @@ class ExportError(SendGridExportsError):
 
     Attributes:
         export_id: the id; all that is needed to ask for the export again.
-        export: the export as last seen, or None.
+        export: the export as last seen, its links without their query, or None.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class ExportError(SendGridExportsError):
     ) -> None:
         super().__init__(message)
         self.export_id = export_id
-        self.export = export
+        self.export = export and export.without_credentials()
 
 
 class ExportFailedError(ExportError):

@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+def _without_credentials(export: ContactExport) -> ContactExport:
+    return export.without_credentials()
+
+
 @attrs.frozen(kw_only=True)
 class ExportStarted:
     """SendGrid accepted the job: from here on the id is all that must be kept."""
@@ -42,12 +46,12 @@ class StatusSeen:
 
     Attributes:
         export_id: the export.
-        export: what was seen.
+        export: what was seen, its links without their query.
         next_look: seconds until the next look, or None if this was the last.
     """
 
     export_id: str
-    export: ContactExport
+    export: ContactExport = attrs.field(converter=_without_credentials)
     next_look: float | None
 
 

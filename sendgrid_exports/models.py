@@ -109,6 +109,11 @@ class ContactExport:
     contact_count: int | None = None
     metadata: ExportMetadata | None = None
 
+    def without_credentials(self) -> ContactExport:
+        """Return the export as it may be kept and sent around: its links without their query."""
+        urls = tuple(redact_url(url).partition("?")[0] for url in self.urls)
+        return self if urls == self.urls else attrs.evolve(self, urls=urls)
+
 
 @attrs.frozen(kw_only=True)
 class NamedId:
@@ -177,7 +182,7 @@ class DownloadResult:
 
     Attributes:
         export: the export; its links may be dead by now, and lack their query where the
-            result was read from a manifest.
+            result was read from a manifest, which has no metadata either.
         directory: where the files are.
         files: the files, in the order of the links.
         contacts: how many contacts the files hold, counted while they were verified; None

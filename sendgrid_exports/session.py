@@ -7,10 +7,12 @@ session, where it would go to every host.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +21,7 @@ import attrs
 from yarl import URL
 
 from sendgrid_exports.errors import InvalidResponseError, TransportError
-from sendgrid_exports.messages import Response
+from sendgrid_exports.messages import Response, read_http_date
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import SystemClock
 
@@ -30,10 +32,12 @@ _CONNECT_SECONDS = 15.0
 _LONGEST_BODY = 64 * 1024 * 1024
 _LONGEST_ERROR_BODY = 64 * 1024
 _READ_BUFFER = 512 * 1024
+# A host such as `a..b` has no form on the wire: it is an error of encoding there.
+_INVALID_URL = aiohttp.InvalidURL | UnicodeError
 
 # Their context shows headers and urls, even where it is suppressed: what they become is raised
 # outside of the handlers.
-_FOREIGN = (aiohttp.ClientError, TimeoutError, OSError)
+_FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
 
 @attrs.frozen
@@ -53,18 +57,26 @@ class Stream:
             TransportError: the body broke off.
         """
         try:
-            async for chunk in self._body.iter_any():
+            while True:
+                # aiohttp's own timer is gone once somebody closes the session.
+                async with SystemClock().timeout(self._read_timeout + 1):
+                    chunk = await self._body.readany()
+                if not chunk:
+                    return
                 yield chunk
         except _FOREIGN as error:
             failure = translate(error, self._what)
-        else:
-            return
         # aiohttp raises what broke off before it hands out what had arrived until then.
         body: Any = self._body
         body.set_exception(None)
         if tail := body.read_nowait(-1):
             yield tail
         raise failure
+
+    @property
+    def date(self) -> datetime | None:
+        """The server's clock when it answered, or None."""
+        return read_http_date(self.headers.get("date", ""))
 
     async def text(self) -> str:
         """Return the beginning of the body, which is to be quoted as an error."""
@@ -87,6 +99,8 @@ class Session:
         self._borrowed = borrowed
         self._own: aiohttp.ClientSession | None = None
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bodies: set[aiohttp.StreamReader] = set()
 
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
@@ -165,11 +179,18 @@ class Session:
         if failure is not None:
             raise failure
         async with answer:
-            yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)
+            self._bodies.add(answer.content)
+            try:
+                yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)
+            finally:
+                self._bodies.discard(answer.content)
 
     async def close(self) -> None:
         """Close our own session, if there is one; a borrowed one stays open."""
         self._closed = True
+        for body in self._bodies:
+            # Whoever reads it would wait for bytes that nobody brings.
+            body.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         if self._own is not None:
             await self._own.close()
 
@@ -187,6 +208,12 @@ class Session:
     def _session(self) -> aiohttp.ClientSession:
         if self._closed:
             raise RuntimeError("The ExportClient is closed; make another one.")
+        loop = asyncio.get_running_loop()
+        if self._loop not in {None, loop}:
+            raise RuntimeError(
+                "The ExportClient is used in another event loop than before; make one for each."
+            )
+        self._loop = loop
         if self._borrowed is not None:
             if self._borrowed.closed:
                 raise RuntimeError("The session lent to ExportClient is closed.")
@@ -223,7 +250,7 @@ def translate(error: Exception, what: str) -> TransportError:
     kind = type(error).__name__
     if isinstance(error, aiohttp.ClientResponseError):
         said = f"{error.status} {redact_text(error.message)}"
-    elif isinstance(error, aiohttp.InvalidURL):
+    elif isinstance(error, _INVALID_URL):
         said = "the url is not valid"
     else:
         said = redact_text(str(error))
@@ -240,13 +267,11 @@ def translate(error: Exception, what: str) -> TransportError:
         | aiohttp.ConnectionTimeoutError
         | aiohttp.ClientHttpProxyError
         | aiohttp.ServerFingerprintMismatch
-        | aiohttp.InvalidURL,
+        | _INVALID_URL,
     )
     hopeless = isinstance(
         error,
-        aiohttp.ClientConnectorCertificateError
-        | aiohttp.ServerFingerprintMismatch
-        | aiohttp.InvalidURL,
+        aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch | _INVALID_URL,
     )
     return TransportError(
         f"{what} brought no complete answer: {kind}" + (f" ({said})" if said else ""),

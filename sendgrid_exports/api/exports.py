@@ -30,6 +30,7 @@ from sendgrid_exports.api.wire import (
 from sendgrid_exports.delays import Random, look_delay
 from sendgrid_exports.errors import (
     APIError,
+    ExportNotReadyError,
     ExportTimeoutError,
     InvalidResponseError,
     SendGridExportsError,
@@ -150,6 +151,7 @@ class Exports:
         deadline: Deadline,
         on_event: OnEvent,
         known_ready: bool = False,
+        max_failures: int | None = None,
     ) -> ContactExport:
         """Look at the status until it is ready, and return the export.
 
@@ -161,6 +163,9 @@ class Exports:
         polling = Polling(
             export_id=export_id, known_ready=known_ready or export_id in self._seen_ready
         )
+        policy = self._policy
+        if max_failures is not None:
+            policy = attrs.evolve(policy, max_failures=max_failures)
         failure: SendGridExportsError | None = None
         while True:
             seen = await self._look(polling, deadline, failure)
@@ -168,7 +173,7 @@ class Exports:
             decision = decide(
                 polling,
                 seen,
-                policy=self._policy,
+                policy=policy,
                 deadline=deadline,
                 now=self._clock.monotonic(),
                 utc=self.server_clock.utc(),
@@ -182,6 +187,41 @@ class Exports:
                     await self._clock.sleep(delay)
                 case GiveUp(error):
                     raise error from (failure if failure is not error else None)
+
+    async def renew(
+        self,
+        export_id: str,
+        *,
+        deadline: Deadline,
+        on_event: OnEvent,
+        max_failures: int | None = None,
+    ) -> ContactExport:
+        """Return an export that was ready before, with fresh links.
+
+        Raises:
+            ExportNotReadyError: it is no longer ready, for as long as `PollPolicy.timeout`.
+            ExportTimeoutError, ExportExpiredError, APIError, TransportError,
+            InvalidResponseError: as from `wait`.
+        """
+        bound = Deadline.after(self._policy.timeout, self._clock.monotonic())
+        try:
+            return await self.wait(
+                export_id,
+                deadline=deadline.earlier(bound),
+                on_event=on_event,
+                known_ready=True,
+                max_failures=max_failures,
+            )
+        except ExportTimeoutError as error:
+            if deadline.at <= bound.at:
+                raise
+            raise ExportNotReadyError(
+                f"Export {export_id} was ready, and for {self._policy.timeout:.0f} s SendGrid has "
+                "given no fresh links for it. Fetch again later with the same id; what is on disk "
+                "is kept.",
+                export_id=export_id,
+                export=error.export,
+            ) from None
 
     async def _look(
         self, polling: Polling, deadline: Deadline, failure: SendGridExportsError | None

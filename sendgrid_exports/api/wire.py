@@ -178,7 +178,14 @@ def read_export(response: Response, request: Request, now: datetime) -> ContactE
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
-    return decode(ContactExport, _read(response, request, now), _describe(request))
+    what = _describe(request)
+    export = decode(ContactExport, _read(response, request, now), what)
+    if status_request(export.id).target != request.target:
+        raise InvalidResponseError(
+            f"{what} is about another export: {redact_text(export.id)!r}",
+            problems=("another id than the one asked for @ $.id",),
+        )
+    return export
 
 
 def read_listing(

@@ -22,6 +22,8 @@ except ImportError:
 
 _GZIP_WINDOW = 31
 _LARGEST_OUTPUT = 1024 * 1024
+# What is left behind a member is copied: tiny members must not each copy all that follows.
+_SMALLEST_STEP = 4096
 
 
 class BrokenGzipError(ValueError):
@@ -53,26 +55,31 @@ class Gunzip:
         """
         offset = self._fed
         self._fed += len(data)
+        rest = memoryview(data)
+        step = _SMALLEST_STEP
         while True:
             if not self._inflating:
-                data = data.lstrip(b"\0") if self._members else data
-                if not data:
+                rest = _after_padding(rest) if self._members else rest
+                if not rest:
                     return
                 self._inflating = True
+                step = _SMALLEST_STEP
+            given = rest[:step]
             try:
-                inflated = self._member.decompress(data, _LARGEST_OUTPUT)
+                inflated = self._member.decompress(given, _LARGEST_OUTPUT)
             except zlib.error as error:
                 raise BrokenGzipError(str(error), offset) from None
             if inflated:
                 yield inflated
             if self._member.eof:
-                data = self._member.unused_data
+                rest = rest[len(given) - len(self._member.unused_data) :]
                 self._member = zlib.decompressobj(_GZIP_WINDOW)
                 self._members += 1
                 self._inflating = False
             else:
-                data = self._member.unconsumed_tail
-                if not data and len(inflated) < _LARGEST_OUTPUT:
+                rest = rest[len(given) - len(self._member.unconsumed_tail) :]
+                step *= 2
+                if not rest and len(inflated) < _LARGEST_OUTPUT:
                     return
 
     def finish(self) -> None:
@@ -83,3 +90,11 @@ class Gunzip:
         """
         if self._inflating or not self._members:
             raise BrokenGzipError("unexpected end", self._fed)
+
+
+def _after_padding(rest: memoryview) -> memoryview:
+    for place in range(0, len(rest), _SMALLEST_STEP):
+        block = bytes(rest[place : place + _SMALLEST_STEP])
+        if found := block.lstrip(b"\0"):
+            return rest[place + len(block) - len(found) :]
+    return rest[:0]

@@ -6,6 +6,7 @@ import math
 from contextlib import AbstractAsyncContextManager
 
 from sendgrid_exports.api.exports import Exports
+from sendgrid_exports.api.polling import passes
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
@@ -13,12 +14,14 @@ from sendgrid_exports.errors import (
     ExportExpiredError,
     ExportTimeoutError,
     InsufficientDiskSpaceError,
+    SendGridExportsError,
 )
 from sendgrid_exports.events import CountMismatch, OnEvent
 from sendgrid_exports.models import ContactExport, DownloadResult
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import DownloadPolicy
 from sendgrid_exports.timing import Clock, Deadline
+from sendgrid_exports.transfer.connections import Connections
 from sendgrid_exports.transfer.download import Download
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.job import Job
@@ -46,6 +49,7 @@ class Delivery:
         self._random = random
         self._policy = policy
         self._allow_http = allow_http
+        self._connections = Connections(policy.connections)
 
     async def finished(
         self, export_id: str, folder: Folder, deadline: Deadline, on_event: OnEvent
@@ -87,10 +91,7 @@ class Delivery:
             OSError: the disk failed.
         """
         if not self._exports.server_clock.known:
-            # Nothing was heard of the server's clock, by which links and files expire.
-            export = await self._exports.wait(
-                export.id, deadline=deadline, on_event=on_event, known_ready=True
-            )
+            export = await self._look_first(export, deadline, on_event)
         expiry = self._expiry(export)
         earlier = deadline.earlier(expiry)
         job = Job(
@@ -98,6 +99,7 @@ class Delivery:
             folder=folder,
             exports=self._exports,
             session=self._session,
+            connections=self._connections,
             disk=disk,
             clock=self._clock,
             random=self._random,
@@ -145,8 +147,24 @@ class Delivery:
             )
         return folder.result(export)
 
+    async def _look_first(
+        self, export: ContactExport, deadline: Deadline, on_event: OnEvent
+    ) -> ContactExport:
+        """Ask once, since nothing was heard of the server's clock, by which links expire.
+
+        Where SendGrid can't be reached, its links may still be alive: they are tried.
+        """
+        try:
+            return await self._exports.renew(
+                export.id, deadline=deadline, on_event=on_event, max_failures=1
+            )
+        except SendGridExportsError as error:
+            if not passes(error):
+                raise
+            return export
+
     def _expiry(self, export: ContactExport) -> Deadline:
-        if export.expires_at is None:
+        if export.expires_at is None or not self._exports.server_clock.known:
             return Deadline()
         left = (export.expires_at - self._exports.server_clock.utc()).total_seconds()
         return Deadline.after(left, self._clock.monotonic())

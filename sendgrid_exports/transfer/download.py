@@ -18,13 +18,14 @@ from sendgrid_exports.errors import (
 )
 from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
 from sendgrid_exports.models import ContactExport, DownloadedFile
-from sendgrid_exports.transfer.answers import LinkDead, TryAgain
+from sendgrid_exports.transfer.answers import LinkDead, TryAgain, Version
+from sendgrid_exports.transfer.connections import Share
 from sendgrid_exports.transfer.durable import Durable
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.links import is_due, match_links, read_links, remember_links
 from sendgrid_exports.transfer.manifest import with_export
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
-from sendgrid_exports.transfer.plan import DISCOVERY, SMALLEST_PIECE, Pace, piece_size
+from sendgrid_exports.transfer.plan import DISCOVERY, SMALLEST_PIECE, piece_size
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.proof import prove
 from sendgrid_exports.transfer.request import IncomingFile, Requests
@@ -56,7 +57,7 @@ class Download:
         self._proving: set[IncomingFile] = set()
         self._renewing = False
         self.progress = Progress(job, self._files)
-        self._pace = Pace(job.policy.connections)
+        self._share = Share(job.connections, self._tasks.wake)
         self._durable = Durable(job)
         self._requests = Requests(job, self)
 
@@ -83,12 +84,14 @@ class Download:
             await self._durable.resume(file, known[number - 1])
             self._files.append(file)
         self.progress = Progress(self._job, self._files)
-        try:
-            while self._files:
-                self._dispatch()
-                await self._tasks.settle_one()
-        finally:
-            await self._tasks.stop()
+        with self._job.connections.among(self._share):
+            try:
+                while self._files:
+                    self._dispatch()
+                    await self._tasks.settle_one()
+                    self._share.ended(self._active)
+            finally:
+                await self._tasks.stop()
 
     def _dispatch(self) -> None:
         """Start whatever may start now."""
@@ -101,8 +104,9 @@ class Download:
                     prove(file, part, self._job.disk, self._job.policy.verify),
                     partial(self._after_proof, file),
                 )
-        while self._active < self._pace.limit and (found := self._next_piece()):
+        while self._share.has_room() and (found := self._next_piece()):
             file, piece = found
+            self._share.active += 1
             after = partial(self._after_request, file, piece, file.link)
             self._tasks.begin(file, self._requests.bring(file, piece), after)
 
@@ -114,8 +118,8 @@ class Download:
         """Return the piece to be served next, or None while there is none."""
         per_file = self._job.policy.connections_per_file
         open_files = [file for file in self._files if len(file.pieces.active) < per_file]
-        for file in sorted(open_files, key=_turn):
-            if not file.pieces.waiting or self._needs_link(file):
+        for file in sorted((file for file in open_files if file.pieces.waiting), key=_turn):
+            if self._needs_link(file):
                 continue
             size = piece_size(
                 waiting=file.pieces.waiting_bytes,
@@ -144,11 +148,8 @@ class Download:
             return False
         if not self._renewing:
             self._renewing = True
-            status = self._job.exports.wait(
-                self._job.export_id,
-                deadline=self._job.deadline,
-                on_event=self._job.on_event,
-                known_ready=True,
+            status = self._job.exports.renew(
+                self._job.export_id, deadline=self._job.deadline, on_event=self._job.on_event
             )
             self._tasks.begin(self, status, self._after_renewal)
         return True
@@ -173,7 +174,17 @@ class Download:
 
     def line_is_slow(self) -> None:
         """Have fewer connections from now on."""
-        self._pace.slower(self._active)
+        self._share.slower()
+
+    def is_of_another(self, file: IncomingFile, version: Version) -> bool:
+        """Whether the object behind a link that was matched by its place is another file's."""
+        known = self._job.folder.manifest
+        if file.link.identity == known.links[file.number - 1]:
+            return False
+        versions = [other.version for other in self._files if other is not file]
+        entries = [entry for entry in known.files if entry.number != file.number]
+        finished = [(f'"{entry.etag}"', entry.raw_size) for entry in entries]
+        return version in versions or (version.etag, version.total) in finished
 
     async def check_space(self) -> None:
         """See that the disk has room for what is still to come of the known sizes.
@@ -211,13 +222,13 @@ class Download:
             file.tries = file.tries.after_progress()
         if failure is None:
             file.pieces.put_back(piece)
-            self._pace.faster()
+            self._share.faster()
             return
         if isinstance(failure, LinkDead) and (file.link_dead or file.link is not link):
             file.pieces.put_back(piece)
             return
         if isinstance(failure, TryAgain) and failure.slow_down:
-            self._pace.slower(self._active)
+            self._share.slower()
         step, file.tries = next_step(
             failure,
             file.tries,

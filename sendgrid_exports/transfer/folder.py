@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.disk import Disk, append, publish, replace_file, sync_file
+from sendgrid_exports.disk import Disk, Stop, append, publish, replace_file, sync_file
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
 from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
@@ -61,13 +61,16 @@ class Folder:
         self._lock = lock
         self._disk = disk
         self._saving = asyncio.Lock()
+        self._saved: Manifest | None = None
 
     async def save(self, manifest: Manifest) -> None:
         """Make `manifest` the one on disk."""
         self.manifest = manifest
         async with self._saving:
-            data = write_manifest(self.manifest)
-            await self._disk.run(replace_file, self.names.manifest, data)
+            # Of those who waited for their turn, the first has saved what all of them changed.
+            if (latest := self.manifest) is not self._saved:
+                await self._disk.run(self._write, latest)
+                self._saved = latest
 
     async def note(self, record: Record) -> None:
         """Append to the journal, durably."""
@@ -80,7 +83,7 @@ class Folder:
             if record.entry is not None:
                 await self._complete(record, record.entry)
         for entry in self.manifest.files:
-            kept = await self._disk.run(self._confirm, entry, policy)
+            kept = await self._disk.run_long(self._confirm, entry, policy)
             if kept is None:
                 await self.save(without_file(self.manifest, entry.number))
             else:
@@ -132,7 +135,7 @@ class Folder:
             return entry
         source = self.names.directory / entry.name
         try:
-            converted = await self._disk.run(self._convert, entry, policy)
+            converted = await self._disk.run_long(self._convert, entry, policy)
         except BrokenGzipError as error:
             await self.save(without_file(self.manifest, entry.number))
             await self._disk.run(source.unlink, missing_ok=True)
@@ -212,6 +215,9 @@ class Folder:
             self.names.part(entry.number).unlink(missing_ok=True)
             self.names.converted(entry.number).unlink(missing_ok=True)
 
+    def _write(self, manifest: Manifest) -> None:
+        replace_file(self.names.manifest, write_manifest(manifest))
+
     def _append(self, record: Record) -> None:
         path = self.names.journal
         if not path.exists():
@@ -227,7 +233,7 @@ class Folder:
             )
         publish(part, final)
 
-    def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry | None:
+    def _confirm(self, entry: FileEntry, policy: DownloadPolicy, *, stop: Stop) -> FileEntry | None:
         path = self.names.directory / entry.name
         try:
             status = path.stat()
@@ -242,7 +248,8 @@ class Folder:
         # Somebody touched it, or more is asked of it than it proved: then its bytes must tell.
         verify = max(policy.verify, entry.verify, key=levels.index)
         try:
-            checked = prove_file(path, verify, Expected(size=entry.size), _kind(entry))
+            expected = Expected(size=entry.size)
+            checked = prove_file(path, verify, expected, _kind(entry), stop=stop)
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:
@@ -256,14 +263,14 @@ class Folder:
             verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
         )
 
-    def _convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
+    def _convert(self, entry: FileEntry, policy: DownloadPolicy, *, stop: Stop) -> FileEntry:
         source = self.names.directory / entry.name
         part = self.names.converted(entry.number)
         final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
         try:
-            (inflate if policy.decompress else compress)(source, part)
-            checked = prove_file(part, level, Expected(), _kind(entry))
+            (inflate if policy.decompress else compress)(source, part, stop=stop)
+            checked = prove_file(part, level, Expected(), _kind(entry), stop=stop)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

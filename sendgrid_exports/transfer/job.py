@@ -11,6 +11,7 @@ from sendgrid_exports.events import OnEvent
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import DownloadPolicy
 from sendgrid_exports.timing import Clock, Deadline
+from sendgrid_exports.transfer.connections import Connections
 from sendgrid_exports.transfer.folder import Folder
 
 __all__ = ["Job"]
@@ -25,6 +26,7 @@ class Job:
         folder: where it goes.
         exports: SendGrid, for fresh links.
         session: the way to the storage.
+        connections: how much of it may be used at once, by all downloads of the client.
         disk: the threads for the disk.
         clock: the time.
         random: numbers from 0 to below 1, for jitter.
@@ -38,6 +40,7 @@ class Job:
     folder: Folder
     exports: Exports
     session: Session
+    connections: Connections
     disk: Disk
     clock: Clock
     random: Random

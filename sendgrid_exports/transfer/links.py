@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -144,23 +145,20 @@ def match_links(known: Sequence[str], fresh: Sequence[Link]) -> tuple[Link | Non
 
     What has no match by identity is matched by position if there are as many links as files.
     """
-    rest = list(fresh)
-    matched: list[Link | None] = []
-    for identity in known:
-        link = next((link for link in rest if link.identity == identity), None)
-        if link is not None:
-            rest.remove(link)
-        matched.append(link)
+    places: dict[str, deque[int]] = {}
+    for place, link in enumerate(fresh):
+        places.setdefault(link.identity, deque()).append(place)
+    found = [places[name].popleft() if places.get(name) else None for name in known]
     if len(fresh) == len(known):
-        for position, link in enumerate(matched):
-            if link is None and fresh[position] in rest:
-                rest.remove(fresh[position])
-                matched[position] = fresh[position]
-    return tuple(matched)
+        taken = set(found)
+        found = [
+            place if at is None and place not in taken else at for place, at in enumerate(found)
+        ]
+    return tuple(None if at is None else fresh[at] for at in found)
 
 
 def remember_links(known: Sequence[str], links: Sequence[Link]) -> tuple[str, ...]:
     """Return the identities of all files: those known, in their order, then any new ones."""
-    matched = match_links(known, links)
-    new = [link.identity for link in links if link not in matched]
+    matched = {id(link) for link in match_links(known, links)}
+    new = [link.identity for link in links if id(link) not in matched]
     return (*known, *new)

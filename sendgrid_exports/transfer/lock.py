@@ -7,6 +7,7 @@ network disks let everybody have the lock; then the token tells who wrote last.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -17,6 +18,19 @@ except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Lock"]
+
+
+# A file system that knows no flock is one where it lies: then the token tells.
+_NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def _flock(descriptor: int) -> None:
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            raise
 
 
 class Lock:
@@ -36,8 +50,7 @@ class Lock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                if fcntl is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(descriptor)
                 if self._is_still_there(descriptor):
                     # What a dead holder left may be longer than our token.
                     os.ftruncate(descriptor, 0)

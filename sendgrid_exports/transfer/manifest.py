@@ -13,7 +13,7 @@ import attrs
 from sendgrid_exports.decoding import decode, encode, parse_json
 from sendgrid_exports.errors import InvalidResponseError
 from sendgrid_exports.models import ContactExport
-from sendgrid_exports.redaction import redact_url
+from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.settings import Verify
 
 __all__ = [
@@ -89,11 +89,12 @@ class Manifest:
 
 def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...]) -> Manifest:
     """Return the manifest of a download that begins; no secret of the export gets into it."""
-    urls = tuple(redact_url(url).partition("?")[0] for url in export.urls)
+    kept = export.without_credentials()
+    message = export.message and redact_text(export.message)
     return attrs.evolve(
         manifest,
         state="downloading",
-        export=attrs.evolve(export, urls=urls, metadata=None, message=None),
+        export=attrs.evolve(kept, metadata=None, message=message),
         links=links,
         contacts=None,
     )

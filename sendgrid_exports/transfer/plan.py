@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["DISCOVERY", "SMALLEST_PIECE", "Pace", "piece_size"]
+__all__ = ["DISCOVERY", "SMALLEST_PIECE", "Pace", "has_room", "piece_size"]
 
 MIB = 1024 * 1024
 
@@ -29,19 +29,43 @@ def piece_size(*, waiting: int, connections: int, largest: int) -> int:
 
 @attrs.define
 class Pace:
-    """How many requests may be under way at once: fewer after the storage asked to slow down."""
+    """How many requests may be under way at once: fewer after the storage asked to slow down.
+
+    It is halved at once and grows by one in half as many successes as it allows requests, so that
+    a storage which takes only so many is met with few refusals.
+    """
 
     most: int
-    limit: int = attrs.field(init=False)
+    _limit: float = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.limit = self.most
+        self._limit = self.most
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be under way now."""
+        return int(self._limit)
 
     def slower(self, active: int) -> None:
         """Halve it, once for all the requests that were under way together."""
         if active <= self.limit:
-            self.limit = max(1, self.limit // 2)
+            self._limit = max(1, self.limit // 2)
 
     def faster(self) -> None:
-        """Allow one more, after one that succeeded."""
-        self.limit = min(self.most, self.limit + 1)
+        """Allow a little more, after one that succeeded."""
+        self._limit = min(self.most, self._limit + 2 / self._limit)
+
+
+def has_room(*, active: int, others: int, shares: int, hungry: bool, limit: int) -> bool:
+    """Whether a download may make one more request, beside the other downloads of its client.
+
+    Args:
+        active: its requests under way.
+        others: those of all the others.
+        shares: how many downloads there are, this one included.
+        hungry: whether another one found no room.
+        limit: requests that may be under way at once, of all together.
+    """
+    if active + others >= limit:
+        return False
+    return not hungry or active < max(1, limit // shares)

@@ -31,7 +31,7 @@ async def prove(
                 checked = prefix
             else:
                 step = min(prefix, checked + _STEP)
-                await disk.run(feed_range, part, checks, checked, step)
+                await disk.run_long(feed_range, part, checks, checked, step)
                 checked = step
         if verify is Verify.LENGTH:
             await disk.run(measure, part, checks)

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import gzip
-import shutil
+import math
+from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
 
+from sendgrid_exports.disk import Stop, StoppedError
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.verify import Checked, Checks, Expected
 
 __all__ = ["compress", "feed_range", "inflate", "is_gzip", "measure", "prove_file"]
 
-_READ = 1024 * 1024
+# However much a block of gzip inflates to, it is soon done.
+_READ = 256 * 1024
 
 
-def prove_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Checked:
+def _never() -> bool:
+    return False
+
+
+def prove_file(
+    path: Path, verify: Verify, expected: Expected, kind: str, *, stop: Stop = _never
+) -> Checked:
     """Return what the file at `path` proves.
 
     Raises:
         CheckFailedError: it fails a check.
+        StoppedError: `stop` became true.
     """
     checks = Checks(verify, expected, kind)
     if verify is Verify.LENGTH:
         measure(path, checks)
     else:
-        feed_range(path, checks, 0, None)
+        feed_range(path, checks, 0, None, stop=stop)
     return checks.finish()
 
 
@@ -41,37 +52,47 @@ def measure(path: Path, checks: Checks) -> None:
         checks.measure(path.stat().st_size, file.read(2))
 
 
-def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> None:
+def feed_range(
+    path: Path, checks: Checks, start: int, end: int | None, *, stop: Stop = _never
+) -> None:
     """Feed the bytes from `start` to before `end`, or to the file's end, to `checks`."""
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        while end is None or start < end:
-            data = file.read(_READ if end is None else min(_READ, end - start))
-            if not data:
-                return
-            start += len(data)
+        for data in _blocks(file, None if end is None else end - start, stop):
             checks.feed(data)
 
 
-def inflate(source: Path, target: Path) -> None:
+def inflate(source: Path, target: Path, *, stop: Stop = _never) -> None:
     """Write the plain text of a gzip file.
 
     Raises:
         BrokenGzipError: it is not whole gzip.
+        StoppedError: `stop` became true.
     """
     gunzip = Gunzip()
-    with source.open("rb") as raw, target.open("wb") as plain:
-        while data := raw.read(_READ):
+    with source.open("rb", buffering=0) as raw, target.open("wb") as plain:
+        for data in _blocks(raw, None, stop):
             plain.writelines(gunzip.feed(data))
     gunzip.finish()
 
 
-def compress(source: Path, target: Path) -> None:
+def compress(source: Path, target: Path, *, stop: Stop = _never) -> None:
     """Write a gzip file of a plain one."""
     # No name and no time in the header: the same contacts give the same bytes.
     with (
-        source.open("rb") as plain,
+        source.open("rb", buffering=0) as plain,
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, compresslevel=6, mtime=0) as gzipped,
     ):
-        shutil.copyfileobj(plain, gzipped, _READ)
+        for data in _blocks(plain, None, stop):
+            gzipped.write(data)
+
+
+def _blocks(file: RawIOBase, size: int | None, stop: Stop) -> Iterator[bytes]:
+    """Yield what is in `file` from where it stands, at most `size` bytes."""
+    left = math.inf if size is None else size
+    while left > 0 and (data := file.read(int(min(_READ, left)))):
+        if stop():
+            raise StoppedError
+        yield data
+        left -= len(data)

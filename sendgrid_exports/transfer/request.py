@@ -96,6 +96,9 @@ class Conductor(Protocol):
     def written(self, file: IncomingFile) -> None:
         """More of `file` is in its part file."""
 
+    def is_of_another(self, file: IncomingFile, version: Version) -> bool:
+        """Whether a link brought the bytes of another file of the export."""
+
     def line_is_slow(self) -> None:
         """All connections are slow: there should be fewer."""
 
@@ -126,6 +129,8 @@ class Requests:
             async with self._job.session.stream(
                 link.url, headers=request_headers(asked), read_timeout=self._job.policy.read_timeout
             ) as stream:
+                if not self._job.exports.server_clock.known:
+                    self._job.exports.server_clock.hear(stream.date)
                 meaning = judge(
                     asked,
                     Answer(
@@ -142,6 +147,9 @@ class Requests:
                     return None
                 if not isinstance(meaning, Receive):
                     return meaning
+                if meaning.version and self._conductor.is_of_another(file, meaning.version):
+                    reason = "SendGrid lists other files now, and this link is another one's"
+                    return Refused(reason=reason)
                 if self._discover(file, piece, meaning, stream):
                     await self._conductor.check_space()
                 return await self._receive(file, piece, stream)

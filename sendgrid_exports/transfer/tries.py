@@ -35,6 +35,7 @@ __all__ = [
 
 _START_OVERS = 3
 _RENEWALS = 3
+_LONGEST_WAIT = 3600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -126,9 +127,11 @@ def next_step(
             delay = max(try_delay(max(failures, 1), random), retry_after or 0.0)
             if failures >= attempts:
                 return GiveUpOn(f"{reason} ({failures} tries without progress)"), tries
+            left = min(left, _LONGEST_WAIT)
             if retry_after is not None and retry_after >= left:
-                waiting = f"the storage asks to wait {retry_after:.0f} s, {left:.0f} s are left"
-                return GiveUpOn(f"{reason}; {waiting}"), tries
+                asked = f"the storage asks to wait {retry_after:.0f} s, of {left:.0f} s at most"
+
+                return GiveUpOn(f"{reason}; {asked}"), tries
             return Again(min(delay, left)), tries
         case LinkDead():
             return _after_dead_link(meaning, tries)

@@ -308,7 +308,7 @@ async def test_nothing_is_told_by_a_failure(
     error: type[Exception],
     arrange: Arrange,
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending", "ready"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
     arrange(sendgrid)
     with pytest.raises(error) as caught:
         await ears.client.fetch(export_id, tmp_path, timeout=3600, on_event=ears.events.append)

@@ -501,10 +501,10 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     read: list[Path] = []
     let_go = threading.Event()
 
-    def slow(path: Path, *args: Any) -> Any:
+    def slow(path: Path, *args: Any, **options: Any) -> Any:
         read.append(path)
         let_go.wait(0.2)
-        return prove_file(path, *args)
+        return prove_file(path, *args, **options)
 
     monkeypatch.setattr("sendgrid_exports.transfer.audit.prove_file", slow)
     yield read

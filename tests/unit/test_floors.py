@@ -37,6 +37,7 @@ SHELLS = [
     "transfer.request",
     "transfer.folder",
     "transfer.opening",
+    "transfer.connections",
     "transfer.job",
     "transfer.durable",
     "transfer.progress",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.transfer.plan import MIB, SMALLEST_PIECE, Pace, piece_size
+from sendgrid_exports.transfer.plan import MIB, SMALLEST_PIECE, Pace, has_room, piece_size
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,30 @@ def test_one_connection_is_always_left() -> None:
 
 
 def test_what_succeeds_allows_one_more_up_to_the_setting() -> None:
-    pace = Pace(4)
-    pace.slower(4)
+    pace = Pace(8)
+    pace.slower(8)
     limits = []
-    for _ in range(4):
+    for _ in range(13):
         pace.faster()
         limits.append(pace.limit)
-    assert limits == [3, 4, 4, 4]
+    # One more in about half as many successes as there are requests.
+    assert limits == [4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("active", "others", "shares", "hungry", "room"),
+    [
+        pytest.param(0, 0, 1, False, True, id="the first"),
+        pytest.param(7, 0, 1, False, True, id="alone, up to the limit"),
+        pytest.param(8, 0, 1, False, False, id="alone, at the limit"),
+        pytest.param(6, 1, 2, False, True, id="what the other does not want"),
+        pytest.param(6, 1, 2, True, False, id="more than its part, while the other waits"),
+        pytest.param(3, 4, 2, True, True, id="less than its part"),
+        pytest.param(4, 4, 2, True, False, id="all are taken"),
+        pytest.param(0, 8, 9, True, False, id="all are taken by many"),
+        pytest.param(0, 7, 9, True, True, id="everybody may have one"),
+        pytest.param(1, 6, 9, True, False, id="but not two"),
+    ],
+)
+def test_room_for_one_more(active: int, others: int, shares: int, hungry: bool, room: bool) -> None:
+    assert room is has_room(active=active, others=others, shares=shares, hungry=hungry, limit=8)

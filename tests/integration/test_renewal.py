@@ -1,0 +1,140 @@
+"""Fresh links: bounded in time, never another file's, and not asked for where they are no use."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from pathlib import Path
+
+import pytest
+
+from sendgrid_exports import (
+    DownloadError,
+    Event,
+    ExportNotReadyError,
+    ExportTimeoutError,
+    InvalidResponseError,
+    PollPolicy,
+    SendGridExportsError,
+    StatusSeen,
+)
+from sendgrid_exports.testing import ExpiredLink, FakeClock, FakeSendGrid, Reset
+from tests.integration.conftest import MakeClient, MakeFake
+
+
+def status_body(export_id: str, status: str, urls: tuple[str, ...] = ()) -> dict[str, object]:
+    return {
+        "id": export_id,
+        "status": status,
+        "created_at": "2026-03-02T09:00:00Z",
+        "updated_at": "2026-03-02T09:00:00Z",
+        "expires_at": "2026-03-02T21:00:00Z",
+        "urls": list(urls),
+        "contact_count": 10,
+    }
+
+
+async def test_a_renewal_that_stays_pending_ends_within_the_polling_timeout(
+    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    fake.fail_storage(ExpiredLink(), times=None)
+    export_id = await fake.add_export(contacts=10)
+    client = make_client(fake, polling=PollPolicy(timeout=120))
+    export = await client.get(export_id)
+    fake.fail_api(200, body=status_body(export_id, "pending"), times=None, on="status")
+    began = clock.monotonic()
+    with pytest.raises(ExportNotReadyError, match="no fresh links") as caught:
+        await client.download(export, tmp_path)
+    assert clock.monotonic() - began <= 120
+    assert not isinstance(caught.value, ExportTimeoutError)
+    assert not list(tmp_path.glob("*.csv*"))
+
+
+async def test_links_of_other_paths_in_another_order_bring_no_file_twice(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    bodies = [b"EMAIL,CONTACT_ID\n" + b"%d@example.com,%d\n" % (n, n) * 50 for n in range(2)]
+    export_id = await fake.add_export(bodies=bodies)
+    fake.fail_storage(Reset(after=0), file=2, times=None)
+    client = make_client(fake)
+    with pytest.raises(DownloadError):
+        await client.fetch(export_id, tmp_path)
+    [first] = tmp_path.glob("*.csv")
+    # The same files by other names, the second one in the place of the first.
+    moved = await fake.add_export(bodies=bodies[::-1], names=["x.csv", "y.csv"])
+    links = (await client.get(moved)).urls
+    fake.fail_api(200, body=status_body(export_id, "ready", links), times=None, on="status")
+    with pytest.raises(DownloadError, match="another one's"):
+        await client.fetch(export_id, tmp_path)
+    assert list(tmp_path.glob("*.csv")) == [first]
+    assert await asyncio.to_thread(first.read_bytes) == bodies[0]
+
+
+async def test_links_that_live_are_followed_though_the_api_is_down(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(contacts=10)
+    export = await make_client(fake).get(export_id)
+    fake.fail_api(503, times=None)
+    result = await make_client(fake).download(export, tmp_path)
+    assert result.contacts == 10
+
+
+async def test_a_refusal_of_the_api_is_told_and_no_link_followed(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(contacts=10)
+    export = await make_client(fake).get(export_id)
+    fake.fail_api(401, times=None)
+    with pytest.raises(SendGridExportsError, match="401"):
+        await make_client(fake).download(export, tmp_path)
+    assert not fake.storage_requests
+
+
+async def test_an_answer_about_another_export_is_not_taken_for_this_one(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id, other = await fake.add_export(contacts=10), await fake.add_export(contacts=3)
+    client = make_client(fake)
+    links = (await client.get(other)).urls
+    fake.fail_api(200, body=status_body(other, "ready", links), on="status")
+    with pytest.raises(InvalidResponseError, match="another export") as caught:
+        await client.get(export_id)
+    assert caught.value.problems == ("another id than the one asked for @ $.id",)
+    fake.fail_api(200, body=status_body(other, "ready", links), on="status")
+    result = await client.fetch(export_id, tmp_path)
+    assert result.contacts == 10
+
+
+async def test_no_event_and_no_error_carries_a_link_that_opens_anything(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(contacts=10)
+    fake.fail_storage(ExpiredLink(), times=None)
+    with pytest.raises(SendGridExportsError) as caught:
+        await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
+    signatures = {request.query.rpartition("=")[2] for request in fake.storage_requests}
+    assert len(signatures) > 1
+    told = pickle.dumps([*events, caught.value])
+    assert not any(signature.encode() in told for signature in signatures)
+    [seen, *_] = [event.export for event in events if isinstance(event, StatusSeen)]
+    assert seen.urls == tuple(url.partition("?")[0] for url in seen.urls) != ()
+
+
+async def test_what_sendgrid_said_is_the_same_the_second_time(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(contacts=10)
+    [link] = (await make_client(fake).get(export_id)).urls
+    body = {**status_body(export_id, "ready", (link,)), "message": "done, after a while"}
+    fake.fail_api(200, body=body, times=None, on="status")
+    first = await make_client(fake).fetch(export_id, tmp_path)
+    again = await make_client(fake).fetch(export_id, tmp_path)
+    assert first.export.message == again.export.message == "done, after a while"

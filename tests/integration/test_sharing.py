@@ -1,0 +1,138 @@
+"""One client, many tasks: they share its connections, and whoever closes it ends them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sendgrid_exports import (
+    BytesReceived,
+    DownloadPolicy,
+    Event,
+    ExportClient,
+    IncompleteDownloadError,
+)
+from sendgrid_exports.session import Session, Stream
+from sendgrid_exports.testing import Delay, FakeClock, FakeSendGrid, Stall
+from tests.integration.conftest import MakeClient, MakeFake
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests were under way whenever another began, itself included."""
+    counts: list[int] = []
+    under_way: set[object] = set()
+    stream = Session.stream
+
+    @asynccontextmanager
+    async def counted(self: Session, url: str, **options: Any) -> AsyncIterator[Stream]:
+        token = object()
+        under_way.add(token)
+        counts.append(len(under_way))
+        try:
+            async with stream(self, url, **options) as answer:
+                yield answer
+        finally:
+            under_way.discard(token)
+
+    monkeypatch.setattr(Session, "stream", counted)
+    return counts
+
+
+async def test_all_downloads_of_a_client_share_its_connections(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, opened: list[int]
+) -> None:
+    fake = await make_fake(contacts=20)
+    fake.fail_storage(Delay(1), times=None)
+    exports = [await fake.add_export(files=3) for _ in range(8)]
+    client = make_client(fake, downloads=DownloadPolicy(connections=4))
+    results = await asyncio.gather(*(client.fetch(export, tmp_path) for export in exports))
+    assert [len(result.files) for result in results] == [3] * 8
+    assert max(opened) == 4
+    assert len(fake.storage_requests) == 24
+
+
+async def test_one_that_has_much_leaves_room_for_one_that_comes_later(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, clock: FakeClock
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Delay(1), times=None)
+    much = await fake.add_export(files=60, contacts=60)
+    little = await fake.add_export(files=1, contacts=5)
+    client = make_client(fake, downloads=DownloadPolicy(connections=4))
+    begun = asyncio.Event()
+
+    def begins(event: Event) -> None:
+        if isinstance(event, BytesReceived):
+            begun.set()
+
+    async with asyncio.TaskGroup() as group:
+        large = group.create_task(client.fetch(much, tmp_path, on_event=begins))
+        await begun.wait()
+        await client.fetch(little, tmp_path)
+        assert not large.done()
+
+
+async def test_closing_the_client_ends_its_downloads_at_once(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake(contacts=500)
+    fake.fail_storage(Stall(after=100), times=None)
+    export_id = await fake.add_export()
+    client = make_client(fake)
+    arrived = asyncio.Event()
+    fetching = asyncio.create_task(
+        client.fetch(export_id, tmp_path, on_event=lambda _: arrived.set())
+    )
+    await arrived.wait()
+    while not any(request.sent for request in fake.storage_requests):
+        await asyncio.sleep(0.005)
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await asyncio.wait_for(fetching, 10)
+    assert not list(tmp_path.glob("*.csv*"))
+
+
+async def test_a_lender_who_closes_the_session_does_not_leave_a_download_hanging(
+    make_fake: MakeFake, clock: FakeClock, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake(contacts=500)
+    fake.fail_storage(Stall(after=100), times=None)
+    export_id = await fake.add_export()
+    async with aiohttp.ClientSession() as session:
+        client = ExportClient(
+            fake.api_key,
+            base_url=fake.base_url,
+            session=session,
+            clock=clock,
+            downloads=DownloadPolicy(read_timeout=0.2),
+        )
+        fetching = asyncio.create_task(client.fetch(export_id, tmp_path))
+        while not any(request.sent for request in fake.storage_requests):
+            await asyncio.sleep(0.005)
+        await session.close()
+        with pytest.raises((RuntimeError, IncompleteDownloadError)):
+            await asyncio.wait_for(fetching, 10)
+
+
+def test_a_client_is_of_one_event_loop(tmp_path: Path) -> None:
+    client = ExportClient("key", base_url="http://127.0.0.1:1")
+
+    async def use() -> None:
+        with pytest.raises(Exception, match="127.0.0.1"):
+            await client.get("x")
+
+    async def use_elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await client.get("x")
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(use())
+        second.run(use_elsewhere())
+        first.run(client.close())
