@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -182,6 +183,7 @@ every_long_call = pytest.mark.parametrize("call", LONG_CALLS.values(), ids=LONG_
         ({"timeout": [60]}, TypeError),
         ({"on_event": "print"}, TypeError),
         ({"on_event": 5}, TypeError),
+        ({"on_event": asyncio.sleep}, TypeError),
         pytest.param({"timeout": 10**400}, ValueError),
     ],
 )

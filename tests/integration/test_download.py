@@ -163,6 +163,21 @@ async def test_a_file_only_touched_is_read_and_kept(
     assert len(fake.requests) == requests
 
 
+async def test_plain_text_of_other_bytes_is_known_by_its_hash(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    body = b"EMAIL,CONTACT_ID\nann@example.com,1\n"
+    export_id = await fake.add_export(bodies=[body])
+    [file] = (await make_client(fake).fetch(export_id, tmp_path)).files
+    # As long, and with as many contacts.
+    file.path.write_bytes(body.replace(b"ann", b"bob"))
+    os.utime(file.path, ns=(1, 1))
+    await make_client(fake).fetch(export_id, tmp_path)
+    assert file.path.read_bytes() == body
+    assert len(fake.storage_requests) == 2
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"version": 99}', '{"files": [{"name": "../x"}]}']
 )

@@ -20,7 +20,14 @@ from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from sendgrid_exports import ExportClient, TransportError, session
+from sendgrid_exports import (
+    ContactExport,
+    DownloadError,
+    ExportClient,
+    ExportStatus,
+    TransportError,
+    session,
+)
 from sendgrid_exports.session import Session, translate
 from sendgrid_exports.testing import FakeClock
 
@@ -116,6 +123,14 @@ def test_no_error_says_a_secret(kind: type[aiohttp.ClientError]) -> None:
     assert "GET https://api.sendgrid.com/v3" in str(error)
     for secret in SECRETS:
         assert secret not in f"{error} {error!r} {vars(error)!r}"
+
+
+async def test_a_host_that_has_no_form_on_the_wire_is_not_asked(tmp_path: Path) -> None:
+    export = ContactExport(id="x", status=ExportStatus.READY, urls=("https://a..b/x.csv?s3cr3t=1",))
+    async with ExportClient("key", base_url="http://127.0.0.1:1") as client:
+        with pytest.raises(DownloadError, match="not valid") as caught:
+            await client.download(export, tmp_path)
+    assert "s3cr3t" not in str(caught.value)
 
 
 @pytest.mark.parametrize("original", [TimeoutError(), OSError(5, "io"), ConnectionResetError()])

@@ -125,7 +125,7 @@ def test_a_client_is_of_one_event_loop(tmp_path: Path) -> None:
     client = ExportClient("key", base_url="http://127.0.0.1:1")
 
     async def use() -> None:
-        with pytest.raises(Exception, match="127.0.0.1"):
+        with pytest.raises(Exception, match=r"127\.0\.0\.1"):
             await client.get("x")
 
     async def use_elsewhere() -> None:

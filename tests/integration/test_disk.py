@@ -1,0 +1,156 @@
+"""The seam to the disk: threads that are waited for, and files that are never left open."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from sendgrid_exports import ExportClient, Verify
+from sendgrid_exports.disk import Disk, Stop, StoppedError, publish
+from sendgrid_exports.testing import FakeSendGrid, Stall
+from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.lock import Lock
+from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_file
+from sendgrid_exports.transfer.names import Names
+from tests.integration.conftest import MakeClient, MakeFake
+
+DESCRIPTORS = Path("/proc/self/fd")
+
+ENTRY = FileEntry(
+    number=1,
+    name="x-00001.csv",
+    size=1,
+    sha256=None,
+    mtime_ns=0,
+    compressed=False,
+    etag=None,
+    raw_size=1,
+    raw_compressed=False,
+    contacts=None,
+    verify=Verify.LENGTH,
+    verified_by=(),
+)
+
+
+async def test_a_cancel_stops_long_work_and_waits_for_its_end() -> None:
+    disk = Disk(1)
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(*, stop: Stop) -> None:
+        begun.set()
+        while not stop():
+            time.sleep(0.001)
+        ended.set()
+        raise StoppedError
+
+    task = asyncio.create_task(disk.run_long(work))
+    while not begun.is_set():
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+    disk.close()
+
+
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")
+def test_no_part_file_stays_open_when_the_event_loop_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with FakeSendGrid(contacts=500) as fake:
+            fake.fail_storage(Stall(after=1000), times=None)
+            export_id = await fake.add_export()
+            client = ExportClient(fake.api_key, base_url=fake.base_url)
+            fetching = asyncio.create_task(client.fetch(export_id, tmp_path))
+            while not list(tmp_path.glob("*.part")):
+                await asyncio.sleep(0.005)
+            # As at the end of `asyncio.run`: every task at once, not only the outermost.
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            assert fetching.cancelled()
+            await client.close()
+
+    asyncio.run(main())
+    still_open = [link.readlink() for link in DESCRIPTORS.iterdir() if link.is_symlink()]
+    assert not [path for path in still_open if path.is_relative_to(tmp_path)]
+
+
+async def test_manifests_saved_at_once_are_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[Manifest] = []
+    write = Folder._write
+
+    def counted(self: Folder, manifest: Manifest) -> None:
+        writes.append(manifest)
+        write(self, manifest)
+
+    monkeypatch.setattr(Folder, "_write", counted)
+    disk = Disk(2)
+    names = Names(tmp_path, "x")
+    folder = Folder(names, Lock(names.lock), Manifest(export_id="x"), {}, disk)
+
+    async def finish(number: int) -> None:
+        await folder.save(with_file(folder.manifest, attrs.evolve(ENTRY, number=number)))
+        data = await disk.run(names.manifest.read_bytes)
+        saved = read_manifest(data, "x")
+        assert saved is not None
+        assert number in {entry.number for entry in saved.files}
+
+    await asyncio.gather(*(finish(number) for number in range(1, 30)))
+    assert len(writes) <= 2
+    disk.close()
+
+
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")
+def test_a_file_is_synced_before_it_gets_its_name_and_its_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, final = tmp_path / "a.part", tmp_path / "a.csv"
+    part.write_bytes(b"x")
+    seen: list[tuple[str, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        seen.append(((DESCRIPTORS / str(descriptor)).readlink().name, final.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    publish(part, final)
+    assert seen == [("a.part", False), (tmp_path.name, True)]
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+async def test_a_file_system_without_flock_is_good_enough(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: int,
+) -> None:
+    def no_flock(*_: Any) -> None:
+        raise OSError(error, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    fake = await make_fake(contacts=10)
+    result = await make_client(fake).fetch(await fake.add_export(), tmp_path)
+    assert result.contacts == 10
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_lock_that_somebody_took_over_is_left_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    lock = Lock(path)
+    assert lock.acquire()
+    path.write_bytes(b"somebody else's")
+    assert not lock.is_held()
+    lock.release()
+    assert path.read_bytes() == b"somebody else's"
