@@ -6,6 +6,7 @@ and lets the pure floor say what that means. Nothing else changes the course of 
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 
 from sendgrid_exports.disk import free_space
@@ -45,6 +46,7 @@ from sendgrid_exports.transfer.verify import Checked, CheckFailedError
 __all__ = ["Download"]
 
 _NO_MORE_SPLITTING = 30.0
+_MOST_BEGUN = 64
 
 
 class Download:
@@ -53,6 +55,8 @@ class Download:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._files: list[IncomingFile] = []
+        # Not begun yet; of thousands, those under way must not outrun the disk.
+        self._untouched: deque[IncomingFile] = deque()
         self._tasks = Tasks()
         self._proving: set[IncomingFile] = set()
         self._renewing = False
@@ -82,11 +86,11 @@ class Download:
             pieces = FilePieces(first=min(DISCOVERY, self._job.policy.piece_size))
             file = IncomingFile(number=number, link=link, pieces=pieces)
             await self._durable.resume(file, known[number - 1])
-            self._files.append(file)
+            (self._untouched if file.pieces.total is None else self._files).append(file)
         self.progress = Progress(self._job, self._files)
         with self._job.connections.among(self._share):
             try:
-                while self._files:
+                while self._files or self._untouched:
                     self._dispatch()
                     await self._tasks.settle_one()
                     self._share.ended(self._active)
@@ -118,9 +122,14 @@ class Download:
         """Return the piece to be served next, or None while there is none."""
         per_file = self._job.policy.connections_per_file
         open_files = [file for file in self._files if len(file.pieces.active) < per_file]
-        for file in sorted((file for file in open_files if file.pieces.waiting), key=_turn):
+        waiting = [file for file in open_files if file.pieces.waiting]
+        if self._untouched and len(self._files) < _MOST_BEGUN:
+            waiting.append(self._untouched[0])
+        for file in sorted(waiting, key=_turn):
             if self._needs_link(file):
                 continue
+            if self._untouched and file is self._untouched[0]:
+                self._files.append(self._untouched.popleft())
             size = piece_size(
                 waiting=file.pieces.waiting_bytes,
                 connections=per_file - len(file.pieces.active),
@@ -160,13 +169,14 @@ class Download:
             export.urls, allow_http=self._job.allow_http, now=self._job.clock.monotonic()
         )
         matched = match_links(self._job.folder.manifest.links, links)
-        for file in self._files:
+        files = [*self._files, *self._untouched]
+        for file in files:
             link = matched[file.number - 1]
             if link is None:
                 raise self._unlisted(file.number)
             file.link = link
             file.link_dead = False
-        self._job.on_event(LinkRenewed(export_id=self._job.export_id, links=len(self._files)))
+        self._job.on_event(LinkRenewed(export_id=self._job.export_id, links=len(files)))
 
     def discovered(self) -> None:
         """Let the loop look for pieces: a size was learned."""

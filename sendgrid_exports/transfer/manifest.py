@@ -6,6 +6,7 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Literal
 
 import attrs
@@ -126,8 +127,16 @@ def is_whole(manifest: Manifest) -> bool:
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Return the manifest as JSON."""
-    return json.dumps(encode(manifest), indent=2).encode() + b"\n"
+    """Return the manifest as JSON, a line a file."""
+    # It is written anew after each file: what was said of the others is not made again.
+    head = json.dumps(encode(attrs.evolve(manifest, files=())), indent=2)
+    files = ",".join(f"\n    {_line(entry)}" for entry in manifest.files)
+    return head.replace('"files": []', f'"files": [{files}\n  ]', 1).encode() + b"\n"
+
+
+@lru_cache(maxsize=4096)
+def _line(entry: FileEntry) -> str:
+    return json.dumps(encode(entry))
 
 
 def read_manifest(data: bytes, export_id: str) -> Manifest | None:

@@ -125,12 +125,12 @@ async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     fake = await make_fake()
     fake.fail_storage(Status(503), times=3)
     fake.fail_storage(Delay(1), times=None)
-    export_id = await fake.add_export(files=90, contacts=180)
+    export_id = await fake.add_export(files=140, contacts=280)
     await arrives(fake, make_client(fake), export_id, tmp_path)
     assert max(gauge.opened[:16]) == 16
     assert min(gauge.opened[16:30]) <= 12
     assert max(gauge.opened[30:]) == 16
-    assert len(fake.storage_requests) == 93
+    assert len(fake.storage_requests) == 143
 
 
 async def test_each_wave_of_slow_down_lowers_it_further(
