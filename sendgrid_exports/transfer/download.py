@@ -46,7 +46,7 @@ from sendgrid_exports.transfer.verify import Checked, CheckFailedError
 __all__ = ["Download"]
 
 _NO_MORE_SPLITTING = 30.0
-_MOST_BEGUN = 64
+_MOST_BEGUN = 128
 
 
 class Download:

@@ -125,12 +125,15 @@ async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     fake = await make_fake()
     fake.fail_storage(Status(503), times=3)
     fake.fail_storage(Delay(1), times=None)
-    export_id = await fake.add_export(files=140, contacts=280)
-    await arrives(fake, make_client(fake), export_id, tmp_path)
+    export_id = await fake.add_export(files=110, contacts=220)
+    client = make_client(fake)
+    await arrives(fake, client, export_id, tmp_path)
     assert max(gauge.opened[:16]) == 16
     assert min(gauge.opened[16:30]) <= 12
-    assert max(gauge.opened[30:]) == 16
-    assert len(fake.storage_requests) == 143
+    assert client._delivery._connections.pace.limit == 16
+    # One that has ended may not be followed yet when the next is counted.
+    assert max(gauge.opened[30:]) >= 14
+    assert len(fake.storage_requests) == 113
 
 
 async def test_each_wave_of_slow_down_lowers_it_further(
