@@ -84,7 +84,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def test_every_look_has_its_slot_whatever_it_saw(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending", "ready"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
     sendgrid.fail_api(200, body=PENDING)
     sendgrid.fail_api(429)
     sendgrid.fail_api(503)
@@ -109,7 +109,7 @@ async def test_every_look_has_its_slot_whatever_it_saw(
 async def test_waits_grow_to_the_longest_and_no_further(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending"] * 5 + ["ready"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"] * 5 + ["ready"])
     async with client_of(sendgrid, clock, initial=2, factor=2, maximum=7) as client:
         await client.wait(export_id)
     assert clock.sleeps == [2, 4, 7, 7, 7]
@@ -145,7 +145,7 @@ async def test_the_server_may_ask_for_a_longer_wait(
     status: int,
     skew: float,
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(status, headers=headers(clock))
     async with client_of(sendgrid, clock.offset(skew)) as client:
         await client.wait(export_id)
@@ -156,7 +156,7 @@ async def test_the_server_may_ask_for_a_longer_wait(
 async def test_a_wrong_clock_changes_nothing(
     sendgrid: FakeSendGrid, clock: FakeClock, skew: float, tmp_path: Path
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending", "pending", "ready"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "pending", "ready"])
     sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"expires_at": "2026-03-02T10:00:00Z"})
     async with client_of(sendgrid, clock.offset(skew)) as client:
         result = await client.fetch(export_id, tmp_path)
@@ -173,7 +173,7 @@ async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str
         FakeSendGrid(clock=clock, contacts=1, message=message) as sendgrid,
         client_of(sendgrid, clock) as client,
     ):
-        export_id = await sendgrid.add_export(statuses=["pending", "failure"])
+        export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "failure"])
         with pytest.raises(ExportFailedError, match=message or "no reason") as caught:
             await client.wait(export_id)
     assert caught.value.export_id == export_id
@@ -194,7 +194,7 @@ async def test_ready_with_nothing_in_it_is_ready(
 async def test_ready_without_its_links_is_looked_at_again(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"urls": urls, "contact_count": 3})
     assert (await client.wait(export_id)).urls
     assert clock.sleeps == [1.0]
@@ -208,7 +208,7 @@ async def test_links_that_stay_away_have_expired(clock: FakeClock, skew: float) 
         ) as sendgrid,
         client_of(sendgrid, clock.offset(skew)) as client,
     ):
-        export_id = await sendgrid.add_export()
+        export_id = await sendgrid.add_export(export_id="x")
         clock.advance(11)
         with pytest.raises(ExportExpiredError) as caught:
             await client.wait(export_id)
@@ -223,7 +223,7 @@ async def test_what_was_ready_before_has_expired_rather_than_never_been(
         FakeSendGrid(clock=clock, contacts=1, file_lifetime=10.0) as sendgrid,
         client_of(sendgrid, clock) as client,
     ):
-        export_id = await sendgrid.add_export()
+        export_id = await sendgrid.add_export(export_id="x")
         await client.wait(export_id)
         clock.advance(11)
         with pytest.raises(ExportExpiredError):
@@ -282,7 +282,7 @@ async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
 async def test_a_success_between_failures_forgives_them(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     for status in (500, 502, 200, 503, 504):
         sendgrid.fail_api(status, body=PENDING if status == 200 else None)
     async with client_of(sendgrid, clock, max_failures=3) as client:
@@ -292,7 +292,7 @@ async def test_a_success_between_failures_forgives_them(
 async def test_a_dropped_connection_is_survived(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(None, times=6)
     events: list[Event] = []
     assert (await client.wait(export_id, on_event=events.append)).urls
@@ -316,7 +316,7 @@ async def test_connections_dropped_for_ever_end_it(
 async def test_a_strange_answer_is_survived_once_and_told_if_it_stays(
     sendgrid: FakeSendGrid, clock: FakeClock, body: str
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(200, body=body)
     async with client_of(sendgrid, clock, max_failures=3) as client:
         assert (await client.wait(export_id)).urls
@@ -331,7 +331,7 @@ async def test_a_strange_answer_is_survived_once_and_told_if_it_stays(
 async def test_an_absurd_date_does_not_break_the_reckoning(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(503, headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
     sendgrid.fail_api(None, times=2)
     assert (await client.wait(export_id)).urls
@@ -344,7 +344,7 @@ async def test_an_unknown_status_is_pending_and_said_once(
     caplog: pytest.LogCaptureFixture,
     status: str,
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=[status, status, status, "ready"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=[status, status, status, "ready"])
     sendgrid.fail_api(503)
     events: list[Event] = []
     with caplog.at_level(logging.WARNING, logger="sendgrid_exports"):
@@ -362,7 +362,7 @@ async def test_an_unknown_status_is_pending_and_said_once(
 async def test_the_timeout_is_kept_with_a_last_look_before_it(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, timeout: float | timedelta
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
     began = clock.monotonic()
     with pytest.raises(ExportTimeoutError, match="pending") as caught:
         await client.wait(export_id, timeout=timeout)
@@ -377,7 +377,7 @@ async def test_the_timeout_is_kept_with_a_last_look_before_it(
 
 
 async def test_the_policy_has_a_timeout_too(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
     began = clock.monotonic()
     async with client_of(sendgrid, clock, timeout=timedelta(minutes=2)) as client:
         with pytest.raises(ExportTimeoutError):
@@ -416,7 +416,7 @@ async def test_a_wait_beyond_the_timeout_is_not_begun(
 async def test_a_wait_that_fits_is_kept_however_long(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(429, headers={"Retry-After": "59"})
     await client.wait(export_id, timeout=60)
     assert clock.sleeps == [59.0]
@@ -505,7 +505,7 @@ class StuckClock(FakeClock):
 async def test_a_cancellation_goes_through_and_the_client_lives_on(
     sendgrid: FakeSendGrid, where: str
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending", "ready"])
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
     stuck = StuckClock()
     if where == "a look":
         sendgrid.fail_api(200, delay=math.inf)
@@ -531,7 +531,7 @@ async def test_an_error_in_on_event_is_the_callers_own(
         if isinstance(event, told):
             raise error
 
-    export_id = await sendgrid.add_export()
+    export_id = await sendgrid.add_export(export_id="x")
     sendgrid.fail_api(503)
     with pytest.raises(type(error)) as caught:
         await client.wait(export_id, on_event=on_event)

@@ -56,7 +56,7 @@ def test_what_succeeds_allows_one_more_up_to_the_setting() -> None:
         pace.faster()
         limits.append(pace.limit)
     # One more in about half as many successes as there are requests.
-    assert limits == [4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8]
+    assert limits == [4, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8]
 
 
 @pytest.mark.parametrize(
