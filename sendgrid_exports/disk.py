@@ -38,6 +38,8 @@ __all__ = [
     "unbroken",
 ]
 
+_MOST_BUFFERS = 64
+
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Stop = Callable[[], bool]
@@ -52,6 +54,8 @@ class StoppedError(Exception):
 
 async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = lambda: None) -> T:
     """Return the future's result; if cancelled meanwhile, raise that only once it is done."""
+    if future.done():
+        return future.result()
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -154,16 +158,18 @@ class PartFile:
     def __init__(self, file: AsyncFileIO, threads: _OneFile) -> None:
         self._file = file
         self._threads = threads
-        self._flight: asyncio.Task[None] | None = None
+        self._flight: asyncio.Future[None] | None = None
 
-    async def write(self, data: bytes) -> None:
-        """Begin to write `data`, once the write before is done.
+    async def write(self, chunks: list[bytes]) -> None:
+        """Begin to write `chunks`, once the write before is done.
 
         Raises:
             OSError: the write before failed.
         """
         await self.settle()
-        self._flight = asyncio.ensure_future(self._write(data))
+        # Not by aiofiles' own write: that takes one buffer, for which all would be copied.
+        loop = asyncio.get_running_loop()
+        self._flight = loop.run_in_executor(self._threads, _write, self._file.fileno(), chunks)
 
     async def settle(self) -> None:
         """Wait for the write in flight.
@@ -183,11 +189,24 @@ class PartFile:
         finally:
             await self._threads.close()
 
-    async def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            # Unbuffered, a write may be short, as it is just before the disk is full.
-            rest = rest[await self._file.write(rest) :]
+
+def _write(descriptor: int, chunks: list[bytes]) -> None:
+    if len(chunks) > _MOST_BUFFERS or not hasattr(os, "writev"):
+        chunks = [b"".join(chunks)]
+    rest = [memoryview(chunk) for chunk in chunks if chunk]
+    while rest:
+        # A write may be short, as it is just before the disk is full.
+        written = _write_some(descriptor, rest)
+        while rest and written >= len(rest[0]):
+            written -= len(rest.pop(0))
+        if rest:
+            rest[0] = rest[0][written:]
+
+
+def _write_some(descriptor: int, buffers: list[memoryview]) -> int:
+    if hasattr(os, "writev"):
+        return os.writev(descriptor, buffers)
+    return os.write(descriptor, buffers[0])  # pragma: no cover
 
 
 def publish(part: Path, final: Path) -> None:

@@ -56,16 +56,16 @@ class Stream:
         Raises:
             TransportError: the body broke off.
         """
+        silence = _Silence(self._body, self._read_timeout)
         try:
-            while True:
-                # aiohttp's own timer is gone once somebody closes the session.
-                async with SystemClock().timeout(self._read_timeout + 1):
-                    chunk = await self._body.readany()
-                if not chunk:
-                    return
+            while chunk := await silence.bounded():
                 yield chunk
         except _FOREIGN as error:
             failure = translate(error, self._what)
+        else:
+            return
+        finally:
+            silence.end()
         # aiohttp raises what broke off before it hands out what had arrived until then.
         body: Any = self._body
         body.set_exception(None)
@@ -88,6 +88,41 @@ class Stream:
                     if len(body) >= _LONGEST_ERROR_BODY:
                         break
         return body[:_LONGEST_ERROR_BODY].decode("utf-8", "replace")
+
+
+class _Silence:
+    """Bounds how long a body may be silent, by one timer that looks now and then.
+
+    aiohttp sets a new timer for every chunk, which takes a tenth of a fast transfer's time; and
+    it sets none any more once somebody else has closed the session.
+    """
+
+    def __init__(self, body: aiohttp.StreamReader, seconds: float) -> None:
+        self._body = body
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since: float | None = None
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    async def bounded(self) -> bytes:
+        """Return what comes next; time in which nobody waits for it does not count."""
+        self._waiting_since = self._loop.time()
+        try:
+            return await self._body.readany()
+        finally:
+            self._waiting_since = None
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        since = now if self._waiting_since is None else self._waiting_since
+        if now - since >= self._seconds:
+            self._body.set_exception(aiohttp.SocketTimeoutError("the connection is silent"))
+        else:
+            self._timer = self._loop.call_later(since + self._seconds - now, self._look)
 
 
 class Session:
@@ -179,6 +214,8 @@ class Session:
         if failure is not None:
             raise failure
         async with answer:
+            if answer.connection is not None and answer.connection.protocol is not None:
+                answer.connection.protocol.read_timeout = None
             self._bodies.add(answer.content)
             try:
                 yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)

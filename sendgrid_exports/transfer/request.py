@@ -34,7 +34,7 @@ from sendgrid_exports.transfer.verify import Expected, expect
 
 __all__ = ["IncomingFile", "Requests"]
 
-_WRITE = 1024 * 1024
+_WRITE = 2 * 1024 * 1024
 _WRITE_SECONDS = 1.0
 _EVENTS_A_SECOND = 10
 
@@ -299,11 +299,10 @@ class _Body:
         self._note()
 
     async def _write(self) -> None:
-        data = b"".join(self._chunks)
-        self._chunks.clear()
+        chunks, self._chunks = self._chunks, []
         self._held = 0
         self._since = self._clock.monotonic()
-        await self._part.write(data)
+        await self._part.write(chunks)
         self._note()
         self._in_flight = self._piece.position
 

@@ -163,7 +163,7 @@ async def with_a_small_disk(stage: Stage) -> DownloadResult:
 
 
 async def with_a_full_disk(stage: Stage) -> DownloadResult:
-    async def full(part: PartFile, data: bytes) -> None:
+    async def full(part: PartFile, data: list[bytes]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
