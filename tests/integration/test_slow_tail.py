@@ -280,7 +280,7 @@ async def test_time_blocked_on_our_own_disk_drops_nothing(
 
     monkeypatch.setattr(PartFile, "write", slow)
     fake = await make_fake()
-    export_id = await fake.add_export(bodies=[rows(9_000_000)])
+    export_id = await fake.add_export(bodies=[rows(8_300_000)])
     result = await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
     assert [result.files[0].path.read_bytes()] == list(await fake.stored(export_id))
     assert len(writes) > 3
