@@ -97,28 +97,24 @@ class Disk:
             OSError: it cannot be opened.
         """
         threads = _OneFile(self._pool)
+        opener = partial(_open_at, position)
         try:
-            file = await aiofiles.open(
-                path, "wb", buffering=0, opener=_keeping_what_is_there, executor=threads
-            )
+            file = await aiofiles.open(path, "wb", buffering=0, opener=opener, executor=threads)
         except asyncio.CancelledError:
             await threads.close()
             raise
-        part = PartFile(file, threads)
-        try:
-            await file.seek(position)
-        except BaseException:
-            await part.close()
-            raise
-        return part
+        return PartFile(file, threads)
 
     def close(self) -> None:
         """Let the threads end; they are idle, since everything was awaited."""
         self._pool.shutdown(wait=False)
 
 
-def _keeping_what_is_there(path: str, flags: int) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+def _open_at(position: int, path: str, flags: int) -> int:
+    # What is there already is kept, unlike what the mode says.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return descriptor
 
 
 class _OneFile(Executor):

@@ -21,7 +21,7 @@ except ImportError:
     zlib = importlib.import_module("zlib")
 
 _GZIP_WINDOW = 31
-_LARGEST_OUTPUT = 1024 * 1024
+_LARGEST_OUTPUT = 128 * 1024
 # What is left behind a member is copied: tiny members must not each copy all that follows.
 _SMALLEST_STEP = 4096
 
@@ -48,7 +48,7 @@ class Gunzip:
         self._member = zlib.decompressobj(_GZIP_WINDOW)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` inflates to, in pieces of at most 1 MiB; exhaust it.
+        """Yield what `data` inflates to, in pieces of at most 128 KiB; exhaust it.
 
         Raises:
             BrokenGzipError: the data is no gzip, or fails its checksum.

@@ -7,42 +7,9 @@ from contextlib import contextmanager
 
 import attrs
 
-from sendgrid_exports.transfer.plan import Pace, has_room
+from sendgrid_exports.transfer.plan import Pace, fair_part, has_room
 
 __all__ = ["Connections", "Share"]
-
-
-class Connections:
-    """What is under way of every download, and how much may be."""
-
-    def __init__(self, most: int) -> None:
-        self.pace = Pace(most)
-        self._shares: list[Share] = []
-
-    @contextmanager
-    def among(self, share: Share) -> Iterator[None]:
-        """Let one more download have its share."""
-        self._shares.append(share)
-        try:
-            yield
-        finally:
-            self._shares.remove(share)
-            self.wake_hungry()
-
-    @property
-    def active(self) -> int:
-        """How many requests are under way, of all downloads."""
-        return sum(share.active for share in self._shares)
-
-    def others(self, share: Share) -> list[Share]:
-        """Return the shares of the other downloads."""
-        return [other for other in self._shares if other is not share]
-
-    def wake_hungry(self) -> None:
-        """Let those who found no room look again."""
-        for share in self._shares:
-            if share.hungry:
-                share.wake()
 
 
 @attrs.define(eq=False)
@@ -51,32 +18,30 @@ class Share:
 
     Attributes:
         wake: tells the download that there may be room again.
-        active: its requests under way.
-        hungry: whether it found no room when it looked last.
+        active: its requests under way, those included that rest before the next try.
+        resting: those that rest, which take no room from others.
     """
 
     _connections: Connections
     wake: Callable[[], None]
     active: int = 0
-    hungry: bool = False
+    resting: int = 0
 
     def has_room(self) -> bool:
-        """Whether one more request may be made."""
-        others = self._connections.others(self)
-        room = has_room(
-            active=self.active,
-            others=sum(other.active for other in others),
-            shares=len(others) + 1,
-            hungry=any(other.hungry for other in others),
-            limit=self._connections.pace.limit,
-        )
-        self.hungry = not room
-        return room
+        """Whether one more request may be made; if not, its turn will come."""
+        return self._connections.has_room(self)
 
-    def ended(self, active: int) -> None:
-        """Take note that some requests have ended, and `active` are left."""
-        if active < self.active:
-            self.active = active
+    def ended(self, *, active: int, resting: int) -> None:
+        """Take note of how many requests are left after one has ended."""
+        less = active - resting < self.active - self.resting
+        self.active, self.resting = active, resting
+        if less:
+            self._connections.wake_hungry()
+
+    def arrived(self, size: int, chunks: int) -> None:
+        """Have one more where the line has more to give than comes."""
+        if self._connections.pace.arrived(size, chunks):
+            self.wake()
             self._connections.wake_hungry()
 
     def slower(self) -> None:
@@ -86,3 +51,59 @@ class Share:
     def faster(self) -> None:
         """Have a little more again."""
         self._connections.pace.faster()
+
+
+class Connections:
+    """What is under way of every download, and how much may be."""
+
+    def __init__(self, most: int) -> None:
+        self.pace = Pace(most)
+        self._shares: list[Share] = []
+        self._hungry: list[Share] = []
+
+    @contextmanager
+    def among(self, share: Share) -> Iterator[None]:
+        """Let one more download have its share."""
+        self._shares.append(share)
+        try:
+            yield
+        finally:
+            self._shares.remove(share)
+            self._eats(share)
+            self.wake_hungry()
+
+    @property
+    def active(self) -> int:
+        """How many requests are under way, of all downloads."""
+        return sum(share.active for share in self._shares)
+
+    def has_room(self, share: Share) -> bool:
+        """Whether `share` may have one more; else it waits in line."""
+        limit, shares = self.pace.limit, len(self._shares)
+        hungry = [other for other in self._hungry if other is not share]
+        place = self._hungry.index(share) if share in self._hungry else len(hungry)
+        part = fair_part(limit, shares)
+        room = has_room(
+            active=share.active,
+            others=sum(
+                other.active - other.resting for other in self._shares if other is not share
+            ),
+            ahead=sum(other.active < part for other in hungry[:place]),
+            shares=shares,
+            hungry=bool(hungry),
+            limit=limit,
+        )
+        if room:
+            self._eats(share)
+        elif share not in self._hungry:
+            self._hungry.append(share)
+        return room
+
+    def wake_hungry(self) -> None:
+        """Let those who wait for room look again."""
+        for share in self._hungry:
+            share.wake()
+
+    def _eats(self, share: Share) -> None:
+        if share in self._hungry:
+            self._hungry.remove(share)

@@ -6,6 +6,7 @@ and lets the pure floor say what that means. Nothing else changes the course of 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from functools import partial
 
@@ -60,6 +61,8 @@ class Download:
         self._tasks = Tasks()
         self._proving: set[IncomingFile] = set()
         self._renewing = False
+        # More would not be faster, and hold the event loop up.
+        self._proofs = asyncio.Semaphore(2)
         self.progress = Progress(job, self._files)
         self._share = Share(job.connections, self._tasks.wake)
         self._durable = Durable(job)
@@ -93,7 +96,7 @@ class Download:
                 while self._files or self._untouched:
                     self._dispatch()
                     await self._tasks.settle_one()
-                    self._share.ended(self._active)
+                    self._share.ended(active=self._active, resting=self._resting)
             finally:
                 await self._tasks.stop()
 
@@ -105,7 +108,7 @@ class Download:
                 part = self._job.folder.names.part(file.number)
                 self._tasks.begin(
                     file,
-                    prove(file, part, self._job.disk, self._job.policy.verify),
+                    prove(file, part, self._job.disk, self._job.policy.verify, self._proofs),
                     partial(self._after_proof, file),
                 )
         while self._share.has_room() and (found := self._next_piece()):
@@ -117,6 +120,10 @@ class Download:
     @property
     def _active(self) -> int:
         return sum(len(file.pieces.active) for file in self._files)
+
+    @property
+    def _resting(self) -> int:
+        return sum(piece.resting for file in self._files for piece in file.pieces.active)
 
     def _next_piece(self) -> tuple[IncomingFile, Piece] | None:
         """Return the piece to be served next, or None while there is none."""
@@ -181,6 +188,10 @@ class Download:
     def discovered(self) -> None:
         """Let the loop look for pieces: a size was learned."""
         self._tasks.wake()
+
+    def arrived(self, size: int, chunks: int) -> None:
+        """Have more connections where they bring more."""
+        self._share.arrived(size, chunks)
 
     def line_is_slow(self) -> None:
         """Have fewer connections from now on."""

@@ -60,6 +60,7 @@ class Folder:
         self.journal = journal
         self._lock = lock
         self._disk = disk
+        self._noting = asyncio.Lock()
         self._saving = asyncio.Lock()
         self._saved: Manifest | None = None
 
@@ -74,7 +75,7 @@ class Folder:
 
     async def note(self, record: Record) -> None:
         """Append to the journal, durably."""
-        async with self._saving:
+        async with self._noting:
             await self._disk.run(self._append, record)
 
     async def settle(self, policy: DownloadPolicy) -> None:
@@ -106,13 +107,12 @@ class Folder:
             DownloadInProgressError: somebody else took the lock meanwhile.
             OSError: the disk failed.
         """
-        part = self.names.part(number)
         entry = FileEntry(
             number=number,
             name=self.names.final(number, kind, compressed=checked.compressed).name,
             size=checked.size,
             sha256=checked.sha256,
-            mtime_ns=(await self._disk.run(part.stat)).st_mtime_ns,
+            mtime_ns=0,
             compressed=checked.compressed,
             etag=etag,
             raw_size=checked.size,
@@ -121,7 +121,8 @@ class Folder:
             verify=policy.verify,
             verified_by=checked.verified_by,
         )
-        await self._enter(entry, part, done=((0, entry.size),))
+        part = self.names.part(number)
+        entry = await self._enter(entry, part, done=((0, entry.size),))
         return self.file(await self.convert(entry, policy))
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
@@ -143,16 +144,26 @@ class Folder:
                 f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
                 path=source,
             ) from None
-        await self._enter(converted, self.names.converted(entry.number), done=())
+        converted = await self._enter(converted, self.names.converted(entry.number), done=())
         await self._disk.run(source.unlink, missing_ok=True)
         return converted
 
     async def _enter(
         self, entry: FileEntry, part: Path, *, done: tuple[tuple[int, int], ...]
-    ) -> None:
+    ) -> FileEntry:
         """Publish what is proved; synced and noted first, so that dying then loses nothing."""
-        await self._disk.run(sync_file, part)
-        note = Record(
+        async with self._noting:
+            entry = await self._disk.run(self._note_proved, entry, part, done)
+        await self._disk.run(self._publish, part, self.names.directory / entry.name)
+        await self.save(with_file(self.manifest, entry))
+        return entry
+
+    def _note_proved(
+        self, entry: FileEntry, part: Path, done: tuple[tuple[int, int], ...]
+    ) -> FileEntry:
+        sync_file(part)
+        entry = attrs.evolve(entry, mtime_ns=part.stat().st_mtime_ns)
+        record = Record(
             number=entry.number,
             link=self.manifest.links[entry.number - 1],
             etag="",
@@ -160,9 +171,8 @@ class Folder:
             done=done,
             entry=entry,
         )
-        await self.note(note)
-        await self._disk.run(self._publish, part, self.names.directory / entry.name)
-        await self.save(with_file(self.manifest, entry))
+        self._append(record)
+        return entry
 
     async def _complete(self, record: Record, entry: FileEntry) -> None:
         """Bring to its end what a run that died had begun to publish."""
@@ -279,7 +289,6 @@ class Folder:
             name=final.name,
             size=checked.size,
             sha256=checked.sha256,
-            mtime_ns=part.stat().st_mtime_ns,
             compressed=not policy.decompress,
         )
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["DISCOVERY", "SMALLEST_PIECE", "Pace", "has_room", "piece_size"]
+__all__ = [
+    "DISCOVERY",
+    "FEW",
+    "LARGE_CHUNK",
+    "SMALLEST_PIECE",
+    "Pace",
+    "fair_part",
+    "has_room",
+    "piece_size",
+]
 
 MIB = 1024 * 1024
 
@@ -13,6 +22,12 @@ DISCOVERY = 8 * MIB
 
 SMALLEST_PIECE = 4 * MIB
 """Below this another connection costs more than it brings."""
+
+FEW = 4
+"""How many connections a client begins with."""
+
+LARGE_CHUNK = 128 * 1024
+"""More than a line that is the limit brings between two looks of the event loop."""
 
 
 def piece_size(*, waiting: int, connections: int, largest: int) -> int:
@@ -29,14 +44,18 @@ def piece_size(*, waiting: int, connections: int, largest: int) -> int:
 
 @attrs.define
 class Pace:
-    """How many requests may be under way at once: fewer after the storage asked to slow down.
+    """How many requests may be under way at once: few at first, more while they bring more.
 
-    It is halved at once and grows by one in half as many successes as it allows requests, so that
-    a storage which takes only so many is met with few refusals.
+    Whatever has arrived is read at once. Where it comes in large chunks, bytes wait for us, and
+    another connection would only let more of them wait; where in small ones, we wait for bytes.
+
+    Where the storage asks to slow down it is halved at once, and grows again by one in half as
+    many successes as it allows requests: one that takes only so many refuses few.
     """
 
     most: int
     _limit: float = attrs.field(init=False)
+    _useful: int = attrs.field(factory=lambda: FEW, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._limit = self.most
@@ -44,7 +63,14 @@ class Pace:
     @property
     def limit(self) -> int:
         """How many requests may be under way now."""
-        return int(self._limit)
+        return min(int(self._limit), self._useful)
+
+    def arrived(self, size: int, chunks: int) -> bool:
+        """Take note that `size` bytes came in so many chunks; return whether more are allowed."""
+        if size >= chunks * LARGE_CHUNK or self._useful >= self.most:
+            return False
+        self._useful += 1
+        return True
 
     def slower(self, active: int) -> None:
         """Halve it, once for all the requests that were under way together."""
@@ -56,16 +82,24 @@ class Pace:
         self._limit = min(self.most, self._limit + 2 / self._limit)
 
 
-def has_room(*, active: int, others: int, shares: int, hungry: bool, limit: int) -> bool:
+def has_room(
+    *, active: int, others: int, ahead: int, shares: int, hungry: bool, limit: int
+) -> bool:
     """Whether a download may make one more request, beside the other downloads of its client.
 
     Args:
         active: its requests under way.
         others: those of all the others.
+        ahead: how many of the others have waited longer for room, and have less than their part.
         shares: how many downloads there are, this one included.
-        hungry: whether another one found no room.
+        hungry: whether another one waits for room.
         limit: requests that may be under way at once, of all together.
     """
-    if active + others >= limit:
+    if limit - active - others <= ahead:
         return False
-    return not hungry or active < max(1, limit // shares)
+    return not hungry or active < fair_part(limit, shares)
+
+
+def fair_part(limit: int, shares: int) -> int:
+    """Return how many requests each download may have while others wait."""
+    return max(1, limit // shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from sendgrid_exports.disk import Disk, size_of
@@ -16,9 +17,12 @@ _STEP = 8 * 1024 * 1024
 
 
 async def prove(
-    file: IncomingFile, part: Path, disk: Disk, verify: Verify
+    file: IncomingFile, part: Path, disk: Disk, verify: Verify, turn: asyncio.Semaphore
 ) -> Checked | CheckFailedError:
-    """Return what `file` proves once it is complete, or what it fails, as soon as that shows."""
+    """Return what `file` proves once it is complete, or what it fails, as soon as that shows.
+
+    Its bytes are read when it is its `turn`.
+    """
     checks = Checks(verify, file.expected, file.link.kind)
     checked = 0
     try:
@@ -31,13 +35,18 @@ async def prove(
                 checked = prefix
             else:
                 step = min(prefix, checked + _STEP)
-                await disk.run_long(feed_range, part, checks, checked, step)
+                async with turn:
+                    await disk.run_long(feed_range, part, checks, checked, step)
                 checked = step
-        if verify is Verify.LENGTH:
-            await disk.run(measure, part, checks)
-        size = await disk.run(size_of, part)
-        if size != checked:
-            raise CheckFailedError(f"it has {size} bytes on disk, and {checked} arrived")
-        return checks.finish()
+        return await disk.run(_conclude, part, checks, checked, verify)
     except CheckFailedError as error:
         return error
+
+
+def _conclude(part: Path, checks: Checks, checked: int, verify: Verify) -> Checked:
+    if verify is Verify.LENGTH:
+        measure(part, checks)
+    size = size_of(part)
+    if size != checked:
+        raise CheckFailedError(f"it has {size} bytes on disk, and {checked} arrived")
+    return checks.finish()

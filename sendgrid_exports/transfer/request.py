@@ -96,6 +96,9 @@ class Conductor(Protocol):
     def written(self, file: IncomingFile) -> None:
         """More of `file` is in its part file."""
 
+    def arrived(self, size: int, chunks: int) -> None:
+        """So many bytes came in so many chunks."""
+
     def is_of_another(self, file: IncomingFile, version: Version) -> bool:
         """Whether a link brought the bytes of another file of the export."""
 
@@ -300,6 +303,8 @@ class _Body:
 
     async def _write(self) -> None:
         chunks, self._chunks = self._chunks, []
+        if chunks:
+            self._conductor.arrived(self._held, len(chunks))
         self._held = 0
         self._since = self._clock.monotonic()
         await self._part.write(chunks)

@@ -50,6 +50,12 @@ def make_client(closing: AsyncExitStack, clock: FakeClock) -> MakeClient:
 
 
 @pytest.fixture
+def many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every client begin with as many connections as its setting allows."""
+    monkeypatch.setattr("sendgrid_exports.transfer.plan.FEW", 1000)
+
+
+@pytest.fixture
 def events() -> list[Event]:
     """What was told: pass its `append` as `on_event`."""
     return []

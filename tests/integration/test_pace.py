@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports import DownloadPolicy, ExportClient, Verify
+from sendgrid_exports import DownloadPolicy, ExportClient, ExportTimeoutError, Verify
 from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.testing import (
     Delay,
@@ -119,6 +119,29 @@ class Throttle:
         return strikes
 
 
+async def test_there_are_few_at_first_and_more_while_they_bring_more(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Delay(1), times=None)
+    export_id = await fake.add_export(files=60, contacts=120)
+    await arrives(fake, make_client(fake), export_id, tmp_path)
+    assert gauge.opened[:4] == [1, 2, 3, 4]
+    assert max(gauge.opened) >= 14
+
+
+async def test_nothing_that_came_is_no_reason_for_more_connections(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Delay(1000), times=None)
+    export_id = await fake.add_export(files=20, contacts=20)
+    with pytest.raises(ExportTimeoutError):
+        await make_client(fake).fetch(export_id, tmp_path, timeout=5)
+    assert len(fake.storage_requests) == plan.FEW
+
+
+@pytest.mark.usefixtures("many_at_once")
 async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
@@ -136,6 +159,7 @@ async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     assert len(fake.storage_requests) == 113
 
 
+@pytest.mark.usefixtures("many_at_once")
 async def test_each_wave_of_slow_down_lowers_it_further(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
@@ -151,6 +175,7 @@ async def test_each_wave_of_slow_down_lowers_it_further(
     assert len(fake.storage_requests) == 40 + 28
 
 
+@pytest.mark.usefixtures("many_at_once")
 async def test_a_storage_that_takes_six_at_once_is_not_asked_much_in_vain(
     make_fake: MakeFake,
     make_client: MakeClient,

@@ -207,6 +207,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, under_way: list[object]) -> list[int
     return counts
 
 
+@pytest.mark.usefixtures("many_at_once")
 @pytest.mark.parametrize("files", [24, 1])
 async def test_a_slow_line_gets_fewer_connections_and_no_drops(
     make_fake: MakeFake,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.transfer.plan import MIB, SMALLEST_PIECE, Pace, has_room, piece_size
+from sendgrid_exports.transfer.plan import FEW, MIB, SMALLEST_PIECE, Pace, has_room, piece_size
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,16 @@ def test_pieces_are_never_empty_nor_too_large(waiting: int, connections: int, la
     assert 1 <= piece_size(waiting=waiting, connections=connections, largest=largest) <= largest
 
 
+def full(most: int) -> Pace:
+    """A pace that has grown to its setting."""
+    pace = Pace(most)
+    while pace.arrived(1, 1):
+        pass
+    return pace
+
+
 def test_storage_that_asks_to_slow_down_is_heard_once_for_all_under_way() -> None:
-    pace = Pace(16)
+    pace = full(16)
     for active in range(16, 8, -1):
         pace.slower(active)
     assert pace.limit == 8
@@ -49,7 +57,7 @@ def test_one_connection_is_always_left() -> None:
 
 
 def test_what_succeeds_allows_one_more_up_to_the_setting() -> None:
-    pace = Pace(8)
+    pace = full(8)
     pace.slower(8)
     limits = []
     for _ in range(13):
@@ -60,19 +68,47 @@ def test_what_succeeds_allows_one_more_up_to_the_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("active", "others", "shares", "hungry", "room"),
+    ("active", "others", "ahead", "shares", "hungry", "room"),
     [
-        pytest.param(0, 0, 1, False, True, id="the first"),
-        pytest.param(7, 0, 1, False, True, id="alone, up to the limit"),
-        pytest.param(8, 0, 1, False, False, id="alone, at the limit"),
-        pytest.param(6, 1, 2, False, True, id="what the other does not want"),
-        pytest.param(6, 1, 2, True, False, id="more than its part, while the other waits"),
-        pytest.param(3, 4, 2, True, True, id="less than its part"),
-        pytest.param(4, 4, 2, True, False, id="all are taken"),
-        pytest.param(0, 8, 9, True, False, id="all are taken by many"),
-        pytest.param(0, 7, 9, True, True, id="everybody may have one"),
-        pytest.param(1, 6, 9, True, False, id="but not two"),
+        pytest.param(0, 0, 0, 1, False, True, id="the first"),
+        pytest.param(7, 0, 0, 1, False, True, id="alone, up to the limit"),
+        pytest.param(8, 0, 0, 1, False, False, id="alone, at the limit"),
+        pytest.param(6, 1, 0, 2, False, True, id="what the other does not want"),
+        pytest.param(6, 1, 0, 2, True, False, id="more than its part, while the other waits"),
+        pytest.param(3, 4, 0, 2, True, True, id="less than its part"),
+        pytest.param(4, 4, 0, 2, True, False, id="all are taken"),
+        pytest.param(0, 8, 0, 9, True, False, id="all are taken by many"),
+        pytest.param(0, 7, 0, 9, True, True, id="everybody may have one"),
+        pytest.param(0, 7, 1, 9, True, False, id="but in the order in which they came"),
+        pytest.param(0, 6, 1, 9, True, True, id="one for each of two"),
+        pytest.param(1, 6, 0, 9, True, False, id="but not two for one"),
     ],
 )
-def test_room_for_one_more(active: int, others: int, shares: int, hungry: bool, room: bool) -> None:
-    assert room is has_room(active=active, others=others, shares=shares, hungry=hungry, limit=8)
+def test_room_for_one_more(
+    active: int, others: int, ahead: int, shares: int, hungry: bool, room: bool
+) -> None:
+    assert room is has_room(
+        active=active, others=others, ahead=ahead, shares=shares, hungry=hungry, limit=8
+    )
+
+
+def test_few_at_first_and_more_while_the_line_has_more_to_give() -> None:
+    pace = Pace(6)
+    assert pace.limit == FEW == 4
+    # Large chunks: what arrives has waited for us.
+    assert not pace.arrived(2 * MIB, 16)
+    assert pace.limit == 4
+    assert pace.arrived(2 * MIB, 17)
+    assert pace.arrived(20_000, 1)
+    assert pace.limit == 6
+    assert not pace.arrived(20_000, 1)
+    assert pace.limit == 6
+
+
+def test_never_more_than_the_setting_and_fewer_where_asked_to_slow_down() -> None:
+    assert Pace(2).limit == 2
+    pace = full(16)
+    pace.slower(16)
+    assert pace.limit == 8
+    pace.arrived(1, 1)
+    assert pace.limit == 8
