@@ -30,7 +30,15 @@ PURE = [
     "transfer.manifest",
     "transfer.verify",
 ]
-SEAMS = ["timing", "session", "disk", "transfer.lock", "transfer.reading"]
+SEAMS = [
+    "timing",
+    "session",
+    "disk",
+    "transfer.lock",
+    "transfer.reading",
+    "contents.sources",
+    "contents.plain",
+]
 SHELLS = [
     "api.exports",
     "transfer.tasks",

@@ -1,0 +1,1 @@
+"""From files to contacts: rows, typed, in batches, or straight from the links."""
