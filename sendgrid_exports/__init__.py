@@ -6,6 +6,9 @@
 """
 
 from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
+from sendgrid_exports.contents.batches import read_contacts_async
+from sendgrid_exports.contents.rows import read_contacts
+from sendgrid_exports.contents.typed import parse_contact
 from sendgrid_exports.errors import (
     APIError,
     AuthenticationError,
@@ -41,6 +44,7 @@ from sendgrid_exports.events import (
     StatusSeen,
 )
 from sendgrid_exports.models import (
+    Contact,
     ContactExport,
     DownloadedFile,
     DownloadResult,
@@ -62,6 +66,7 @@ __all__ = [
     "AuthenticationError",
     "BytesReceived",
     "Clock",
+    "Contact",
     "ContactExport",
     "CorruptDownloadError",
     "CountMismatch",
@@ -105,5 +110,8 @@ __all__ = [
     "Verify",
     "export_contacts",
     "fetch_export",
+    "parse_contact",
+    "read_contacts",
+    "read_contacts_async",
     "verify_download",
 ]

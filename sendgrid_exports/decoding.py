@@ -164,6 +164,12 @@ def _structure_tuple(value: object, type_: Any) -> tuple[Any, ...]:
     return tuple(_converter.structure(value, array))
 
 
+def _structure_texts(value: object, _: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected an object, not {_shown(value)}")
+    return {_structure_text(name, str): _structure_text(text, str) for name, text in value.items()}
+
+
 def _structure_absent_or(cls: type[T], **renamed: str) -> Callable[[Any, Any], T]:
     """A hook for an object in which null is absent and some fields have other names."""
     structure = make_dict_structure_fn(
@@ -195,6 +201,9 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(
         lambda type_: isinstance(type_, GenericAlias) and type_.__args__[1:] == (...,),
         _structure_tuple,
+    )
+    converter.register_structure_hook_func(
+        lambda type_: type_ == Mapping[str, str], _structure_texts
     )
     converter.register_structure_hook(ExportStatus, _structure_status)
     converter.register_structure_hook(Path, lambda value, _: Path(_structure_text(value, str)))

@@ -1,4 +1,4 @@
-"""The things the library speaks of: exports, listings, and the files that came of them.
+"""The things the library speaks of: exports, listings, the files that came of them, contacts.
 
 Field for field as SendGrid documents them, with times as aware datetimes:
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
@@ -7,6 +7,7 @@ https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-stat
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import attrs
 from sendgrid_exports.redaction import redact_text, redact_url
 
 __all__ = [
+    "Contact",
     "ContactExport",
     "DownloadResult",
     "DownloadedFile",
@@ -221,3 +223,60 @@ class VerificationReport:
     def ok(self) -> bool:
         """Whether everything is there as it was, and nothing else."""
         return self.complete and not (self.missing or self.changed or self.extra)
+
+
+@attrs.frozen(kw_only=True)
+class Contact:
+    """A contact as an export has it, whether CSV or JSON; a text it has not is empty.
+
+    https://www.twilio.com/docs/sendgrid/api-reference/contacts/get-a-contact-by-id
+
+    Attributes:
+        contact_id: SendGrid's id of the contact.
+        email: its address; newer accounts have contacts without one.
+        first_name: its first name.
+        last_name: its last name.
+        address_line_1: the first line of its address.
+        address_line_2: the second line of its address.
+        city: its city.
+        state_province_region: its state, province or region.
+        postal_code: its postal code.
+        country: its country.
+        alternate_emails: its other addresses.
+        phone_number: its phone number.
+        whatsapp: its WhatsApp number.
+        line: its LINE id.
+        facebook: its Facebook id.
+        unique_name: its unique name.
+        created_at: when it was made, or None.
+        updated_at: when it was last changed, or None.
+        custom_fields: the custom fields that have a value, by their names in their own case; a
+            number is its digits.
+        phone_number_id: its phone number as an identifier.
+        external_id: the id that another system has for it.
+        anonymous_id: the id of a visitor who is not known.
+    """
+
+    contact_id: str
+    email: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    address_line_1: str = ""
+    address_line_2: str = ""
+    city: str = ""
+    state_province_region: str = ""
+    postal_code: str = ""
+    country: str = ""
+    alternate_emails: tuple[str, ...] = ()
+    phone_number: str = ""
+    whatsapp: str = ""
+    line: str = ""
+    facebook: str = ""
+    unique_name: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    # A mapping has no hash; the contacts that differ in it alone may share one.
+    custom_fields: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    phone_number_id: str = ""
+    external_id: str = ""
+    anonymous_id: str = ""

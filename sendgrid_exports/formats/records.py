@@ -11,12 +11,12 @@ import re
 from codecs import BOM_UTF8
 from typing import Protocol
 
-__all__ = ["CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
+__all__ = ["HEADER_COLUMNS", "CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
 
 # Nothing but time is lost without them: outside of quotes they are no records, inside no end.
 _EMPTY_LINES = re.compile(rb"\n{2,}")
 _LONGEST_HEADER = 1024 * 1024
-_HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
+HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
 
 
 class RecordCounter(Protocol):
@@ -111,7 +111,7 @@ def _is_header(record: bytes) -> bool:
         columns = next(csv.reader([text]), [])
     except csv.Error:
         return False
-    return set(columns) >= _HEADER_COLUMNS
+    return set(columns) >= HEADER_COLUMNS
 
 
 class NdjsonCounter:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import aiohttp
 
 from sendgrid_exports import (
     BytesReceived,
+    Contact,
     ContactExport,
     DownloadedFile,
     DownloadPolicy,
@@ -23,6 +25,9 @@ from sendgrid_exports import (
     Verify,
     export_contacts,
     fetch_export,
+    parse_contact,
+    read_contacts,
+    read_contacts_async,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
@@ -72,6 +77,20 @@ async def settings(key: str) -> None:
         except ExportTimeoutError as error:
             assert_type(error.export_id, str)
             assert_type(error.export, ContactExport | None)
+
+
+async def contents(result: DownloadResult) -> None:
+    for row in read_contacts(result, errors="replace"):
+        assert_type(row, dict[str, Any])
+        contact = parse_contact(row)
+        assert_type(contact, Contact)
+        assert_type(contact.created_at, datetime | None)
+        assert_type(contact.custom_fields, Mapping[str, str])
+    read_contacts("exports", export_id="id")
+    read_contacts([Path("a.csv.gz"), "b.csv.gz"])
+    async with read_contacts_async("exports", batch_size=500) as batches:
+        async for batch in batches:
+            assert_type(batch, list[dict[str, Any]])
 
 
 async def tests_of_users() -> None:

@@ -19,6 +19,9 @@ PURE = [
     "api.polling",
     "formats.gunzip",
     "formats.records",
+    "formats.text",
+    "formats.csv_rows",
+    "formats.ndjson_rows",
     "transfer.links",
     "transfer.names",
     "transfer.pieces",
@@ -29,6 +32,7 @@ PURE = [
     "transfer.journal",
     "transfer.manifest",
     "transfer.verify",
+    "contents.typed",
 ]
 SEAMS = [
     "timing",
@@ -38,6 +42,7 @@ SEAMS = [
     "transfer.reading",
     "contents.sources",
     "contents.plain",
+    "contents.rows",
 ]
 SHELLS = [
     "api.exports",
@@ -53,6 +58,7 @@ SHELLS = [
     "transfer.audit",
     "transfer.download",
     "transfer.delivery",
+    "contents.batches",
 ]
 FACE = ["client", ""]
 FLOORS = [WORDS, PURE, SEAMS, SHELLS, FACE]

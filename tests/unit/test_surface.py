@@ -20,7 +20,7 @@ FileStarted IncompleteDownloadError InsufficientDiskSpaceError InvalidRequestErr
 InvalidResponseError LinkRenewed NamedId PermissionDeniedError PollPolicy RateLimitedError Retrying
 RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusSeen SystemClock TransportError Verify export_contacts
-fetch_export
+fetch_export Contact parse_contact read_contacts read_contacts_async
 """.split()
 
 
@@ -78,6 +78,9 @@ SIGNATURES = {
         ["self", "export_id", "directory"],
         ["timeout", "on_event"],
     ),
+    sendgrid_exports.read_contacts: (["source"], ["export_id", "errors"]),
+    sendgrid_exports.read_contacts_async: (["source"], ["export_id", "errors", "batch_size"]),
+    sendgrid_exports.parse_contact: (["row"], []),
 }
 
 
@@ -103,6 +106,13 @@ def test_everything_after_the_essentials_is_keyword_only(
         ),
         (sendgrid_exports.DownloadResult, "export directory files contacts manifest"),
         (sendgrid_exports.DownloadedFile, "path size sha256 etag compressed verified_by"),
+        (
+            sendgrid_exports.Contact,
+            "contact_id email first_name last_name address_line_1 address_line_2 city "
+            "state_province_region postal_code country alternate_emails phone_number whatsapp line "
+            "facebook unique_name created_at updated_at custom_fields phone_number_id external_id "
+            "anonymous_id",
+        ),
         (sendgrid_exports.PollPolicy, "initial factor maximum timeout max_failures"),
         (
             sendgrid_exports.DownloadPolicy,
