@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sendgrid_exports.errors import CorruptDownloadError
-from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, Gunzip
+from sendgrid_exports.formats.gunzip import BrokenGzipError, PlainText
 
 __all__ = ["read_plain"]
 
-_READ_PLAIN = 1024 * 1024
-_READ_GZIP = 256 * 1024
+# About as much gzip as inflates to a piece; an error in it says where to as many bytes.
+_READ = 256 * 1024
 
 
 def read_plain(path: Path) -> Iterator[bytes]:
@@ -21,20 +21,12 @@ def read_plain(path: Path) -> Iterator[bytes]:
         CorruptDownloadError: it begins as gzip and is not whole; the message says where.
         OSError: it can't be read.
     """
+    plain = PlainText()
     with path.open("rb") as file:
-        data = file.read(len(GZIP_MAGIC))
-        if data != GZIP_MAGIC:
-            data += file.read(_READ_PLAIN - len(data))
-            while data:
-                yield data
-                data = file.read(_READ_PLAIN)
-            return
-        gunzip = Gunzip()
         try:
-            while data:
-                yield from gunzip.feed(data)
-                data = file.read(_READ_GZIP)
-            gunzip.finish()
+            while data := file.read(_READ):
+                yield from plain.feed(data)
+            yield from plain.finish()
         except BrokenGzipError as error:
             raise CorruptDownloadError(
                 f"{path} is corrupt: {error}. Fetch the export again, or start another one.",

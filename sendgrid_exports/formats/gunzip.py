@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["GZIP_MAGIC", "BrokenGzipError", "Gunzip"]
+__all__ = ["GZIP_MAGIC", "BrokenGzipError", "Gunzip", "PlainText"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -90,6 +90,48 @@ class Gunzip:
         """
         if self._inflating or not self._members:
             raise BrokenGzipError("unexpected end", self._fed)
+
+
+class PlainText:
+    """The plain text of what may be gzip: known by its first bytes.
+
+    Attributes:
+        compressed: whether it is, once two bytes have come.
+    """
+
+    def __init__(self) -> None:
+        self.compressed = False
+        self._beginning: bytes | None = b""
+        self._gunzip = Gunzip()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the plain text of `data`; exhaust it.
+
+        Raises:
+            BrokenGzipError: it is no whole gzip.
+        """
+        if self._beginning is not None:
+            data = self._beginning + data
+            if len(data) < len(GZIP_MAGIC):
+                self._beginning = data
+                return
+            self._beginning = None
+            self.compressed = data.startswith(GZIP_MAGIC)
+        if self.compressed:
+            yield from self._gunzip.feed(data)
+        elif data:
+            yield data
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield what is left, now that nothing more comes.
+
+        Raises:
+            BrokenGzipError: the last member is cut short.
+        """
+        if self.compressed:
+            self._gunzip.finish()
+        elif self._beginning:
+            yield self._beginning
 
 
 def _after_padding(rest: memoryview) -> memoryview:

@@ -14,8 +14,6 @@ from sendgrid_exports.disk import free_space
 from sendgrid_exports.errors import (
     CorruptDownloadError,
     DownloadError,
-    ExportExpiredError,
-    IncompleteDownloadError,
     InsufficientDiskSpaceError,
 )
 from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
@@ -40,6 +38,7 @@ from sendgrid_exports.transfer.tries import (
     Failure,
     GiveUpOn,
     Renew,
+    error_of,
     next_step,
 )
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError
@@ -269,26 +268,13 @@ class Download:
                 file.pieces.put_back(piece)
             case Begin(plain):
                 await self._start_over(file, plain=plain)
-            case Expired(reason):
-                raise ExportExpiredError(
-                    f"The file {path.name} of export {self._job.export_id} is deleted ({reason}). "
-                    "Start another export.",
+            case Expired() | GiveUpOn() | Fail():
+                raise error_of(
+                    step,
+                    path=path,
+                    url=file.link.identity,
                     export_id=self._job.export_id,
                     export=self._job.folder.manifest.export,
-                )
-            case GiveUpOn(reason):
-                raise IncompleteDownloadError(
-                    f"{path.name} did not arrive: {reason}. Fetch again with the same id.",
-                    path=path,
-                    url=file.link.identity,
-                )
-            case Fail(reason, status, code):
-                raise DownloadError(
-                    f"The storage does not give {path.name}: {reason}.",
-                    path=path,
-                    url=file.link.identity,
-                    status=status,
-                    code=code,
                 )
 
     async def _rest(self, file: IncomingFile, piece: Piece, delay: float) -> None:

@@ -13,11 +13,12 @@ from sendgrid_exports.errors import TransportError
 from sendgrid_exports.events import BytesReceived, FileStarted
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC
 from sendgrid_exports.session import Stream
-from sendgrid_exports.timing import Clock
+from sendgrid_exports.timing import Clock, ServerClock
 from sendgrid_exports.transfer.answers import (
     AllHere,
     Answer,
     Asked,
+    Meaning,
     Receive,
     Refused,
     TryAgain,
@@ -32,7 +33,7 @@ from sendgrid_exports.transfer.speed import Line, Speed, Verdict
 from sendgrid_exports.transfer.tries import Failure, Tries
 from sendgrid_exports.transfer.verify import Expected, expect
 
-__all__ = ["IncomingFile", "Requests"]
+__all__ = ["IncomingFile", "Requests", "read_answer"]
 
 _WRITE = 2 * 1024 * 1024
 _WRITE_SECONDS = 1.0
@@ -109,6 +110,22 @@ class Conductor(Protocol):
         """See that the disk has room for the sizes known by now."""
 
 
+async def read_answer(
+    stream: Stream, asked: Asked, link: Link, server_clock: ServerClock
+) -> Meaning:
+    """Return what an answer means, by its head and, where that is an error, by its text."""
+    if not server_clock.known:
+        server_clock.hear(stream.date)
+    answer = Answer(
+        status=stream.status,
+        headers=stream.headers,
+        text="" if stream.status in {200, 206} else await stream.text(),
+    )
+    utc = server_clock.utc()
+    due = link.dies_at is not None and link.dies_at <= utc
+    return judge(asked, answer, utc=utc, due=due)
+
+
 class Requests:
     """Makes the requests of one download."""
 
@@ -132,19 +149,8 @@ class Requests:
             async with self._job.session.stream(
                 link.url, headers=request_headers(asked), read_timeout=self._job.policy.read_timeout
             ) as stream:
-                if not self._job.exports.server_clock.known:
-                    self._job.exports.server_clock.hear(stream.date)
-                meaning = judge(
-                    asked,
-                    Answer(
-                        status=stream.status,
-                        headers=stream.headers,
-                        text="" if stream.status in {200, 206} else await stream.text(),
-                    ),
-                    utc=self._job.exports.server_clock.utc(),
-                    due=link.dies_at is not None
-                    and link.dies_at <= self._job.exports.server_clock.utc(),
-                )
+                server_clock = self._job.exports.server_clock
+                meaning = await read_answer(stream, asked, link, server_clock)
                 if isinstance(meaning, AllHere):
                     piece.end = piece.position
                     return None

@@ -6,11 +6,14 @@ better is not tried again, so nothing loops while a server keeps answering.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeAlias, assert_never
 
 import attrs
 
 from sendgrid_exports.delays import Random, try_delay
+from sendgrid_exports.errors import DownloadError, ExportExpiredError, IncompleteDownloadError
+from sendgrid_exports.models import ContactExport
 from sendgrid_exports.transfer.answers import (
     AskPlain,
     Gone,
@@ -30,6 +33,7 @@ __all__ = [
     "Renew",
     "Step",
     "Tries",
+    "error_of",
     "next_step",
 ]
 
@@ -147,6 +151,49 @@ def next_step(
             return Fail(meaning.reason, meaning.status, meaning.code), tries
         case _:
             assert_never(meaning)
+
+
+def error_of(
+    step: GiveUpOn | Expired | Fail,
+    *,
+    path: Path,
+    url: str,
+    export_id: str,
+    export: ContactExport | None,
+) -> ExportExpiredError | DownloadError:
+    """Return the error that ends a file, known as `path`, for which there is nothing more to try.
+
+    Args:
+        step: the last one.
+        path: the file's final path.
+        url: where it comes from, without its query.
+        export_id: the export.
+        export: the export as last seen, or None.
+    """
+    match step:
+        case Expired(reason):
+            return ExportExpiredError(
+                f"The file {path.name} of export {export_id} is deleted ({reason}). "
+                "Start another export.",
+                export_id=export_id,
+                export=export,
+            )
+        case GiveUpOn(reason):
+            return IncompleteDownloadError(
+                f"{path.name} did not arrive: {reason}. Fetch again with the same id.",
+                path=path,
+                url=url,
+            )
+        case Fail(reason, status, code):
+            return DownloadError(
+                f"The storage does not give {path.name}: {reason}.",
+                path=path,
+                url=url,
+                status=status,
+                code=code,
+            )
+        case _:
+            assert_never(step)
 
 
 def _after_dead_link(dead: LinkDead, tries: Tries) -> tuple[Step, Tries]:
