@@ -6,13 +6,16 @@ import inspect
 import os
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import check_base_url, check_text, start_request
+from sendgrid_exports.contents.batches import BATCH_SIZE, check_batch_size
+from sendgrid_exports.contents.rows import Row, check_errors
+from sendgrid_exports.contents.streaming import ContactStream
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
@@ -21,6 +24,7 @@ from sendgrid_exports.errors import (
     SendGridExportsError,
 )
 from sendgrid_exports.events import Event, OnEvent
+from sendgrid_exports.formats.text import Errors
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session
@@ -225,23 +229,13 @@ class ExportClient:
             APIError, TransportError, InvalidResponseError: links could not be renewed.
             OSError: the disk failed.
         """
-        if not isinstance(export, ContactExport):
-            raise TypeError(f"export must be a ContactExport, not {type(export).__name__}")
-        check_text(export.id, "export.id")
+        _check_export(export)
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
         async with self._work(export.id, check_directory(directory)) as (folder, disk):
             if result := await self._delivery.finished(export.id, folder, deadline, tell):
                 return result
-            listed = bool(export.urls) or export.contact_count == 0
-            if export.status is not ExportStatus.READY or not listed:
-                raise ExportNotReadyError(
-                    f"Export {export.id} is {export.status_text or export.status.value}"
-                    f"{'' if listed else ', and no files are listed'}: "
-                    "wait for it before the download, or call fetch, which does both.",
-                    export_id=export.id,
-                    export=export,
-                )
+            _check_ready(export)
             return await self._delivery.bring(export, folder, disk, deadline, tell)
 
     async def fetch(
@@ -271,6 +265,59 @@ class ExportClient:
             if result := await self._delivery.finished(export_id, folder, deadline, tell):
                 return result
             return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
+
+    @asynccontextmanager
+    async def stream_contacts(
+        self,
+        export: ContactExport,
+        *,
+        batch_size: int = BATCH_SIZE,
+        timeout: Duration | None = None,
+        errors: Errors = "strict",
+        on_event: OnEvent | None = None,
+    ) -> AsyncIterator[AsyncIterator[list[Row]]]:
+        """Open a ready export for reading straight from its links, without a disk.
+
+            async with client.stream_contacts(export) as batches:
+                async for batch in batches:
+                    ...
+
+        File after file comes over one connection, as fast as the batches are taken. A break is
+        gone on from, pinned to the same object, with a fresh link where the old one is dead. At
+        its end each file is proved (length, MD5 where the ETag is one, gzip): only a loop that
+        ended without an error had them all, since what was handed out can't be taken back.
+
+        Args:
+            export: a ready export, from `wait` or `get`.
+            batch_size: rows in a batch, as `read_contacts` gives them; each has the columns of
+                its own file. The last batch may have fewer.
+            timeout: seconds from the opening to the last batch; None: only the files' own expiry
+                bounds it.
+            errors: what to do with bytes that are no UTF-8: `strict` raises, `replace` puts
+                U+FFFD.
+            on_event: told of everything that happens; paths are the names that the files would
+                have on disk.
+
+        Raises:
+            ExportNotReadyError: it is still being prepared, or failed.
+            ExportTimeoutError: the timeout passed.
+            ExportExpiredError: the files are deleted.
+            CorruptDownloadError: a file fails its checks, was replaced in the middle, or holds
+                no contacts.
+            DownloadError: a file can't be had, or not to its end; the subclass says how.
+            APIError, TransportError, InvalidResponseError: links could not be renewed.
+        """
+        _check_export(export)
+        check_batch_size(batch_size)
+        check_errors(errors)
+        deadline = self._deadline(timeout)
+        tell = _listener(on_event)
+        _check_ready(export)
+        straight = await self._delivery.straight(export, deadline, tell)
+        async with self._disk() as disk:
+            stream = ContactStream(straight, disk=disk, batch_size=batch_size, errors=errors)
+            async with aclosing(stream.batches()) as batches:
+                yield batches
 
     async def _export(
         self,
@@ -336,6 +383,24 @@ class ExportClient:
                 "finished files stay.",
                 path=directory,
             ) from error
+
+
+def _check_export(export: object) -> None:
+    if not isinstance(export, ContactExport):
+        raise TypeError(f"export must be a ContactExport, not {type(export).__name__}")
+    check_text(export.id, "export.id")
+
+
+def _check_ready(export: ContactExport) -> None:
+    listed = bool(export.urls) or export.contact_count == 0
+    if export.status is not ExportStatus.READY or not listed:
+        raise ExportNotReadyError(
+            f"Export {export.id} is {export.status_text or export.status.value}"
+            f"{'' if listed else ', and no files are listed'}: "
+            "wait for it before the download, or call fetch, which does both.",
+            export_id=export.id,
+            export=export,
+        )
 
 
 def _ignore(event: Event) -> None:

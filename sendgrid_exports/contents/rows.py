@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 from sendgrid_exports.contents.plain import read_plain
@@ -12,7 +13,15 @@ from sendgrid_exports.formats.csv_rows import CsvRows
 from sendgrid_exports.formats.ndjson_rows import NdjsonRows
 from sendgrid_exports.formats.text import BrokenTextError, Errors
 
-__all__ = ["Row", "check_errors", "read_contacts", "read_rows", "unite_columns"]
+__all__ = [
+    "Row",
+    "check_errors",
+    "read_contacts",
+    "read_rows",
+    "row_decoder",
+    "steps",
+    "unite_columns",
+]
 
 Row: TypeAlias = dict[str, Any]
 
@@ -61,19 +70,15 @@ def read_rows(files: Sequence[SourceFile], errors: Errors) -> Generator[Row, Non
     united = unite_columns(files, errors)
     columns = None
     for file in files:
-        rows = (
-            NdjsonRows(errors=errors)
-            if file.kind == "json"
-            else CsvRows(columns=columns, united=united, errors=errors)
-        )
+        rows = row_decoder(file.kind, columns=columns, united=united, errors=errors)
         try:
-            for data in _steps(file):
-                yield from rows.feed(data)
+            for plain in read_plain(file.path):
+                for data in steps(plain):
+                    yield from rows.feed(data)
             yield from rows.finish()
         except BrokenTextError as error:
             raise _corrupt(file, error) from None
-        if isinstance(rows, CsvRows):
-            columns = rows.columns
+        columns = rows.columns
 
 
 def unite_columns(files: Sequence[SourceFile], errors: Errors = "strict") -> tuple[str, ...] | None:
@@ -92,8 +97,9 @@ def unite_columns(files: Sequence[SourceFile], errors: Errors = "strict") -> tup
     for file in tables:
         rows = CsvRows(columns=columns, errors=errors)
         try:
-            for data in _steps(file):
-                if next(rows.feed(data), None) is not None or rows.begun:
+            for data in chain.from_iterable(map(steps, read_plain(file.path))):
+                next(rows.feed(data), None)
+                if rows.begun:
                     break
             else:
                 next(rows.finish(), None)
@@ -104,10 +110,22 @@ def unite_columns(files: Sequence[SourceFile], errors: Errors = "strict") -> tup
     return tuple(united)
 
 
-def _steps(file: SourceFile) -> Iterator[bytes]:
-    for plain in read_plain(file.path):
-        for start in range(0, len(plain), _STEP):
-            yield plain[start : start + _STEP]
+def row_decoder(
+    kind: str,
+    *,
+    columns: tuple[str, ...] | None = None,
+    united: tuple[str, ...] | None = None,
+    errors: Errors,
+) -> CsvRows | NdjsonRows:
+    """Return what makes rows of a file of this kind, `csv` or `json`, after one of `columns`."""
+    if kind == "json":
+        return NdjsonRows(columns=columns, errors=errors)
+    return CsvRows(columns=columns, united=united, errors=errors)
+
+
+def steps(plain: bytes) -> Iterator[bytes]:
+    """Yield plain text in pieces for a decoder of rows."""
+    return (plain[start : start + _STEP] for start in range(0, len(plain), _STEP))
 
 
 def _corrupt(file: SourceFile, error: BrokenTextError) -> CorruptDownloadError:

@@ -17,10 +17,14 @@ class NdjsonRows:
     """The objects of one NDJSON file.
 
     Args:
+        columns: those of a CSV file before it; kept for one after it.
         errors: what to do with bytes that are no UTF-8.
     """
 
-    def __init__(self, *, errors: Errors = "strict") -> None:
+    def __init__(
+        self, *, columns: tuple[str, ...] | None = None, errors: Errors = "strict"
+    ) -> None:
+        self.columns = columns
         self._lines = WholeLines(errors)
         self._line = 1
 

@@ -26,12 +26,13 @@ from sendgrid_exports.transfer.download import Download
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.manifest import is_whole
+from sendgrid_exports.transfer.straight import Straight
 
-__all__ = ["Delivery", "expiry_of", "look_first"]
+__all__ = ["Delivery"]
 
 
 class Delivery:
-    """How one client delivers exports into folders."""
+    """How one client delivers exports: into folders, or as they come."""
 
     def __init__(
         self,
@@ -91,8 +92,8 @@ class Delivery:
             OSError: the disk failed.
         """
         if not self._exports.server_clock.known:
-            export = await look_first(export, self._exports, deadline, on_event)
-        expiry = expiry_of(export, self._exports, self._clock)
+            export = await self._look_first(export, deadline, on_event)
+        expiry = self._expiry(export)
         earlier = deadline.earlier(expiry)
         job = Job(
             export_id=export.id,
@@ -147,35 +148,59 @@ class Delivery:
             )
         return folder.result(export)
 
+    async def straight(
+        self, export: ContactExport, deadline: Deadline, on_event: OnEvent
+    ) -> Straight:
+        """Return the files of an export for whoever takes them as they come.
+
+        Raises:
+            ExportTimeoutError, ExportExpiredError: the deadline is reached, or the files are gone.
+            APIError, InvalidResponseError: SendGrid refused, or its links are none.
+        """
+        if not self._exports.server_clock.known:
+            export = await self._look_first(export, deadline, on_event)
+        expiry = self._expiry(export)
+        return Straight(
+            export=export,
+            exports=self._exports,
+            session=self._session,
+            clock=self._clock,
+            random=self._random,
+            policy=self._policy,
+            on_event=on_event,
+            deadline=deadline.earlier(expiry),
+            expiry=expiry,
+            allow_http=self._allow_http,
+        )
+
+    async def _look_first(
+        self, export: ContactExport, deadline: Deadline, on_event: OnEvent
+    ) -> ContactExport:
+        """Ask once, since nothing was heard of the server's clock, by which links expire.
+
+        Where SendGrid can't be reached, its links may still be alive: they are tried.
+        """
+        try:
+            return await self._exports.renew(
+                export.id, deadline=deadline, on_event=on_event, max_failures=1
+            )
+        except SendGridExportsError as error:
+            if not passes(error):
+                raise
+            return export
+
+    def _expiry(self, export: ContactExport) -> Deadline:
+        if export.expires_at is None or not self._exports.server_clock.known:
+            return Deadline()
+        left = (export.expires_at - self._exports.server_clock.utc()).total_seconds()
+        return Deadline.after(left, self._clock.monotonic())
+
     def _passed(self, deadline: Deadline) -> bool:
         return deadline.passed(self._clock.monotonic())
 
     def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
         left = deadline.left(self._clock.monotonic())
         return self._clock.timeout(left if math.isfinite(left) else None)
-
-
-async def look_first(
-    export: ContactExport, exports: Exports, deadline: Deadline, on_event: OnEvent
-) -> ContactExport:
-    """Ask once, since nothing was heard of the server's clock, by which links expire.
-
-    Where SendGrid can't be reached, its links may still be alive: they are tried.
-    """
-    try:
-        return await exports.renew(export.id, deadline=deadline, on_event=on_event, max_failures=1)
-    except SendGridExportsError as error:
-        if not passes(error):
-            raise
-        return export
-
-
-def expiry_of(export: ContactExport, exports: Exports, clock: Clock) -> Deadline:
-    """Return when the files of an export are deleted, by the server's clock."""
-    if export.expires_at is None or not exports.server_clock.known:
-        return Deadline()
-    left = (export.expires_at - exports.server_clock.utc()).total_seconds()
-    return Deadline.after(left, clock.monotonic())
 
 
 def _expired(export: ContactExport, kept: str) -> ExportExpiredError:

@@ -33,11 +33,11 @@ from sendgrid_exports.transfer.speed import Line, Speed, Verdict
 from sendgrid_exports.transfer.tries import Failure, Tries
 from sendgrid_exports.transfer.verify import Expected, expect
 
-__all__ = ["IncomingFile", "Requests", "read_answer"]
+__all__ = ["EVENTS_A_SECOND", "IncomingFile", "Requests", "read_answer"]
 
 _WRITE = 2 * 1024 * 1024
 _WRITE_SECONDS = 1.0
-_EVENTS_A_SECOND = 10
+EVENTS_A_SECOND = 10
 
 
 @attrs.define(eq=False)
@@ -250,7 +250,7 @@ class Requests:
 
     def _tell(self, file: IncomingFile) -> None:
         now = self._job.clock.monotonic()
-        if now - file.told >= 1 / _EVENTS_A_SECOND:
+        if now - file.told >= 1 / EVENTS_A_SECOND:
             file.told = now
             self._job.on_event(
                 BytesReceived(

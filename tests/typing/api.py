@@ -56,6 +56,9 @@ async def service(key: str, session: aiohttp.ClientSession) -> None:
     assert_type(await client.list_exports(), tuple[ExportListing, ...])
     assert_type(await client.download(export, "exports/", timeout=600), DownloadResult)
     await client.fetch(export_id, "exports/", on_event=listen)
+    async with client.stream_contacts(export, batch_size=100, errors="replace") as batches:
+        async for batch in batches:
+            assert_type(batch, list[dict[str, Any]])
     await client.close()
 
 

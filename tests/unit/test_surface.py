@@ -78,6 +78,10 @@ SIGNATURES = {
         ["self", "export_id", "directory"],
         ["timeout", "on_event"],
     ),
+    sendgrid_exports.ExportClient.stream_contacts: (
+        ["self", "export"],
+        ["batch_size", "timeout", "errors", "on_event"],
+    ),
     sendgrid_exports.read_contacts: (["source"], ["export_id", "errors"]),
     sendgrid_exports.read_contacts_async: (["source"], ["export_id", "errors", "batch_size"]),
     sendgrid_exports.parse_contact: (["row"], []),
