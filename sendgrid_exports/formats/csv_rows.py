@@ -142,20 +142,21 @@ class CsvRows:
                 ) from None
         return end
 
-    def _begin(self, reader: Iterator[list[str]]) -> dict[str, str] | None:
+    def _begin(self, reader: Any) -> dict[str, str] | None:
         """Take the first record; return it where it is no header."""
-        record = next(filter(None, reader), None)
+        record: list[str] | None = next(filter(None, reader), None)
         if record is None:
             return None
+        line = self._line + reader.line_num - 1
         if set(record) >= HEADER_COLUMNS:
             if len(set(record)) < len(record):
                 twice = next(name for name in record if record.count(name) > 1)
-                raise BrokenTextError(f"two columns are called {twice!r}", self._line)
+                raise BrokenTextError(f"two columns are called {twice!r}", line)
             self.columns = tuple(record)
             self.begun = True
             return None
         if self.columns is None or len(record) != len(self.columns):
-            raise BrokenTextError(_what_is_there(record), self._line)
+            raise BrokenTextError(_what_is_there(record), line)
         self.begun = True
         return dict.fromkeys(self._united or self.columns, "") | dict(
             zip(self.columns, record, strict=True)
