@@ -59,8 +59,6 @@ from sendgrid_exports.transfer.verify import Expected, expect
 
 __all__ = ["Straight", "StraightFile"]
 
-_HAND_ON = 256 * 1024
-
 
 @attrs.define(eq=False)
 class StraightFile:
@@ -184,48 +182,38 @@ class Straight:
     async def _receive(self, file: StraightFile, stream: Stream) -> AsyncGenerator[bytes, None]:
         piece = file.piece
         speed = Speed(self.policy.speed_window, self.clock.monotonic())
-        broken: TransportError | None = None
-        held: list[bytes] = []
-        size = 0
-        try:
-            async for arrived in stream.chunks():
-                speed.add(len(arrived), self.clock.monotonic())
-                held.append(arrived if piece.end is None else arrived[: piece.end - piece.position])
-                size += len(held[-1])
-                piece.position += len(held[-1])
-                self._tell(file, held)
-                if piece.finished:
-                    break
-                if self._is_too_slow(speed):
-                    broken = TransportError("the connection was too slow")
-                    break
-                if size >= _HAND_ON:
-                    now = self.clock.monotonic()
-                    yield b"".join(held)
-                    held, size = [], 0
-                    speed.pause(self.clock.monotonic() - now)
-        except TransportError as error:
-            broken = error
-        if held:
-            yield b"".join(held)
-        if broken is None and piece.end is None:
+        async for arrived in stream.chunks():
+            now = self.clock.monotonic()
+            speed.add(len(arrived), now)
+            data = arrived if piece.end is None else arrived[: piece.end - piece.position]
+            piece.position += len(data)
+            self._tell(file, data)
+            # Whoever takes it may take long, while the storage is held back: no fault of its own.
+            yield data
+            speed.pause(self.clock.monotonic() - now)
+            if piece.finished:
+                return
+            if self._is_too_slow(speed):
+                raise TransportError("the connection was too slow")
+        if piece.end is None:
             piece.end = piece.position
-        if not piece.finished:
-            raise broken or TransportError("the body ended early")
+        elif not piece.finished:
+            raise TransportError("the body ended early")
 
     def _is_too_slow(self, speed: Speed) -> bool:
         now = self.clock.monotonic()
         return self._line.judge(speed.rate(now), (), now) is Verdict.DROP
 
-    def _tell(self, file: StraightFile, held: list[bytes]) -> None:
+    def _tell(self, file: StraightFile, data: bytes) -> None:
         piece, now = file.piece, self.clock.monotonic()
-        if not file.announced and (piece.position >= len(GZIP_MAGIC) or piece.finished):
+        if piece.position == len(data) >= len(GZIP_MAGIC):
+            file.compressed = data.startswith(GZIP_MAGIC)
+        if not file.announced:
             file.announced = True
-            file.compressed = b"".join(held).startswith(GZIP_MAGIC)
             self.on_event(
                 FileStarted(export_id=self.export.id, path=self.path(file), size=piece.end)
             )
-        if file.announced and now - file.told >= 1 / EVENTS_A_SECOND:
+        if now - file.told >= 1 / EVENTS_A_SECOND:
             file.told = now
             self.on_event(
                 BytesReceived(
