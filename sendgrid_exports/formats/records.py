@@ -7,14 +7,16 @@ outside of quotes is only a matter of how many quotes came before, since an esca
 from __future__ import annotations
 
 import csv
+import io
 import re
 from codecs import BOM_UTF8
 from typing import Protocol
 
 __all__ = ["HEADER_COLUMNS", "CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
 
-# Nothing but time is lost without them: outside of quotes they are no records, inside no end.
-_EMPTY_LINES = re.compile(rb"\n{2,}")
+# Nothing is lost without them: outside of quotes they are no records, inside no end of one.
+_EMPTY_LINES = re.compile(rb"\n(?:\r*\n)+")
+_NEITHER_QUOTE_NOR_LINE_FEED = bytes(set(range(256)) - set(b'"\n'))
 _LONGEST_HEADER = 1024 * 1024
 HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
 
@@ -54,61 +56,56 @@ class _Mark:
 
 
 class CsvCounter:
-    """Counts the records of a CSV file; a header, known by its columns, is none."""
+    """Counts the records of a CSV file; a header, known by its columns, is none.
+
+    Each line feed outside of quotes begins a record, as if one stood before the first; empty
+    lines are left out. So nothing else matters than the order of quotes and line feeds.
+    """
 
     def __init__(self) -> None:
         self._mark = _Mark()
         self._records = 0
         self._quoted = False
-        self._filled = False
-        self._first: bytearray | None = bytearray()
+        self._line_ends = b"\n"
+        self._first: bytes | None = b""
         self._has_header = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the plain text."""
-        data = _EMPTY_LINES.sub(b"\n", self._mark.strip(data))
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self._take(line)
-            if self._quoted:
-                self._keep(b"\n")
-            else:
-                self._end()
-        self._take(rest)
+        data = self._line_ends + self._mark.strip(data)
+        filled = data.rstrip(b"\r\n")
+        # Whether they begin a record shows only when something follows.
+        self._line_ends = b"\n" if b"\n" in data[len(filled) :] else b""
+        if not filled:
+            return
+        filled = _EMPTY_LINES.sub(b"\n", filled)
+        order = filled.translate(None, _NEITHER_QUOTE_NOR_LINE_FEED).replace(b'""', b"")
+        parts = order.split(b'"')
+        self._records += sum(map(len, parts[self._quoted :: 2]))
+        self._quoted ^= not len(parts) & 1
+        if self._first is not None:
+            self._first += filled
+            if self._records > 1 or len(self._first) > _LONGEST_HEADER:
+                self._end_first(self._first)
 
     def finish(self) -> int | None:
         """Return how many contacts there were, or None after a quote that never ended."""
         if self._quoted:
             return None
-        self._end()
+        if self._first:
+            self._end_first(self._first)
         return self._records - self._has_header
 
-    def _take(self, text: bytes) -> None:
-        if text.count(b'"') & 1:
-            self._quoted = not self._quoted
-        if not self._filled:
-            self._filled = bool(text.strip(b"\r")) or self._quoted
-        self._keep(text)
-
-    def _keep(self, text: bytes) -> None:
-        if self._first is not None and len(self._first) < _LONGEST_HEADER:
-            self._first += text
-
-    def _end(self) -> None:
-        if not self._filled:
-            return
-        if self._first is not None:
-            self._has_header = _is_header(bytes(self._first))
-            self._first = None
-        self._records += 1
-        self._filled = False
+    def _end_first(self, text: bytes) -> None:
+        self._has_header = _begins_with_header(text[1:])
+        self._first = None
 
 
-def _is_header(record: bytes) -> bool:
+def _begins_with_header(data: bytes) -> bool:
     # Whether every part of a split export repeats the header is not documented.
-    text = record.decode("utf-8-sig", "replace")
+    text = data.decode("utf-8-sig", "replace")
     try:
-        columns = next(csv.reader([text]), [])
+        columns = next(csv.reader(io.StringIO(text, newline="")), [])
     except csv.Error:
         return False
     return set(columns) >= HEADER_COLUMNS

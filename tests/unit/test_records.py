@@ -85,6 +85,10 @@ def test_csv_is_counted_as_csv_reader_does(
         (b'""\n', 1),
         (b" \n", 1),
         (b'"a\xff","CONTACT_ID","EMAIL"\n', 0),
+        (b"\r\r\r", 0),
+        (b"\r\r\r\n" + HEADER + b'"a@b","A","1",\n\r', 1),
+        (b'"\r\n\r\n"', 1),
+        (b'"EMAIL","CONTACT_ID"\n"a","1"\n"EMAIL","CONTACT_ID"\n', 2),
     ],
 )
 def test_csv(data: bytes, contacts: int | None) -> None:
