@@ -227,7 +227,7 @@ class IncompleteDownloadError(DownloadError):
 
 
 class CorruptDownloadError(DownloadError):
-    """Every byte came, twice, and the file fails its checks."""
+    """A file fails its checks (a download fetched it twice), or holds no contacts to be read."""
 
 
 class DownloadInProgressError(DownloadError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from sendgrid_exports.formats.records import HEADER_COLUMNS
@@ -82,7 +82,7 @@ class CsvRows:
         Raises:
             BrokenTextError: the bytes are no UTF-8, no CSV, or not that of contacts.
         """
-        yield from self._take(self._lines.feed(data), last=False)
+        return self._take(self._lines.feed(data), last=False)
 
     def finish(self) -> Iterator[dict[str, str]]:
         """Yield the rows that are left.
@@ -90,7 +90,7 @@ class CsvRows:
         Raises:
             BrokenTextError: the last record is cut, or as for `feed`.
         """
-        yield from self._take(self._lines.finish(), last=True)
+        return self._take(self._lines.finish(), last=True)
 
     def _take(self, text: str, *, last: bool) -> Iterator[dict[str, str]]:
         self._held.append(text)
@@ -99,20 +99,6 @@ class CsvRows:
         if self._size <= self._due and not last:
             return
         text = "".join(self._held)
-        end = yield from self._read(text, last=last)
-        self._line += text.count("\n", 0, end)
-        self._held = [text[end:]]
-        self._size = len(text) - end
-        self._due = min(2 * self._size, LONGEST_RECORD)
-        if self._size > LONGEST_RECORD:
-            raise BrokenTextError(
-                f"the record has no end within {LONGEST_RECORD:,} characters, as if a quote were "
-                "missing",
-                self._line,
-            )
-
-    def _read(self, text: str, *, last: bool) -> Generator[dict[str, str], None, int]:
-        """Yield the rows in `text`, and return where the last whole record ends."""
         lines = io.StringIO(text, "\n")
         reader = _csv.reader(lines, strict=True)
         place = lines.tell
@@ -140,7 +126,20 @@ class CsvRows:
                 raise BrokenTextError(
                     f"the record is no CSV ({error})", self._line + text.count("\n", 0, end)
                 ) from None
-        return end
+        self._hold(text, end)
+
+    def _hold(self, text: str, end: int) -> None:
+        """Keep what follows the last whole record."""
+        self._line += text.count("\n", 0, end)
+        self._held = [text[end:]]
+        self._size = len(text) - end
+        self._due = min(2 * self._size, LONGEST_RECORD)
+        if self._size > LONGEST_RECORD:
+            raise BrokenTextError(
+                f"the record has no end within {LONGEST_RECORD:,} characters, as if a quote were "
+                "missing",
+                self._line,
+            )
 
     def _begin(self, reader: Any) -> dict[str, str] | None:
         """Take the first record; return it where it is no header."""

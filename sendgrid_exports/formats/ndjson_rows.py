@@ -34,7 +34,7 @@ class NdjsonRows:
         Raises:
             BrokenTextError: the bytes are no UTF-8, or a line is no JSON object.
         """
-        yield from self._read(self._lines.feed(data))
+        return self._read(self._lines.feed(data))
 
     def finish(self) -> Iterator[dict[str, Any]]:
         """Yield the object of a last line that no line feed ended.
@@ -42,7 +42,7 @@ class NdjsonRows:
         Raises:
             BrokenTextError: as for `feed`.
         """
-        yield from self._read(self._lines.finish())
+        return self._read(self._lines.finish())
 
     def _read(self, text: str) -> Iterator[dict[str, Any]]:
         lines = text.split("\n")
