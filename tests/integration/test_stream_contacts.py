@@ -518,16 +518,77 @@ async def test_a_borrowed_session_is_used_and_stays_open(
     assert [parse_contact(row) for row in rows] == list(map(parse_contact, fake.rows_of(export_id)))
 
 
-async def test_two_links_of_one_object_are_not_two_files(
+async def test_a_link_matched_by_its_place_may_not_bring_another_file(
     make_fake: MakeFake, make_client: MakeClient
 ) -> None:
-    """A renewal that lists other files matches them by place, and one may be there already."""
-    fake = await make_fake(contacts=CONTACTS, files=2)
+    body = b'"EMAIL","CONTACT_ID"\n"a","1"\n'
+    fake = await make_fake()
+    client = make_client(fake)
+    export = await client.wait(await fake.add_export(bodies=[body, body], names=["a.csv", "b.csv"]))
+    urls = (export.urls[0], export.urls[1].replace("/b.csv", "/c.csv"))
+    fake.kill_links()
+    await fails(DownloadError, "another one's", client, attrs.evolve(export, urls=urls))
+
+
+async def test_a_file_that_is_no_longer_listed(
+    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock
+) -> None:
+    fake = await make_fake(contacts=10, files=2)
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
-    other = await client.wait(await fake.add_export(contacts=10, start=50))
-    urls = (export.urls[0], other.urls[0])
-    mixed = attrs.evolve(export, urls=urls, contact_count=None)
+    more = (export.urls[0].replace(".csv", "-more.csv"), *export.urls)
+    clock.advance(290)
+    await fails(DownloadError, "no longer lists file 1", client, attrs.evolve(export, urls=more))
+
+
+async def test_a_renewal_that_takes_too_long(make_fake: MakeFake, make_client: MakeClient) -> None:
+    fake = await make_fake(contacts=10)
+    client = make_client(fake)
+    export = await client.wait(await fake.add_export())
     fake.kill_links()
-    rows = await stream(client, mixed)
-    assert len(rows) == CONTACTS
+    fake.fail_api(500, times=None)
+    with pytest.raises(ExportTimeoutError):
+        await stream(client, export, timeout=20)
+
+
+async def test_a_timeout_of_the_listener_is_its_own(
+    make_fake: MakeFake, make_client: MakeClient
+) -> None:
+    fake = await make_fake(contacts=10)
+    client = make_client(fake)
+    export = await client.wait(await fake.add_export())
+
+    def tell(event: Event) -> None:
+        raise TimeoutError("the listener's own")
+
+    with pytest.raises(TimeoutError, match="the listener's own"):
+        await stream(client, export, timeout=20, on_event=tell)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'"EMAIL","CONTACT_ID"\n"a","cut', "line 2: the record is no CSV"),
+        (gzip.compress(b'"EMAIL","CONTACT_ID"\n"a","1"\n')[:-3], "unexpected end"),
+        (b"<html>", "markup: '<html>'"),
+        (b"<", "markup: '<'"),
+    ],
+)
+async def test_what_is_broken_at_its_end(
+    make_fake: MakeFake, make_client: MakeClient, body: bytes, said: str
+) -> None:
+    fake = await make_fake()
+    client = make_client(fake)
+    export = await client.wait(await fake.add_export(bodies=[body]))
+    await fails(CorruptDownloadError, said, client, export)
+
+
+async def test_one_contact_of_one_byte_is_not_taken_for_gzip(
+    make_fake: MakeFake, make_client: MakeClient
+) -> None:
+    fake = await make_fake()
+    fake.fail_storage(Reset(after=1))
+    client = make_client(fake)
+    body = b'{"contact_id":"1"}'
+    export_id = await fake.add_export(bodies=[body], file_type="json")
+    assert await stream(client, await client.wait(export_id)) == [{"contact_id": "1"}]

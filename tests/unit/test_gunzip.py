@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sendgrid_exports.formats import gunzip
-from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, Gunzip
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, Gunzip, PlainText
 
 MIB = 1024 * 1024
 WHOLE = gzip.compress(b"EMAIL\nsomebody@example.com\n" * 50, mtime=0)
@@ -158,6 +158,29 @@ def test_it_says_where_it_broke() -> None:
         list(stream.feed(b"more than a header of it"))
     assert caught.value.offset == len(WHOLE)
     assert isinstance(caught.value, ValueError)
+
+
+def plain(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
+    text = PlainText()
+    found = b"".join(part for piece in pieces for part in text.feed(piece))
+    return found + b"".join(text.finish()), text.compressed
+
+
+@pytest.mark.parametrize("text", [b"", b"\x1f", b"a", b"EMAIL\n" * 1000, b"\x1fEMAIL"])
+def test_what_is_no_gzip_is_plain_text(text: bytes) -> None:
+    for pieces in ([text], split(text, range(1000)), [b"", text, b""]):
+        assert plain(pieces) == (text, False)
+
+
+@quick
+@given(text=PAYLOADS, members=st.integers(1, 3), cuts=CUTS)
+def test_gzip_is_known_by_its_first_bytes(text: bytes, members: int, cuts: list[int]) -> None:
+    data = gzip.compress(text) * members
+    for pieces in (split(data, cuts), [data[:1], data[1:]]):
+        assert plain(pieces) == (text * members, True)
+    for cut in (2, len(data) - 1):
+        with pytest.raises(BrokenGzipError):
+            plain([data[:cut]])
 
 
 def test_the_magic_is_that_of_gzip() -> None:
