@@ -182,19 +182,20 @@ class Straight:
     async def _receive(self, file: StraightFile, stream: Stream) -> AsyncGenerator[bytes, None]:
         piece = file.piece
         speed = Speed(self.policy.speed_window, self.clock.monotonic())
-        async for arrived in stream.chunks():
-            now = self.clock.monotonic()
-            speed.add(len(arrived), now)
-            data = arrived if piece.end is None else arrived[: piece.end - piece.position]
-            piece.position += len(data)
-            self._tell(file, data)
-            # Whoever takes it may take long, while the storage is held back: no fault of its own.
-            yield data
-            speed.pause(self.clock.monotonic() - now)
-            if piece.finished:
-                return
-            if self._is_too_slow(speed):
-                raise TransportError("the connection was too slow")
+        async with aclosing(stream.chunks()) as chunks:
+            async for arrived in chunks:
+                now = self.clock.monotonic()
+                speed.add(len(arrived), now)
+                data = arrived if piece.end is None else arrived[: piece.end - piece.position]
+                piece.position += len(data)
+                self._tell(file, data)
+                # Whoever takes it may take long, and holds the storage back: no fault of its own.
+                yield data
+                speed.pause(self.clock.monotonic() - now)
+                if piece.finished:
+                    return
+                if self._is_too_slow(speed):
+                    raise TransportError("the connection was too slow")
         if piece.end is None:
             piece.end = piece.position
         elif not piece.finished:
