@@ -170,16 +170,26 @@ def _structure_texts(value: object, _: object) -> dict[str, str]:
     return {_structure_text(name, str): _structure_text(text, str) for name, text in value.items()}
 
 
-def _structure_absent_or(cls: type[T], **renamed: str) -> Callable[[Any, Any], T]:
-    """A hook for an object in which null is absent and some fields have other names."""
+# What SendGrid sends, with the fields that have another name on the wire.
+_RENAMED: dict[type, dict[str, str]] = {
+    ContactExport: {"metadata": "_metadata"},
+    ErrorDetail: {},
+    ExportListing: {},
+    ExportMetadata: {"self_": "self"},
+    NamedId: {"id": "ID", "name": "Name"},
+}
+
+
+def _structure_absent_or(cls: Any) -> Callable[[Any, Any], Any]:
+    """Return a hook for an object in which null is absent; made when first needed."""
     structure = make_dict_structure_fn(
         cls,
         _converter,
         _cattrs_detailed_validation=True,
-        **{name: override(rename=wire) for name, wire in renamed.items()},  # type: ignore[arg-type]
+        **{name: override(rename=wire) for name, wire in _RENAMED[cls].items()},  # type: ignore[arg-type]
     )
 
-    def hook(value: Any, _: Any) -> T:
+    def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"expected an object, not {_shown(value)}")
         present = {name: item for name, item in value.items() if item is not None}
@@ -205,6 +215,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(
         lambda type_: type_ == Mapping[str, str], _structure_texts
     )
+    converter.register_structure_hook_factory(lambda type_: type_ in _RENAMED, _structure_absent_or)
     converter.register_structure_hook(ExportStatus, _structure_status)
     converter.register_structure_hook(Path, lambda value, _: Path(_structure_text(value, str)))
     converter.register_unstructure_hook(datetime, _write_time)
@@ -224,12 +235,3 @@ def _write_time(moment: datetime) -> str:
 
 
 _converter = _make_converter()
-_converter.register_structure_hook(
-    ExportMetadata, _structure_absent_or(ExportMetadata, self_="self")
-)
-_converter.register_structure_hook(
-    ContactExport, _structure_absent_or(ContactExport, metadata="_metadata")
-)
-_converter.register_structure_hook(ExportListing, _structure_absent_or(ExportListing))
-_converter.register_structure_hook(NamedId, _structure_absent_or(NamedId, id="ID", name="Name"))
-_converter.register_structure_hook(ErrorDetail, _structure_absent_or(ErrorDetail))
