@@ -134,6 +134,21 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure against curl, aria2 and other libraries: `-- --quick` takes under two minutes."""
+    etags = "libnginx-mod-http-headers-more-filter"
+    debian_programs(session, "nginx", "openssl", "curl", "aria2", etags)
+    session.install(".[fast]", "matplotlib")
+    for peer in ("httpx", "pypdl", "parfive"):
+        try:
+            session.install(peer)
+        except nox.command.CommandFailed:
+            session.warn(f"{peer} can't be installed, and will be missing in the table")
+    kept = session.create_tmp()
+    session.run("python", "-m", "tests.benchmarks", "--data", kept, *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Back up 200,000 contacts from the embedded server."""
     session.install(".")

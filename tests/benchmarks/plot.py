@@ -1,0 +1,89 @@
+"""The plot: bars per tool, speed against connections, memory against size."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks.rows import ROWS, curve, value
+from tests.benchmarks.tools import OURS
+
+if TYPE_CHECKING:
+    from tests.benchmarks.report import Results
+
+__all__ = ["draw"]
+
+MIB = 1024 * 1024
+_OURS, _PEER, _LIMIT = "#1f6feb", "#9aa4b2", "#d0d7de"
+
+
+def draw(results: Results, path: Path) -> Path:
+    """Draw what was measured, and return `path`."""
+    matplotlib = importlib.import_module("matplotlib")
+    matplotlib.use("svg")
+    matplotlib.rcParams.update(
+        {"font.size": 9, "svg.hashsalt": "results", "axes.spines.top": False}
+        | {"axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left"}
+    )
+    plot = importlib.import_module("matplotlib.pyplot")
+    figure, (bars, connections, memory) = plot.subplots(
+        1, 3, figsize=(13, 4), width_ratios=(5, 4, 4), layout="constrained"
+    )
+    _bars(results, bars)
+    _connections(results, connections)
+    _memory(results, memory)
+    figure.savefig(path, metadata={"Date": None})
+    return path
+
+
+def _bars(results: Results, axes: Any) -> None:
+    row = ROWS[0]
+    samples = results.samples.get(row.name, {})
+    found = {tool: value(samples, tool) for tool in row.tools}
+    known = {tool: seconds for tool, seconds in found.items() if seconds is not None}
+    tools = sorted(known, key=lambda tool: -known[tool])
+    names = [tool.name.removesuffix(", LENGTH") for tool in tools]
+    colours = [
+        _OURS if tool.name.startswith(OURS.name) else _PEER if tool.brings else _LIMIT
+        for tool in tools
+    ]
+    drawn = axes.barh(names, [known[tool] for tool in tools], color=colours)
+    axes.bar_label(drawn, fmt="%.2f", padding=3)
+    axes.set_xlabel("seconds (shorter is better)")
+    axes.set_title(f"4 files of {results.sizes.file} MiB over TLS")
+
+
+def _connections(results: Results, axes: Any) -> None:
+    size = results.sizes.single
+    for index, (name, colour) in enumerate((("sendgrid_exports", _OURS), ("aria2c", _PEER))):
+        points = [
+            (connections, size / seconds)
+            for connections, samples in results.curve.items()
+            if (seconds := value(samples, curve(connections)[index])) is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(results.curve), [str(connections) for connections in results.curve])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("connections")
+    axes.set_ylabel("MiB a second (higher is better)")
+    axes.set_title(f"1 file of {size} MiB over TLS")
+    if results.curve:
+        axes.legend(frameon=False, loc="lower right")
+
+
+def _memory(results: Results, axes: Any) -> None:
+    found = {size: value(samples, OURS, "memory") for size, samples in results.memory.items()}
+    points = [(size / MIB, peak / MIB) for size, peak in sorted(found.items()) if peak is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), "o-", color=_OURS)
+    axes.axhline(120, color=_PEER, linestyle="--")
+    axes.annotate("asked: under 120 MiB", (1, 122), color="#57606a")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([x for x, _ in points], [f"{x:,.0f}" for x, _ in points])
+    axes.set_ylim(0, 140)
+    axes.set_xlabel("MiB of the file")
+    axes.set_ylabel("MiB of memory at the peak")
+    axes.set_title("Memory against size, everything checked")
