@@ -152,11 +152,12 @@ ROWS = (
         title="1 large file, 20 MB/s a connection",
         files="single",
         line="limited",
-        tools=(OURS, OURS_LARGE_PIECES, ARIA2_8, CURL),
+        tools=(OURS_LENGTH, OURS, OURS_LARGE_PIECES, ARIA2_8, CURL),
         slow=(CURL,),
         bars=(
+            Bar(ours=OURS_LENGTH, peers=[ARIA2_8], text="at most 1.0", most=1.0),
+            Bar(ours=OURS_LENGTH, peers=[CURL], text="6 times as fast", least=6.0),
             Bar(ours=OURS, peers=[ARIA2_8], text="at most 1.0", most=1.0),
-            Bar(ours=OURS, peers=[CURL], text="6 times as fast", least=6.0),
         ),
     ),
     Row(
