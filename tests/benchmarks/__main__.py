@@ -21,6 +21,7 @@ from tests.benchmarks.report import Results, write_results
 from tests.benchmarks.rows import CONNECTIONS, ROWS, curve
 from tests.benchmarks.tools import OURS
 
+_NAMES = [*(row.name for row in ROWS), "connections", "memory", "import", "polling"]
 _HERE = Path(__file__).parent
 _RAM_DISK = Path("/dev/shm")
 _IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -29,10 +30,9 @@ _IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_coun
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="nox -s benchmarks --", description=__doc__)
-    names = [row.name for row in ROWS] + ["connections", "memory", "import", "polling"]
     parser.add_argument("--quick", action="store_true", help="small files and few rounds")
     parser.add_argument("--rounds", type=int, help="runs of every tool")
-    parser.add_argument("--rows", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--rows", nargs="+", choices=_NAMES, default=_NAMES, help="only these")
     parser.add_argument("--data", type=Path, help="where the files are kept for the next time")
     parser.add_argument("--out", type=Path, default=_HERE, help="where to write the results")
     asked = parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> None:
         data = name_data(kept.absolute(), sizes)
         print(f"Making the files in {kept}: once, if --data keeps them.", flush=True)
         run(python("tests.benchmarks.data", data.directory, json.dumps(attrs.asdict(sizes))))
-        results = Results(quick=asked.quick, sizes=sizes, rounds=rounds, target=target)
+        results = Results(command=_command(asked), sizes=sizes, rounds=rounds, target=target)
         root = Path(tempfile.mkdtemp(prefix="sendgrid-exports-", dir=target)) / "run"
         try:
             with open_bench(data, root) as bench:
@@ -60,7 +60,7 @@ def _measure(bench: Bench, data: Data, results: Results, rows: list[str]) -> Non
         if row.name in rows:
             print(f"{row.title}:", flush=True)
             results.samples[row.name] = bench.run_row(row, results.rounds)
-    few = max(2, results.rounds // 2)
+    few = max(1, results.rounds // 2)
     if "connections" in rows:
         for connections in CONNECTIONS:
             print(f"1 file over {connections} connections:", flush=True)
@@ -78,6 +78,14 @@ def _measure(bench: Bench, data: Data, results: Results, rows: list[str]) -> Non
     if "polling" in rows:
         results.polling = run(python("tests.benchmarks.polling"))[1]
     results.failures = bench.failures
+
+
+def _command(asked: argparse.Namespace) -> str:
+    # Without the directories, which are nobody's business.
+    said = ["--quick"] if asked.quick else []
+    said += ["--rounds", str(asked.rounds)] if asked.rounds else []
+    said += ["--rows", *asked.rows] if asked.rows != _NAMES else []
+    return " ".join(["nox -s benchmarks", *(["--", *said] if said else [])])
 
 
 def _python_c(code: str) -> list[str]:

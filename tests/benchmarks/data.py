@@ -42,7 +42,7 @@ class Sizes:
     rounds: int = 5
 
 
-QUICK = Sizes(file=64, export=12, single=128, large=512, rounds=2)
+QUICK = Sizes(file=64, export=12, single=128, large=256, rounds=2)
 
 
 @attrs.frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ class Results:
     """All that was measured.
 
     Attributes:
+        command: what the maintainer typed.
         samples: by row.
         curve: by connections.
         memory: by bytes of the file.
@@ -36,7 +36,7 @@ class Results:
         failures: why a tool did not do its work, by its name.
     """
 
-    quick: bool
+    command: str
     sizes: Sizes
     rounds: int
     target: Path
@@ -54,13 +54,12 @@ def write_results(results: Results, directory: Path) -> str:
     table = "\n".join([_HEAD, *_asked(results)])
     found, missing = versions()
     plot = draw(results, directory / "results.svg") if "matplotlib" not in missing else None
-    command = "nox -s benchmarks" + (f" -- {' '.join(sys.argv[1:])}" if sys.argv[1:] else "")
     (directory / "results.md").write_text(
         "\n".join(
             [
                 "# Measured against the tools you would otherwise use\n",
-                f"- {datetime.now(UTC):%Y-%m-%d}, by `{command}`, {results.rounds} rounds of every "
-                "tool in turn, medians",
+                f"- {datetime.now(UTC):%Y-%m-%d}, by `{results.command}`: every tool in turn, medians "
+                f"of {results.rounds}",
                 f"- {describe(results.target)}; nginx on loopback shares the cores",
                 f"- {', '.join(found)}",
                 f"- missing: {', '.join(missing) or 'nothing'}",
