@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -36,6 +38,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="where the files are kept for the next time")
     parser.add_argument("--out", type=Path, default=_HERE, help="where to write the results")
     asked = parser.parse_args()
+    # Nothing is left running, or in the RAM disk, by whoever loses patience.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sizes = QUICK if asked.quick else Sizes()
     rounds = asked.rounds or sizes.rounds
     target = _RAM_DISK if _RAM_DISK.is_dir() else Path(tempfile.gettempdir())

@@ -58,8 +58,8 @@ def write_results(results: Results, directory: Path) -> str:
         "\n".join(
             [
                 "# Measured against the tools you would otherwise use\n",
-                f"- {datetime.now(UTC):%Y-%m-%d}, by `{results.command}`: every tool in turn, medians "
-                f"of {results.rounds}",
+                f"- {datetime.now(UTC):%Y-%m-%d}, by `{results.command}`: every tool in turn, "
+                f"medians of {results.rounds}",
                 f"- {describe(results.target)}; nginx on loopback shares the cores",
                 f"- {', '.join(found)}",
                 f"- missing: {', '.join(missing) or 'nothing'}",
