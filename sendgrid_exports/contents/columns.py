@@ -1,0 +1,119 @@
+"""The columns of contacts as Arrow has them: names, types, and texts made into values.
+
+What is text stays that text: an empty one is an empty text, never a null, and so is one that a
+file has no column for. Only a column of another type has nulls, where the text is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sendgrid_exports.decoding import read_time
+from sendgrid_exports.formats.csv_rows import split_values
+
+__all__ = [
+    "AFTER_CUSTOM",
+    "BEFORE_CUSTOM",
+    "arrange",
+    "join_emails",
+    "make_column",
+    "make_schema",
+    "split_emails",
+]
+
+BEFORE_CUSTOM = (
+    "EMAIL", "FIRST_NAME", "LAST_NAME", "ADDRESS_LINE_1", "ADDRESS_LINE_2", "CITY",
+    "STATE_PROVINCE_REGION", "POSTAL_CODE", "COUNTRY", "ALTERNATE_EMAILS", "PHONE_NUMBER",
+    "WHATSAPP", "LINE", "FACEBOOK", "UNIQUE_NAME", "CREATED_AT", "UPDATED_AT", "CONTACT_ID",
+)  # fmt: skip
+"""The reserved columns of every export, in SendGrid's order."""
+
+AFTER_CUSTOM = ("PHONE_NUMBER_ID", "EXTERNAL_ID", "ANONYMOUS_ID")
+"""Those that newer accounts have after the custom fields."""
+
+_TIME = pa.timestamp("us", "UTC")
+_RESERVED_TYPES = {
+    "CREATED_AT": _TIME,
+    "UPDATED_AT": _TIME,
+    "ALTERNATE_EMAILS": pa.list_(pa.string()),
+}
+
+
+def make_schema(names: Iterable[str], column_types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Return the schema of columns `names`, typed as asked, or else as SendGrid's columns are."""
+    types = {**_RESERVED_TYPES, **column_types}
+    return pa.schema([(name, types.get(name, pa.string())) for name in names])
+
+
+def make_column(texts: pa.StringArray, field: pa.Field) -> pa.Array:
+    """Return texts as the values of the column `field`.
+
+    Raises:
+        ValueError: a text can't be a value of its type.
+    """
+    if field.type == pa.string():
+        return texts
+    if pa.types.is_list(field.type) and field.name == "ALTERNATE_EMAILS":
+        return _split_column(texts).cast(field.type)
+    filled = pc.if_else(pc.equal(texts, ""), None, texts)
+    try:
+        return filled.cast(field.type)
+    except pa.ArrowInvalid:
+        if not pa.types.is_timestamp(field.type):
+            raise
+    # SendGrid has other spellings of a time, which Arrow's own reading refuses.
+    times = [read_time(text) for text in texts.to_pylist()]
+    return pa.array(times, _TIME).cast(field.type)
+
+
+def _split_column(texts: pa.StringArray) -> pa.ListArray:
+    filled = pc.not_equal(texts, "")
+    lists = _split_all(texts.filter(filled))
+    lengths = pc.replace_with_mask(
+        pa.repeat(pa.scalar(0, pa.int32()), len(texts)), filled, pc.list_value_length(lists)
+    )
+    ends = pc.cumulative_sum(lengths)
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    return pa.ListArray.from_arrays(offsets, lists.flatten())
+
+
+def _split_all(texts: pa.StringArray) -> pa.ListArray:
+    """Return what `split_emails` does, at several times its speed where nothing is odd."""
+    quoted = pc.and_(pc.starts_with(texts, '"'), pc.ends_with(texts, '"'))
+    lists = pc.split_pattern(pc.utf8_slice_codeunits(texts, 1, -1), '","')
+    values = lists.flatten()
+    # Where every quote that is left is one of a pair, this is the only way to read the texts.
+    rest = pc.replace_substring(values, '""', "")
+    odd = pc.any(pc.match_substring(rest, '"')).as_py()
+    if odd or not pc.all(quoted).as_py() or pc.min(pc.binary_length(texts)).as_py() == 1:
+        return pa.array(map(split_emails, texts.to_pylist()), pa.list_(pa.string()))
+    return pa.ListArray.from_arrays(lists.offsets, pc.replace_substring(values, '""', '"'))
+
+
+def split_emails(text: str) -> Sequence[str]:
+    """Return the addresses in a text of `ALTERNATE_EMAILS`, a list of quoted values.
+
+    A text that is no such list is one address, so that nothing of it is lost.
+    """
+    try:
+        return split_values(text) if text else ()
+    except ValueError:
+        return (text,)
+
+
+def join_emails(emails: Iterable[str]) -> str:
+    """Return addresses as the text that a CSV export has for them."""
+    return ",".join('"' + email.replace('"', '""') + '"' for email in emails)
+
+
+def arrange(columns: Mapping[str, pa.Array], rows: int, schema: pa.Schema) -> pa.RecordBatch:
+    """Return columns as a batch of `schema`; those that are not there are empty."""
+    nothing = pa.repeat(pa.scalar("", pa.string()), rows)
+    arrays = [
+        columns[field.name] if field.name in columns else make_column(nothing, field)
+        for field in schema
+    ]
+    return pa.record_batch(arrays, schema=schema)
