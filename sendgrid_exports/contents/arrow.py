@@ -53,9 +53,12 @@ def read_arrow(
         OSError: a file can't be read.
     """
     require("arrow", "pyarrow")
-    from sendgrid_exports.contents.arrow_batches import open_batches
+    from sendgrid_exports.contents.arrow_batches import open_reader, unite
+    from sendgrid_exports.contents.parts import survey
 
-    return open_batches(find_files(source, export_id), column_types or {})
+    types = dict(column_types or {})
+    parts = survey(find_files(source, export_id))
+    return open_reader(parts, unite(parts, types), types)
 
 
 def write_parquet(
@@ -89,17 +92,19 @@ def write_parquet(
         OSError: a file can't be read or written.
     """
     require("arrow", "pyarrow")
-    from sendgrid_exports.contents.arrow_batches import open_batches, open_parts
+    from sendgrid_exports.contents.arrow_batches import open_parts, open_reader, unite
     from sendgrid_exports.contents.parquet import write_files
+    from sendgrid_exports.contents.parts import survey
 
-    files = find_files(source, export_id)
-    target = Path(path)
+    target, types = Path(path), dict(column_types or {})
+    found = survey(find_files(source, export_id))
+    schema = unite(found, types)
     if not parts:
-        reader = open_batches(files, column_types or {})
-        return write_files([(target, reader)], reader.schema, compression)
-    schema, opened = open_parts(files, column_types or {})
-    targets = {target / f"{file.path.name.partition('.')[0]}.parquet": it for file, it in opened}
-    if len(targets) < len(opened):
+        reader = open_reader(found, schema, types)
+        return write_files([(target, reader)], schema, compression)
+    paths = [target / f"{part.file.path.name.partition('.')[0]}.parquet" for part in found]
+    if len(set(paths)) < len(paths):
         raise ValueError("several files of source have one name: write them one by one")
     target.mkdir(parents=True, exist_ok=True)
-    return write_files(list(targets.items()), schema, compression)
+    batches = open_parts(found, schema, types)
+    return write_files(list(zip(paths, batches, strict=True)), schema, compression)

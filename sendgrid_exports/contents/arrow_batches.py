@@ -17,41 +17,42 @@ from sendgrid_exports.contents.columns import (
     make_schema,
 )
 from sendgrid_exports.contents.csv_batches import read_csv_batches
-from sendgrid_exports.contents.parts import Part, corrupt, read_objects, survey
+from sendgrid_exports.contents.parts import Part, corrupt, read_objects
 from sendgrid_exports.contents.plain import read_plain
-from sendgrid_exports.contents.sources import SourceFile
 from sendgrid_exports.formats.csv_rows import CsvRows
 from sendgrid_exports.formats.text import BrokenTextError
 
-__all__ = ["open_batches", "open_parts"]
+__all__ = ["open_parts", "open_reader", "unite"]
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def open_batches(
-    files: Sequence[SourceFile], column_types: Mapping[str, pa.DataType]
+def unite(parts: Sequence[Part], column_types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Return the schema that all parts have together.
+
+    Raises:
+        ValueError: `column_types` names a column that no part has.
+    """
+    names = dict.fromkeys(itertools.chain.from_iterable(part.columns for part in parts))
+    schema = make_schema(names or BEFORE_CUSTOM, column_types)
+    if unknown := column_types.keys() - set(schema.names):
+        raise ValueError(f"column_types names {min(unknown)!r}, a column that no file has")
+    return schema
+
+
+def open_reader(
+    parts: Sequence[Part], schema: pa.Schema, column_types: Mapping[str, pa.DataType]
 ) -> pa.RecordBatchReader:
-    """Return a reader of all the files."""
-    schema, parts = open_parts(files, column_types)
-    return pa.RecordBatchReader.from_batches(
-        schema, itertools.chain.from_iterable(batches for _, batches in parts)
-    )
+    """Return a reader of all parts, one after the other."""
+    batches = itertools.chain.from_iterable(open_parts(parts, schema, column_types))
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def open_parts(
-    files: Sequence[SourceFile], column_types: Mapping[str, pa.DataType]
-) -> tuple[pa.Schema, list[tuple[SourceFile, Iterator[pa.RecordBatch]]]]:
-    """Return the schema of all the files, and each of them with its batches, read when asked for.
-
-    Raises:
-        ValueError: `column_types` names a column that no file has.
-    """
-    parts = survey(files)
-    names = dict.fromkeys(itertools.chain.from_iterable(part.columns for part in parts))
-    if unknown := column_types.keys() - (names or dict.fromkeys(BEFORE_CUSTOM)):
-        raise ValueError(f"column_types names {min(unknown)!r}, a column that no file has")
-    schema = make_schema(names or BEFORE_CUSTOM, column_types)
-    return schema, [(part.file, _part_batches(part, schema, column_types)) for part in parts]
+    parts: Sequence[Part], schema: pa.Schema, column_types: Mapping[str, pa.DataType]
+) -> list[Iterator[pa.RecordBatch]]:
+    """Return the batches of each part, which is read when they are asked for."""
+    return [_part_batches(part, schema, column_types) for part in parts]
 
 
 def _part_batches(
