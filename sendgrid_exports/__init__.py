@@ -6,7 +6,15 @@
 """
 
 from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
+from sendgrid_exports.contents.arrow import read_arrow, write_parquet
 from sendgrid_exports.contents.batches import read_contacts_async
+from sendgrid_exports.contents.changes import (
+    ChangeKind,
+    ComparisonSummary,
+    ContactChange,
+    FieldChange,
+)
+from sendgrid_exports.contents.comparing import Comparison, compare_exports
 from sendgrid_exports.contents.rows import read_contacts
 from sendgrid_exports.contents.typed import parse_contact
 from sendgrid_exports.errors import (
@@ -65,8 +73,12 @@ __all__ = [
     "APIError",
     "AuthenticationError",
     "BytesReceived",
+    "ChangeKind",
     "Clock",
+    "Comparison",
+    "ComparisonSummary",
     "Contact",
+    "ContactChange",
     "ContactExport",
     "CorruptDownloadError",
     "CountMismatch",
@@ -88,6 +100,7 @@ __all__ = [
     "ExportStarted",
     "ExportStatus",
     "ExportTimeoutError",
+    "FieldChange",
     "FileFinished",
     "FileStarted",
     "IncompleteDownloadError",
@@ -108,10 +121,13 @@ __all__ = [
     "TransportError",
     "VerificationReport",
     "Verify",
+    "compare_exports",
     "export_contacts",
     "fetch_export",
     "parse_contact",
+    "read_arrow",
     "read_contacts",
     "read_contacts_async",
     "verify_download",
+    "write_parquet",
 ]

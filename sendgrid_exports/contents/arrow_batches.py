@@ -55,9 +55,7 @@ def open_parts(
     return [_part_batches(part, schema, column_types) for part in parts]
 
 
-def _part_batches(
-    part: Part, schema: pa.Schema, asked: Iterable[str]
-) -> Iterator[pa.RecordBatch]:
+def _part_batches(part: Part, schema: pa.Schema, asked: Iterable[str]) -> Iterator[pa.RecordBatch]:
     done = 0
     if part.file.kind == "csv" and part.columns:
         try:

@@ -50,7 +50,7 @@ def compare_exports(
     """Compare two exports, CSV or JSON, contact by contact.
 
         with compare_exports("monday", "tuesday") as comparison:
-            print(comparison.summary)
+            added = comparison.summary.added
             for change in comparison:
                 ...
 

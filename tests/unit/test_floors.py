@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "sendgrid_exports"
 NAME = PACKAGE.name
 
-WORDS = ["redaction", "models", "errors", "events", "settings"]
+WORDS = ["redaction", "models", "errors", "events", "settings", "contents.changes"]
 PURE = [
     "messages",
     "delays",
@@ -43,6 +43,13 @@ SEAMS = [
     "contents.sources",
     "contents.plain",
     "contents.rows",
+    "contents.extras",
+    "contents.columns",
+    "contents.parts",
+    "contents.csv_batches",
+    "contents.arrow_batches",
+    "contents.parquet",
+    "contents.differences",
 ]
 SHELLS = [
     "api.exports",
@@ -60,6 +67,8 @@ SHELLS = [
     "transfer.straight",
     "transfer.delivery",
     "contents.batches",
+    "contents.arrow",
+    "contents.comparing",
     "contents.proving",
     "contents.streaming",
 ]

@@ -21,6 +21,8 @@ InvalidResponseError LinkRenewed NamedId PermissionDeniedError PollPolicy RateLi
 RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusSeen SystemClock TransportError Verify export_contacts
 fetch_export Contact parse_contact read_contacts read_contacts_async
+ChangeKind Comparison ComparisonSummary ContactChange FieldChange compare_exports read_arrow
+write_parquet
 """.split()
 
 
