@@ -29,7 +29,7 @@ class Comparison:
         self._differences = differences
 
     def __iter__(self) -> Iterator[ContactChange]:
-        """Yield every contact that came, went or changed, in the order of their ids."""
+        """Yield every contact that came, went or changed, in no particular order."""
         return self._differences.changes()
 
     @cached_property

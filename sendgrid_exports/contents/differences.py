@@ -27,7 +27,7 @@ from sendgrid_exports.errors import DownloadError
 
 __all__ = ["Differences"]
 
-_MEMORY = "128MB"
+_MEMORY = "256MB"
 _ROWS = 1000
 
 
@@ -162,9 +162,9 @@ class Differences:
         )
 
     def changes(self) -> Iterator[ContactChange]:
-        """Yield what is different, in the order of CONTACT_ID."""
+        """Yield what is different, in no particular order."""
         with self._database.cursor() as cursor:
-            cursor.execute("SELECT id, added, removed, old, new FROM differences ORDER BY id")
+            cursor.execute("SELECT id, added, removed, old, new FROM differences")
             while rows := cursor.fetchmany(_ROWS):
                 for contact_id, added, removed, old, new in rows:
                     yield ContactChange(
