@@ -53,6 +53,18 @@ async def test_fetching_by_id_twice_fetches_once(tmp_path: Path) -> None:
     assert (tmp_path / "here" / "some-id-00001.csv.gz").stat().st_mtime_ns == changed
 
 
+async def test_the_job_counts_the_contacts_of_every_country(tmp_path: Path) -> None:
+    code, output, errors = await run("etl_job.py", directory=tmp_path)
+    assert (code, errors) == (0, "")
+    _, told, *lines = output.splitlines()
+    [parquet] = (tmp_path / "exports").glob("*.parquet")
+    assert told == f"50000 contacts in {parquet.relative_to(tmp_path)}"
+    counts = {country: int(count) for count, country in (line.split(None, 1) for line in lines)}
+    assert sum(counts.values()) == 50_000
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    assert set(counts) == {"USA", "Germany", "China", "Sweden", "Brazil", "NA"}
+
+
 async def test_fetching_without_an_id_says_how(tmp_path: Path) -> None:
     code, _, errors = await run("fetch_export.py", directory=tmp_path)
     assert code == 2
