@@ -104,6 +104,13 @@ def kill(session: nox.Session) -> None:
 
 
 @nox.session
+def benchmarks_contents(session: nox.Session) -> None:
+    """Measure the reading of contacts against csv, polars, pyarrow and DuckDB."""
+    session.install(".[compare,fast]", "polars")
+    session.run("python", "tests/benchmarks/contents.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Branch coverage: all of the pure floor, nearly all of the whole."""
     session.install("-e", ".[test,fast]")

@@ -97,9 +97,11 @@ def _blocks(path: Path, ending: bytes) -> Iterator[bytes]:
         held += piece
         while len(held) > _BLOCK:
             end = _last_start(held)
-            yield _utf8(held[:end])
+            with memoryview(held) as whole:
+                block = bytes(whole[:end])
             del held[:end]
-    yield _utf8(held)
+            yield _utf8(block)
+    yield _utf8(bytes(held))
 
 
 def _last_start(text: bytearray) -> int:
@@ -110,14 +112,13 @@ def _last_start(text: bytearray) -> int:
     return start
 
 
-def _utf8(text: bytearray) -> bytes:
-    """Return `text` as it is.
+def _utf8(block: bytes) -> bytes:
+    """Return `block` as it is.
 
     Raises:
         ArrowInvalid: it is not UTF-8.
     """
     # A cast of one long text is several times as fast as checking every value, or decoding.
-    block = bytes(text)
     sizes = pa.py_buffer(len(block).to_bytes(8, "little").rjust(16, b"\0"))
     buffers = [None, sizes, pa.py_buffer(block)]
     pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, buffers).cast(pa.large_string())

@@ -58,7 +58,7 @@ HEADER = line(COLUMNS)
 
 
 def table(*paths: Path | str, **options: Any) -> list[dict[str, Any]]:
-    return read_arrow(paths, **options).read_all().to_pylist()
+    return list(read_arrow(paths, **options).read_all().to_pylist())
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:

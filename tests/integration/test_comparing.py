@@ -90,7 +90,7 @@ def test_it_finds_what_a_loop_over_all_finds(
             summary = comparison.summary
     kinds = [change.kind for change in expected]
     assert (summary.added, summary.removed, summary.changed) == tuple(
-        kinds.count(kind) for kind in ("added", "removed", "changed")
+        kinds.count(ChangeKind(kind)) for kind in ("added", "removed", "changed")
     )
     assert summary.unchanged == len(old) - summary.removed - summary.changed
     assert summary.fields == {

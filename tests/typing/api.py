@@ -11,7 +11,10 @@ import aiohttp
 
 from sendgrid_exports import (
     BytesReceived,
+    ChangeKind,
+    ComparisonSummary,
     Contact,
+    ContactChange,
     ContactExport,
     DownloadedFile,
     DownloadPolicy,
@@ -23,11 +26,14 @@ from sendgrid_exports import (
     ExportTimeoutError,
     PollPolicy,
     Verify,
+    compare_exports,
     export_contacts,
     fetch_export,
     parse_contact,
+    read_arrow,
     read_contacts,
     read_contacts_async,
+    write_parquet,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
@@ -94,6 +100,20 @@ async def contents(result: DownloadResult) -> None:
     async with read_contacts_async("exports", batch_size=500) as batches:
         async for batch in batches:
             assert_type(batch, list[dict[str, Any]])
+
+
+def elsewhere(result: DownloadResult) -> None:
+    for batch in read_arrow(result):
+        batch.to_pylist()
+    assert_type(write_parquet("exports", "contacts.parquet", export_id="id"), int)
+    write_parquet("exports", Path("parts"), parts=True, compression="snappy")
+    with compare_exports("old", result, old_export_id="id", ignore=["UPDATED_AT"]) as comparison:
+        assert_type(comparison.summary, ComparisonSummary)
+        assert_type(comparison.summary.fields, Mapping[str, int])
+        for change in comparison:
+            assert_type(change, ContactChange)
+            assert_type(change.kind, ChangeKind)
+            assert_type([field.old for field in change.fields], list[str])
 
 
 async def tests_of_users() -> None:
