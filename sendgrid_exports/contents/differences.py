@@ -68,6 +68,8 @@ class Differences:
             },
         )
         try:
+            # It would be drawn on the caller's standard output.
+            self._database.execute("SET enable_progress_bar = false")
             for name, parts in (("old", old), ("new", new)):
                 self._load(name, parts, schema)
             self._compare()
