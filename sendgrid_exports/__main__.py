@@ -1,0 +1,28 @@
+"""`python -m sendgrid_exports` and `sendgrid-exports`: the command, where its extra is there."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_EXTRA = {"click", "rich"}
+
+
+def main() -> int:
+    """Run the command line and return its exit code; without the extra, say what is missing."""
+    try:
+        from sendgrid_exports.cli.entry import run
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        sys.stderr.write(
+            f"The command needs {error.name}, which is not installed: "
+            "pip install 'sendgrid-exports[cli]'\n"
+        )
+        return 1
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The demonstration: a backup from a server like SendGrid inside this program, without a key."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from sendgrid_exports import (
+    DownloadResult,
+    Event,
+    PollPolicy,
+    SystemClock,
+    export_contacts,
+    verify_download,
+)
+from sendgrid_exports.cli.commands import show_result
+from sendgrid_exports.cli.folders import discard_if_empty, make_folder
+from sendgrid_exports.cli.options import speaks
+from sendgrid_exports.cli.output import Output
+from sendgrid_exports.cli.running import run
+from sendgrid_exports.testing import ExpiredLink, FakeSendGrid, Reset, Slow
+
+__all__ = ["back_up", "demo"]
+
+_SECONDS = 4
+# About what a contact of the embedded server takes, compressed.
+_BYTES_A_CONTACT = 77
+
+
+@click.command(short_help="Back up contacts from an embedded server; needs no key.")
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default="exports")
+@click.option("--contacts", type=click.IntRange(min=0), default=100_000, show_default=True)
+@click.option("--files", type=click.IntRange(min=1), default=4, show_default=True)
+@speaks
+def demo(directory: Path, *, contacts: int, files: int, output: Output) -> None:
+    """Back up contacts from an embedded server into a dated folder of DIR; needs no key.
+
+    Its line is slow, one connection breaks and one link dies, so that there is something to see.
+    """
+    output.note("This is a demonstration: a server like SendGrid runs inside this program.")
+    folder = make_folder(directory, SystemClock())
+    try:
+        with output.following() as on_event:
+            result = run(back_up(folder, contacts, files, on_event))
+    finally:
+        discard_if_empty(folder)
+    show_result(output, result)
+    report = run(verify_download(folder, result.export.id))
+    output.note(f"Read again from the disk: {len(report.verified)} of {files} files verified.")
+
+
+async def back_up(
+    folder: Path, contacts: int, files: int, on_event: Callable[[Event], None]
+) -> DownloadResult:
+    """Export `contacts` in `files` files from an embedded server into `folder`."""
+    seed = secrets.randbits(32)  # every export has an id of its own
+    async with FakeSendGrid(
+        contacts=contacts, files=files, seed=seed, statuses=["pending", "pending", "ready"]
+    ) as fake:
+        speed = contacts * _BYTES_A_CONTACT / files / _SECONDS
+        fake.fail_storage(Reset(after=20_000), file=1)
+        fake.fail_storage(ExpiredLink(), file=min(2, files))
+        fake.fail_storage(Slow(max(speed, 20_000)), times=None)
+        return await export_contacts(
+            folder,
+            api_key=fake.api_key,
+            base_url=fake.base_url,
+            polling=PollPolicy(initial=0.8),
+            on_event=on_event,
+        )

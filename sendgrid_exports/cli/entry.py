@@ -1,0 +1,123 @@
+"""The command as a whole: its help, and what is said and returned when a command fails."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from sendgrid_exports import SendGridExportsError, __version__
+from sendgrid_exports.cli import commands, reading
+from sendgrid_exports.cli.board import Board
+from sendgrid_exports.cli.demo import demo
+from sendgrid_exports.cli.exits import (
+    Exit,
+    Stopped,
+    exit_of,
+    export_of,
+    hide_keys,
+    is_resumable,
+)
+from sendgrid_exports.cli.output import Output
+from sendgrid_exports.cli.wording import bytes_text, count, plain
+
+__all__ = ["explain", "main", "run"]
+
+_SIGPIPE = 13
+_CODES = "\n".join(f"  {code:>3}  {code.meaning}" for code in Exit)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=f"\b\nExit codes:\n{_CODES}",
+)
+@click.version_option(__version__, package_name="sendgrid-exports")
+def main() -> None:
+    """Bring SendGrid contact exports to disk: whole, verified, before they expire.
+
+    The key comes from SENDGRID_API_KEY, a file, or a prompt; never from an argument, which
+    anybody on the machine could read.
+    """
+
+
+for _command in (
+    commands.backup,
+    commands.start,
+    commands.status,
+    commands.list_,
+    commands.fetch,
+    reading.verify,
+    demo,
+):
+    main.add_command(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    # A command puts its output here, so that a failure is told in the same way.
+    told: dict[str, Output] = {}
+    try:
+        code = main.main(arguments, standalone_mode=False, obj=told)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted. At its exit Python would flush once more, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + _SIGPIPE
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        return explain(error, told.get("output") or Output())
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def explain(error: BaseException, output: Output) -> int:
+    """Say what `error` means and what goes on from there, and return the exit code."""
+    code = exit_of(error)
+    board = output.board
+    export_id = (board.export_id if board else None) or export_of(error)
+    line = ""
+    if export_id and output.goes_on and is_resumable(error):
+        line = shlex.join([export_id if word == "ID" else word for word in output.goes_on])
+    if output.verbose:
+        # Without the values of variables, among which the key is.
+        output.warn(hide_keys("".join(traceback.format_exception(error)).rstrip()))
+    message = _message(error, output)
+    output.fail(message)
+    if line:
+        output.fail(f"Go on with: {line}")
+    told = {"type": type(error).__name__, "message": message, "exit_code": int(code)}
+    output.document({"error": {**told, "export_id": export_id, "go_on": line or None}})
+    return code
+
+
+def _message(error: BaseException, output: Output) -> str:
+    if isinstance(error, Stopped | KeyboardInterrupt | click.Abort):
+        return f"Interrupted. {_durable(output.board)}".rstrip()
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f" {context.command_path} --help says more." if context else ""
+        return plain(hide_keys(error.format_message())) + hint
+    if isinstance(error, SendGridExportsError | ValueError | TypeError):
+        return plain(str(error))
+    if isinstance(error, OSError):
+        where = f"{plain(str(error.filename))}: " if error.filename else ""
+        return f"The disk fails: {where}{error.strerror or error}."
+    return (
+        f"{type(error).__name__}: {plain(hide_keys(str(error)))}. "
+        "This is a fault of the program; --verbose shows where."
+    )
+
+
+def _durable(board: Board | None) -> str:
+    if board is None or not board.files:
+        return ""
+    there = f"{board.verified} of {count(board.expected, 'file')} are verified and stay."
+    received = sum(file.received for file in board.active)
+    if not received:
+        return there
+    return (
+        f"{there} Of the others {bytes_text(received)} had arrived; of each of them at most the "
+        "last second or 8 MiB is fetched again."
+    )

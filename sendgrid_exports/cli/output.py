@@ -1,0 +1,126 @@
+"""What is said and where: the answer on stdout, the way to it on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sendgrid_exports.cli.board import Board
+from sendgrid_exports.cli.live import Lines, Screen
+from sendgrid_exports.cli.wording import plain
+
+__all__ = ["Output"]
+
+_LOGGER = "sendgrid_exports"
+
+
+class Output:
+    """How one command speaks.
+
+    Attributes:
+        quiet: only warnings, errors and what was asked for.
+        verbose: with logs and tracebacks.
+        json: whether the answer is one JSON document.
+        board: what happened so far, where something was followed.
+        goes_on: the command that goes on after a failure; the id takes the place of `ID`.
+        errors: stderr, for people.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, form: str = "text") -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self.json = form == "json"
+        self.board: Board | None = None
+        self.goes_on: list[str] = []
+        self.errors = Console(stderr=True, highlight=False, emoji=False, markup=False)
+        self._answers = Console(highlight=False, emoji=False, markup=False)
+        logger = logging.getLogger(_LOGGER)
+        logger.handlers = [_Handler(self.errors) if verbose else logging.NullHandler()]
+        logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+        logger.propagate = False
+
+    @contextmanager
+    def following(self) -> Iterator[Screen | Lines]:
+        """Show events while the block runs: call what is yielded with each of them."""
+        show: Screen | Lines
+        if self.errors.is_terminal and not self.errors.is_dumb_terminal and not self.quiet:
+            show = Screen(self.errors)
+        else:
+            show = Lines(self.note)
+        self.board = show.board
+        with show:
+            yield show
+
+    def note(self, text: str) -> None:
+        """Say how it goes, unless that is unwanted."""
+        if not self.quiet:
+            say(self.errors, text)
+
+    def warn(self, text: str) -> None:
+        """Say what has to be heard."""
+        say(self.errors, text, "yellow")
+
+    def fail(self, text: str) -> None:
+        """Say why it failed."""
+        say(self.errors, text, "red")
+
+    def answer(self, text: str) -> None:
+        """Print a line of the answer."""
+        if not self.json:
+            say(self._answers, text)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table: drawn on a terminal, elsewhere plain lines of any width."""
+        if self.json:
+            return
+        cells = [[plain(cell) for cell in row] for row in rows]
+        if self._answers.is_terminal:
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+            for column in columns:
+                table.add_column(column, overflow="ellipsis", no_wrap=True)
+            for row in cells:
+                table.add_row(*(Text(cell) for cell in row))
+            self._answers.print(table)
+            return
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in [list(columns), *cells]:
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            say(self._answers, "  ".join(padded).rstrip())
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Print the one JSON document, where that is wanted."""
+        if self.json:
+            write(json.dumps(document, ensure_ascii=not _speaks_unicode(), indent=2) + "\n")
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a text: its words whole on a terminal, on one line elsewhere."""
+    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+
+
+def write(text: str) -> None:
+    """Write to stdout as it is."""
+    sys.stdout.write(text)
+
+
+def _speaks_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+class _Handler(logging.Handler):
+    """Prints log records beside the bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self._console, plain(f"{record.name}: {record.getMessage()}"), "dim")

@@ -1,0 +1,114 @@
+"""What people read: sizes, durations, and a sentence for what happened. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from sendgrid_exports import (
+    ContactExport,
+    CountMismatch,
+    Event,
+    ExportListing,
+    ExportStarted,
+    ExportStatus,
+    FileFinished,
+    LinkRenewed,
+    Retrying,
+    RunningLate,
+)
+
+__all__ = [
+    "bytes_text",
+    "count",
+    "duration_text",
+    "plain",
+    "ready_text",
+    "sentence",
+    "short_name",
+    "status_of",
+    "time_text",
+]
+
+
+def bytes_text(size: float) -> str:
+    """Return bytes as people say them: `12.3 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" or size >= 99.95 else f"{size:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as people say it: `12 s`, `3:05`, `1:02:03`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number and its noun: `1 file`, `2,000 contacts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def plain(text: str) -> str:
+    """Return `text` as one line that moves no cursor, whoever wrote it."""
+    return "".join(char if char.isprintable() else "�" for char in " ".join(text.split()))
+
+
+def short_name(name: str) -> str:
+    """Return what tells a file from the others of its export: `00001.csv.gz`."""
+    return name.rpartition("-")[2]
+
+
+def time_text(moment: datetime | None) -> str:
+    """Return a moment as `2026-03-02 09:30:00 UTC`, or a dash."""
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z}" if moment else "-"
+
+
+def status_of(export: ContactExport | ExportListing) -> str:
+    """Return the status in SendGrid's word where it is a word, else as it is understood."""
+    text = export.status_text
+    return text if text.isidentifier() and len(text) <= 30 else export.status.value
+
+
+def sentence(event: Event) -> str | None:
+    """Return what to say of an event, or None for those that only a bar can show."""
+    match event:
+        case ExportStarted(export_id=export_id):
+            return f"Export {plain(export_id)} has started."
+        case FileFinished(file=file):
+            checks = ", ".join(file.verified_by)
+            return f"{file.path.name} is there: {bytes_text(file.size)}, verified by {checks}."
+        case Retrying(path=path, reason=reason, delay=delay):
+            what = f"{short_name(path.name)} " if path else ""
+            when = f"in {duration_text(delay)}" if delay >= 0.5 else "now"
+            # Which file it is was said, and its link tells people nothing.
+            seen = re.sub(r"\b(GET|POST) https?://\S+ brought ", "", plain(reason))
+            return f"Trying {what}again {when}: {seen}"
+        case LinkRenewed(links=links):
+            return f"{count(links, 'link')} {'was' if links == 1 else 'were'} renewed."
+        case RunningLate(needed=needed, left=left):
+            return (
+                f"At this rate the rest takes {duration_text(needed)}, "
+                f"and {duration_text(left)} are left."
+            )
+        case CountMismatch(expected=expected, counted=counted):
+            return (
+                f"SendGrid says it exported {count(expected, 'contact')}; "
+                f"the files hold {counted:,}."
+            )
+    return None
+
+
+def ready_text(export: ContactExport, waited: float) -> str:
+    """Return what to say of a status that was seen, after `waited` seconds."""
+    if export.status is ExportStatus.READY:
+        contacts = f"{count(export.contact_count, 'contact')} in " if export.contact_count else ""
+        files = count(len(export.urls), "file")
+        return f"Ready after {duration_text(waited)}: {contacts}{files}."
+    return f"{status_of(export).capitalize()} for {duration_text(waited)}."

@@ -1,0 +1,1 @@
+"""What turns the event stream into other people's words; each module needs its own extra."""
