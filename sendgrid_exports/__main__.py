@@ -14,10 +14,11 @@ def main() -> int:
     try:
         from sendgrid_exports.cli.entry import run
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
         sys.stderr.write(
-            f"The command needs {error.name}, which is not installed: "
+            f"The command needs {missing}, which is not installed: "
             "pip install 'sendgrid-exports[cli]'\n"
         )
         return 1

@@ -17,7 +17,7 @@ import attrs
 __all__ = ["Backup", "backup_name", "droppable", "may_drop", "older_backups", "read_name"]
 
 _FORMAT = "%Y-%m-%dT%H%M%SZ"
-_NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(?:-([2-9]|[1-9]\d+))?")
+_NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(?:-([2-9]|[1-9]\d+))?", re.ASCII)
 
 
 @attrs.frozen(order=True)

@@ -103,7 +103,7 @@ def _keep(result: DownloadResult, keep: int, output: Output) -> list[Path]:
     if expected is not None and result.contacts not in {None, expected}:
         output.warn("The count of the contacts is in doubt, so no older backup is dropped.")
         return []
-    return run(drop_old(result.directory, keep, output.warn))
+    return drop_old(result.directory, keep, output.warn)
 
 
 @click.command(short_help="Start an export and print its id.")

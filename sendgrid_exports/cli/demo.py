@@ -21,7 +21,6 @@ from sendgrid_exports.cli.folders import discard_if_empty, make_folder
 from sendgrid_exports.cli.options import speaks
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.cli.running import run
-from sendgrid_exports.testing import ExpiredLink, FakeSendGrid, Reset, Slow
 
 __all__ = ["back_up", "demo"]
 
@@ -56,6 +55,9 @@ async def back_up(
     folder: Path, contacts: int, files: int, on_event: Callable[[Event], None]
 ) -> DownloadResult:
     """Export `contacts` in `files` files from an embedded server into `folder`."""
+    # The server is only there for those who want it.
+    from sendgrid_exports.testing import ExpiredLink, FakeSendGrid, Reset, Slow
+
     seed = secrets.randbits(32)  # every export has an id of its own
     async with FakeSendGrid(
         contacts=contacts, files=files, seed=seed, statuses=["pending", "pending", "ready"]

@@ -32,6 +32,7 @@ _CODES = "\n".join(f"  {code:>3}  {code.meaning}" for code in Exit)
 
 
 @click.group(
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=f"\b\nExit codes:\n{_CODES}",
 )
@@ -61,7 +62,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # A command puts its output here, so that a failure is told in the same way.
     told: dict[str, Output] = {}
     try:
-        code = main.main(arguments, standalone_mode=False, obj=told)
+        code = main.main(
+            arguments,
+            complete_var="_SENDGRID_EXPORTS_COMPLETE",
+            standalone_mode=False,
+            obj=told,
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has what it wanted. At its exit Python would flush once more, and complain.
@@ -98,7 +104,7 @@ def _message(error: BaseException, output: Output) -> str:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f" {context.command_path} --help says more." if context else ""
-        return plain(hide_keys(error.format_message())) + hint
+        return plain(hide_keys(error.format_message())).rstrip(".") + "." + hint
     if isinstance(error, SendGridExportsError | ValueError | TypeError):
         return plain(str(error))
     if isinstance(error, OSError):

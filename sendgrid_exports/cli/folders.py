@@ -19,6 +19,7 @@ from sendgrid_exports.cli.backups import (
     older_backups,
     read_name,
 )
+from sendgrid_exports.cli.running import run
 
 __all__ = ["Found", "discard_if_empty", "drop_old", "exports_below", "exports_in", "make_folder"]
 
@@ -93,7 +94,7 @@ def exports_below(directory: Path) -> list[Found]:
     return [export for folder in folders if folder.is_dir() for export in exports_in(folder)]
 
 
-async def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
+def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
     """Drop the oldest verified backups beside `new`, so that `keep` stay; return what is gone.
 
     The older ones are read again first: one whose bytes do not prove it is left alone.
@@ -114,7 +115,7 @@ async def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Pa
         return []
     verified = set()
     for backup in older:
-        if fault := await _fault_of(parent / backup.name):
+        if fault := _fault_of(parent / backup.name):
             warn(f"{parent / backup.name} is left alone and not counted: {fault}.")
         else:
             verified.add(backup.name)
@@ -125,7 +126,7 @@ async def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Pa
     ]
 
 
-async def _fault_of(folder: Path) -> str | None:
+def _fault_of(folder: Path) -> str | None:
     """Say why a folder is not a verified backup and nothing else, or return None."""
     try:
         exports = exports_in(folder)
@@ -133,13 +134,13 @@ async def _fault_of(folder: Path) -> str | None:
             return "it holds no export"
         ours: set[str] = set()
         for export in exports:
-            report = await verify_download(folder, export.export_id)
+            report = run(verify_download(folder, export.export_id))
             if not report.complete:
                 return f"export {export.export_id} is unfinished"
             if not report.ok:
                 return "it is not as it was when it was made"
             ours |= {path.name for path in report.verified}
-        others = [path.name for path in folder.iterdir() if path.name not in ours]  # noqa: ASYNC240
+        others = [path.name for path in folder.iterdir() if path.name not in ours]
         manifests = [name for name in others if name.endswith(_MANIFEST)]
         # The lock is what a run leaves that was killed after its last file.
         strange = [name for name in others if not name.endswith((_MANIFEST, ".lock"))]

@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 KEY_VARIABLE = "SENDGRID_API_KEY"
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[hms])+|\d+(?:\.\d+)?")
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[hms])+|\d+(?:\.\d+)?", re.ASCII)
 
 
 def read_duration(text: str) -> float:
@@ -55,7 +55,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{error}.", ctx, param) from None
 
 
-def limited(what: str) -> Any:
+def limited(what: str) -> Callable[[F], F]:
     """Return the option `--timeout`, which is about `what`."""
     help_text = f"For {what}: 90s, 30m, 1h30m."
     return click.option("--timeout", metavar="DURATION", callback=_duration, help=help_text)
@@ -165,7 +165,7 @@ def asks(command: F) -> F:
         click.option(
             "--api-key-file",
             "key_file",
-            type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+            type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
             help=f"A file with the key, - for standard input. Else {KEY_VARIABLE}, or a prompt.",
         ),
         click.option(

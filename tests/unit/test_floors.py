@@ -194,3 +194,15 @@ def test_what_is_raised_while_handling_says_from_what(name: str) -> None:
 def test_no_module_outgrows_the_others(name: str) -> None:
     longest = 530 if name == "client" else 350
     assert len(modules()[name].read_text().splitlines()) <= longest
+
+
+@pytest.mark.parametrize("room", ["cli", "integrations"])
+def test_what_stands_beside_the_floors_uses_the_face_alone(room: str) -> None:
+    for path in (PACKAGE / room).glob("*.py"):
+        for module, _ in imports(path):
+            inside = module == NAME or module.startswith(f"{NAME}.")
+            public = {NAME, f"{NAME}.testing"}
+            assert not inside or module in public or f"{module}.".startswith(f"{NAME}.{room}."), (
+                path
+            )
+        assert len(path.read_text().splitlines()) <= 300

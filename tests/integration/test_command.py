@@ -1,0 +1,485 @@
+"""The command as scripts and cron jobs meet it: answers, exit codes, signals, pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from sendgrid_exports import verify_download
+from sendgrid_exports.cli.backups import read_name
+from sendgrid_exports.testing import (
+    EarlyEnd,
+    ExpiredLink,
+    FakeSendGrid,
+    FlippedBit,
+    Stall,
+    Status,
+)
+from tests.integration.command import CLEAN, COMMAND, Command, Ended
+
+Fake: TypeAlias = FakeSendGrid
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeSendGrid]:
+    async with FakeSendGrid(contacts=500, files=2, statuses=["ready"]) as fake:
+        yield fake
+
+
+@pytest.fixture
+def command(fake: FakeSendGrid, tmp_path: Path) -> Command:
+    return Command(fake, tmp_path)
+
+
+def document(ended: Ended) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(ended.output)
+    return told
+
+
+# What each command does
+
+
+async def test_a_backup_is_verified_in_a_dated_folder(command: Command) -> None:
+    ended = await command.run("backup", "backups")
+    assert ended.code == 0, ended.errors
+    [folder] = (command.directory / "backups").iterdir()
+    assert read_name(folder.name)
+    [manifest] = folder.glob("*.manifest.json")
+    report = await verify_download(folder, manifest.name.removesuffix(".manifest.json"))
+    assert report.ok
+    assert f"500 contacts in 2 files of backups/{folder.name}" in ended.output
+    assert "00001.csv.gz" in ended.output
+    assert "length, etag-md5, gzip-crc" in ended.output
+    lines = ended.errors.splitlines()
+    assert re.fullmatch(r"Export [\w-]+ has started\.", lines[0])
+    assert re.fullmatch(r"Ready after \d+ s: 500 contacts in 2 files\.", lines[1])
+    assert len([line for line in lines if " is there: " in line]) == 2
+
+
+async def test_a_backup_passes_on_what_to_export(command: Command) -> None:
+    ended = await command.here(
+        *("backup", "b", "--list", "one", "--list", "two", "--segment", "three", "--json"),
+        *("--max-file-size", "7", "--on-behalf-of", "sub", "--connections", "2", "--decompress"),
+        *("--output", "json"),
+    )
+    assert ended.code == 0, ended.errors
+    [request] = [one for one in command.fake.api_requests if one.method == "POST"]
+    asked = json.loads(request.body)
+    assert asked["list_ids"] == ["one", "two"]
+    assert asked["segment_ids"] == ["three"]
+    assert (asked["file_type"], asked["max_file_size"]) == ("json", 7)
+    assert request.headers["on-behalf-of"] == "sub"
+    told = document(ended)
+    assert [Path(file["path"]).suffix for file in told["files"]] == [".json", ".json"]
+
+
+async def test_keep_drops_the_oldest_once_the_new_one_is_verified(command: Command) -> None:
+    backups = command.directory / "backups"
+    for _ in range(3):
+        assert (await command.here("backup", "backups", "--quiet")).code == 0
+    before = sorted(path.name for path in backups.iterdir())
+    ended = await command.here("backup", "backups", "--keep", "2", "--output", "json")
+    told = document(ended)
+    after = sorted(path.name for path in backups.iterdir())
+    kept = [max(before, key=lambda name: read_name(name) or 0), Path(told["directory"]).name]
+    assert after == sorted(kept)
+    assert {Path(path).name for path in told["dropped"]} == set(before) - set(kept)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda fake: fake.fail_api(401, times=None),
+        lambda fake: fake.fail_storage(FlippedBit(at=30), times=None),
+    ],
+    ids=["refused", "corrupt"],
+)
+async def test_a_backup_that_fails_drops_nothing(
+    command: Command, fail: Callable[[Fake], None]
+) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    [good] = (command.directory / "backups").iterdir()
+    fail(command.fake)
+    ended = await command.here("backup", "backups", "--keep", "1")
+    assert ended.code in {3, 7}
+    there = list((command.directory / "backups").iterdir())
+    assert good in there
+    # A folder that nothing came into does not stay.
+    assert (len(there) == 1) == (ended.code == 3)
+
+
+async def test_a_count_in_doubt_drops_nothing(command: Command) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    export_id = await command.fake.add_export(contact_count=501)
+    command.fake.fail_api(202, body={"id": export_id}, on="start")
+    ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+    assert ended.code == 0
+    assert ended.errors == (
+        "The count of the contacts is in doubt, so no older backup is dropped.\n"
+    )
+    assert len(list((command.directory / "backups").iterdir())) == 2
+
+
+async def test_start_prints_the_id_and_nothing_else(command: Command) -> None:
+    ended = await command.here("start", "--list", "one")
+    [export_id] = ended.output.split()
+    fetched = await command.here("fetch", export_id, "here", "--output", "json")
+    assert document(fetched)["export_id"] == export_id
+    assert document(await command.here("start", "--output", "json")).keys() == {"export_id"}
+
+
+async def test_status_shows_where_it_stands(command: Command) -> None:
+    export_id = await command.fake.add_export(statuses=["pending", "ready"])
+    first = await command.here("status", export_id)
+    assert re.search(r"^status +pending$", first.output, re.MULTILINE)
+    second = document(await command.here("status", export_id, "--output", "json"))
+    assert (second["status"], second["files"], second["contact_count"]) == ("ready", 2, 500)
+
+
+async def test_status_can_wait(command: Command) -> None:
+    export_id = await command.fake.add_export(statuses=["pending", "ready"])
+    ended = await command.here("status", export_id, "--watch")
+    assert re.search(r"^status +ready$", ended.output, re.MULTILINE)
+    assert "Pending for 0 s." in ended.errors
+
+
+async def test_list_shows_every_export_in_one_line(command: Command) -> None:
+    ids = [await command.fake.add_export(), await command.fake.add_export(statuses=["failure"])]
+    ended = await command.here("list")
+    head, *rows = ended.output.splitlines()
+    assert head.split() == ["export", "status", "files", "created", "(UTC)", "left"]
+    assert [row.split()[:3] for row in rows] == [[ids[0], "ready", "2"], [ids[1], "failure", "0"]]
+    told = document(await command.here("list", "--output", "json"))
+    assert [one["id"] for one in told["exports"]] == ids
+    assert "http" not in json.dumps(told)
+
+
+async def test_fetching_twice_asks_nobody(command: Command) -> None:
+    export_id = await command.fake.add_export()
+    first = await command.here("fetch", export_id, "here")
+    asked = len(command.fake.requests)
+    second = await command.here("fetch", export_id, "here")
+    assert (first.code, second.code, second.output) == (0, 0, first.output)
+    assert len(command.fake.requests) == asked
+
+
+async def test_verify_reads_the_dated_folders_and_tells_what_is_wrong(command: Command) -> None:
+    for _ in range(2):
+        await command.here("backup", "backups")
+    good = await command.here("verify", "backups")
+    assert good.code == 0
+    assert len(good.output.splitlines()) == 2
+    first, second = sorted((command.directory / "backups").iterdir())
+    file = next(first.glob("*00001.csv.gz"))
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    next(second.glob("*00002.csv.gz")).unlink()
+    bad = await command.here("verify", "backups", "--quiet")
+    assert bad.code == 7
+    assert f"changed: {file.name}" in bad.output
+    assert "missing: " in bad.output
+    told = document(await command.here("verify", "backups", "--output", "json"))
+    assert (told["ok"], [one["ok"] for one in told["exports"]]) == (False, [False, False])
+
+
+async def test_the_demonstration_needs_no_key(command: Command) -> None:
+    ended = await command.here(
+        "demo", "shown", "--contacts", "100", "--files", "2", env={"SENDGRID_API_KEY": ""}
+    )
+    assert ended.code == 0, ended.errors
+    assert "100 contacts in 2 files of shown/" in ended.output
+    assert "2 links were renewed." in ended.errors
+    assert command.fake.requests == []
+
+
+# Streams: the answer on stdout, the way to it on stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--verbose",), ("--quiet",)])
+async def test_json_is_one_document_whatever_happens(
+    command: Command, options: tuple[str, ...]
+) -> None:
+    export_id = await command.fake.add_export()
+    command.fake.kill_links()
+    command.fake.fail_storage(EarlyEnd(after=100))
+    good = await command.here("fetch", export_id, "here", "--output", "json", *options)
+    told = document(good)
+    assert (told["contacts"], len(told["files"])) == (500, 2)
+    assert told["files"][0]["verified_by"] == ["length", "etag-md5", "gzip-crc"]
+    assert (good.errors == "") == ("--quiet" in options)
+    bad = await command.here("fetch", "unknown", "here", "--output", "json", *options)
+    assert document(bad)["error"]["type"] == "ExportNotFoundError"
+    assert document(bad)["error"]["exit_code"] == bad.code == 5
+    assert ("Traceback" in bad.errors) == ("--verbose" in options)
+
+
+async def test_quiet_says_nothing_of_a_success(command: Command) -> None:
+    ended = await command.here("backup", "backups", "--quiet")
+    assert (ended.code, ended.output, ended.errors) == (0, "", "")
+
+
+async def test_errors_are_said_in_a_sentence(command: Command) -> None:
+    ended = await command.here("fetch", "unknown", "here")
+    assert ended.output == ""
+    assert len(ended.errors.splitlines()) == 1
+    assert "Traceback" not in ended.errors
+
+
+async def test_verbose_logs_requests(command: Command) -> None:
+    ended = await command.here("list", "--verbose")
+    assert "sendgrid_exports.api.exports: GET /v3/marketing/contacts/exports: 200" in ended.errors
+
+
+async def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
+    for _ in range(300):
+        await command.fake.add_export(bodies=[b""])
+    words = shlex.join([*COMMAND, *command.words(("list",))])
+    process = await asyncio.create_subprocess_shell(
+        f"{words} | head -n 1; exit 0",
+        env={**CLEAN, "SENDGRID_API_KEY": command.fake.api_key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert output.startswith(b"export")
+    assert errors == b""
+
+
+# The key
+
+
+async def test_the_key_comes_from_a_file_or_standard_input(command: Command) -> None:
+    (command.directory / "key").write_text(f"\n{command.fake.api_key}\n")
+    nothing = {"SENDGRID_API_KEY": ""}
+    by_file = await command.here("list", "--api-key-file", "key", env=nothing)
+    piped = await command.run(
+        "list", "--api-key-file", "-", env=nothing, typed=f"{command.fake.api_key}\n"
+    )
+    assert (by_file.code, piped.code) == (0, 0)
+
+
+async def test_the_file_comes_before_the_environment(command: Command) -> None:
+    (command.directory / "key").write_text("SG.another.key")
+    assert (await command.here("list", "--api-key-file", "key")).code == 3
+
+
+@pytest.mark.parametrize("content", ["", "  \n", "two words"])
+async def test_a_file_without_a_key_is_bad_usage(command: Command, content: str) -> None:
+    (command.directory / "key").write_text(content)
+    ended = await command.here("list", "--api-key-file", "key")
+    assert ended.code == 2
+    assert "must hold an API key and nothing else" in ended.errors
+    assert "two words" not in ended.errors
+
+
+async def test_without_any_key_it_says_where_to_put_one(command: Command) -> None:
+    ended = await command.here("list", env={"SENDGRID_API_KEY": ""})
+    assert ended.code == 2
+    assert "SENDGRID_API_KEY" in ended.errors
+    assert "--api-key-file" in ended.errors
+
+
+# Exit codes, each at every verbosity; what was said is searched for secrets
+
+Arrange: TypeAlias = Callable[[Command], Awaitable[tuple[str, ...]]]
+
+
+def fetching(arrange: Callable[[Fake], None], **export: Any) -> Arrange:
+    async def prepare(command: Command) -> tuple[str, ...]:
+        export_id = await command.fake.add_export(**export)
+        arrange(command.fake)
+        return ("fetch", export_id, "here")
+
+    return prepare
+
+
+def typing(*words: str) -> Arrange:
+    async def prepare(command: Command) -> tuple[str, ...]:
+        return words
+
+    return prepare
+
+
+async def gone(command: Command) -> tuple[str, ...]:
+    export_id = await command.fake.add_export()
+    await command.fake.remove_files(export_id)
+    return ("fetch", export_id, "here")
+
+
+async def under_a_file(command: Command) -> tuple[str, ...]:
+    (command.directory / "file").write_text("")
+    return ("backup", "file/below")
+
+
+async def into_a_file(command: Command) -> tuple[str, ...]:
+    (command.directory / "file").write_text("")
+    return ("fetch", await command.fake.add_export(), "file")
+
+
+def nothing(fake: Fake) -> None:
+    """All is well."""
+
+
+CODES: list[tuple[str, int, Arrange]] = [
+    ("done", 0, fetching(nothing)),
+    ("done in spite of trouble", 0, fetching(lambda fake: fake.fail_storage(ExpiredLink()))),
+    (
+        "the storage refuses",
+        1,
+        fetching(lambda fake: fake.fail_storage(Status(400, "InvalidArgument"), times=None)),
+    ),
+    ("no such option", 2, typing("fetch", "--api-key", "SG.fake-key-id.fake-key-secret")),
+    ("a key as an argument", 2, typing("start", "SG.fake-key-id.fake-key-secret")),
+    ("no such duration", 2, typing("fetch", "id", "here", "--timeout", "soon")),
+    ("a bad url", 2, typing("list", "--base-url", "ftp://host")),
+    ("no such folder", 2, typing("verify", "nowhere")),
+    ("no export there", 2, typing("verify", ".")),
+    ("no command", 2, typing()),
+    ("401", 3, fetching(lambda fake: fake.fail_api(401))),
+    ("403", 3, fetching(lambda fake: fake.fail_api(403))),
+    ("failure", 4, fetching(nothing, statuses=["failure"])),
+    ("no such export", 5, typing("fetch", "unknown", "here")),
+    ("expired", 5, gone),
+    ("a fixed bug in the file", 7, fetching(lambda f: f.fail_storage(FlippedBit(30), times=None))),
+    ("under a file", 8, under_a_file),
+    ("into a file", 8, into_a_file),
+    ("an unreachable service", 9, typing("list", "--base-url", "http://127.0.0.1:1")),
+]
+
+
+@pytest.mark.parametrize("verbosity", ["--quiet", "--verbose"])
+@pytest.mark.parametrize(("code", "arrange"), [c[1:] for c in CODES], ids=[c[0] for c in CODES])
+async def test_each_exit_code(
+    command: Command, code: int, arrange: Arrange, verbosity: str
+) -> None:
+    words = await arrange(command)
+    ended = await command.here(*words, *([verbosity] if words else []))
+    assert ended.code == code, ended.errors
+    assert (ended.errors == "") == (code == 0 and verbosity == "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("code", "arrange"), {code: (code, arrange) for _, code, arrange in CODES}.values()
+)
+async def test_each_exit_code_of_a_process(command: Command, code: int, arrange: Arrange) -> None:
+    words = await arrange(command)
+    ended = await command.run(*words, *(["--verbose"] if words else []))
+    assert ended.code == code, ended.errors
+
+
+async def test_the_timeout_has_its_code_and_the_line_that_goes_on(command: Command) -> None:
+    export_id = await command.fake.add_export(statuses=["pending", "ready"])
+    command.fake.fail_api(503, headers={"Retry-After": "60"}, on="status")
+    ended = await command.here("fetch", export_id, "some where", "--timeout", "20s")
+    assert ended.code == 6
+    _, line = ended.errors.strip().rsplit("Go on with: ", 1)
+    words = shlex.split(line)
+    assert words[:3] == [sys.executable, "-m", "sendgrid_exports"]
+    assert words[3:] == ["fetch", export_id, "some where", "--base-url", command.fake.base_url]
+
+
+async def test_two_at_once_have_their_code(command: Command) -> None:
+    export_id = await command.fake.add_export()
+    command.fake.fail_storage(Stall(after=100), times=None)
+    first = await command.begin("fetch", export_id, "here")
+    assert first.stderr is not None
+    await first.stderr.readuntil(b"Ready after")
+    second = await command.here("fetch", export_id, "here")
+    first.kill()
+    await first.communicate()
+    assert second.code == 10, second.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
+    command: Command, number: signal.Signals
+) -> None:
+    command.fake.fail_storage(Stall(after=2000), file=2, times=1)
+    process = await command.begin("backup", "backups")
+    assert process.stderr is not None
+    heard = await process.stderr.readuntil(b"00001.csv.gz is there")
+    process.send_signal(number)
+    ended = await command.end(process)
+    assert ended.code == 128 + number
+    assert "Interrupted. 1 of 2 files are verified and stay." in ended.errors
+    assert "Traceback" not in ended.errors
+    line = ended.errors.strip().rsplit("Go on with: ", 1)[1]
+    words = shlex.split(line)[3:]
+    assert words[0] == "fetch"
+    assert words[1] in heard.decode()
+    again = await command.here(*words, "--output", "json")
+    assert document(again)["contacts"] == 500
+
+
+async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    command.fake.fail_storage(Stall(after=2000), file=2, times=1)
+    process = await command.begin("backup", "backups")
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"00001.csv.gz is there")
+    process.kill()
+    await process.communicate()
+    assert (await command.here("backup", "backups")).code == 0
+    first, killed, third = sorted((command.directory / "backups").iterdir())
+    told = document(await command.here("verify", "backups", "--output", "json"))
+    assert [one["complete"] for one in told["exports"]] == [True, False, True]
+    ended = await command.here("backup", "backups", "--keep", "2")
+    assert f"{Path('backups') / killed.name} is left alone and not counted" in ended.errors
+    assert (first.exists(), killed.exists(), third.exists()) == (False, True, True)
+
+
+# Without the extra
+
+
+async def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    for missing in ("click", "rich"):
+        code = (
+            f"import sys; sys.modules[{missing!r}] = None; import sendgrid_exports.__main__ as m; "
+            "sys.exit(m.main())"
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        assert (process.returncode, output) == (1, b"")
+        assert errors.decode() == (
+            f"The command needs {missing}, which is not installed: "
+            "pip install 'sendgrid-exports[cli]'\n"
+        )
+
+
+async def test_the_library_does_not_import_what_the_command_needs() -> None:
+    code = (
+        "import sys, sendgrid_exports, sendgrid_exports.testing; "
+        "print(sorted({'click', 'rich', 'opentelemetry'} & sys.modules.keys()))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert output == b"[]\n"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("backup", "--help"), ("--version",)])
+async def test_help_and_version(command: Command, words: tuple[str, ...]) -> None:
+    ended = await command.here(*words)
+    assert ended.code == 0
+    assert ended.output
+    if words == ("--help",):
+        assert "130  interrupted" in ended.output
+
+
+async def test_completion_is_the_librarys(command: Command) -> None:
+    ended = await command.run(env={"_SENDGRID_EXPORTS_COMPLETE": "bash_source"})
+    assert ended.code == 0
+    assert "complete -o nosort" in ended.output
