@@ -92,7 +92,7 @@ def explain(error: BaseException, output: Output) -> int:
     message = _message(error, output)
     output.fail(message)
     if line:
-        output.fail(f"Go on with: {line}")
+        output.line(f"Go on with: {line}")
     told = {"type": type(error).__name__, "message": message, "exit_code": int(code)}
     output.document({"error": {**told, "export_id": export_id, "go_on": line or None}})
     return code

@@ -72,6 +72,10 @@ class Output:
         """Say why it failed."""
         say(self.errors, text, "red")
 
+    def line(self, text: str) -> None:
+        """Print what is to be copied: never broken by us, however long."""
+        self.errors.print(Text(text), soft_wrap=True)
+
     def answer(self, text: str) -> None:
         """Print a line of the answer."""
         if not self.json:

@@ -1,0 +1,195 @@
+"""Dropping old backups on a real disk: nothing goes that is not ours, verified and older."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from sendgrid_exports import fetch_export
+from sendgrid_exports.cli.folders import (
+    discard_if_empty,
+    drop_old,
+    exports_below,
+    exports_in,
+    make_folder,
+)
+from sendgrid_exports.testing import FakeClock, FakeSendGrid
+
+A, B, C, NEW = (f"2026-03-0{day}T000000Z" for day in range(1, 5))
+Spoil: TypeAlias = Callable[[Path], object]
+
+
+@pytest.fixture
+def backups(tmp_path: Path) -> Path:
+    """Return a directory with four whole backups of the same export."""
+    parent = tmp_path / "backups"
+    asyncio.run(fetch(parent / A))
+    for name in (B, C, NEW):
+        shutil.copytree(parent / A, parent / name)
+    return parent
+
+
+async def fetch(directory: Path) -> None:
+    async with FakeSendGrid(contacts=20, files=2) as fake:
+        export_id = await fake.add_export(export_id="some-id")
+        await fetch_export(export_id, directory, api_key=fake.api_key, base_url=fake.base_url)
+
+
+def drop(backups: Path, keep: int) -> tuple[set[str], list[str]]:
+    """Drop what may go; return the names that are left, and what was warned of."""
+    warnings: list[str] = []
+    gone = drop_old(backups / NEW, keep, warnings.append)
+    assert not [path for path in gone if path.exists()]
+    return {path.name for path in backups.iterdir()}, warnings
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [(1, {NEW}), (2, {C, NEW}), (3, {B, C, NEW}), (4, {A, B, C, NEW}), (9, {A, B, C, NEW})],
+)
+def test_the_oldest_go_until_so_many_stay(backups: Path, keep: int, left: set[str]) -> None:
+    assert drop(backups, keep) == (left, [])
+
+
+def flip_a_byte(folder: Path) -> None:
+    file = folder / "some-id-00001.csv.gz"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def unfinish(folder: Path) -> None:
+    manifest = folder / "some-id.manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"downloading"'))
+
+
+def lose_a_file(folder: Path) -> None:
+    (folder / "some-id-00002.csv.gz").unlink()
+
+
+def lose_the_manifest(folder: Path) -> None:
+    (folder / "some-id.manifest.json").unlink()
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+SPOILT: dict[str, tuple[Spoil, str]] = {
+    "a byte is another one": (flip_a_byte, "it is not as it was when it was made"),
+    "a file is missing": (
+        lose_a_file,
+        "it is not as it was when it was made",
+    ),
+    "unfinished": (unfinish, "export some-id is unfinished"),
+    "no manifest": (lose_the_manifest, "it holds no export"),
+    "a damaged manifest": (
+        lambda folder: (folder / "some-id.manifest.json").write_text("{"),
+        "it holds no export",
+    ),
+    "a manifest of nothing": (
+        lambda folder: (folder / "other.manifest.json").write_text("{}"),
+        "a manifest is not part of an export",
+    ),
+    "notes of somebody's": (
+        lambda folder: (folder / "notes.txt").write_text("mine"),
+        "notes.txt is not part of an export",
+    ),
+    "a folder of somebody's": (
+        lambda folder: (folder / "below").mkdir(),
+        "below is not part of an export",
+    ),
+    "a link to elsewhere": (
+        lambda folder: (folder / "link").symlink_to("/"),
+        "link is not part of an export",
+    ),
+    "empty": (
+        empty,
+        "it holds no export",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT.keys())
+def test_what_is_not_whole_and_ours_alone_is_neither_dropped_nor_counted(
+    backups: Path, spoil: Spoil, reason: str
+) -> None:
+    spoil(backups / C)
+    before = sorted(path.name for path in (backups / C).iterdir())
+    left, warnings = drop(backups, 2)
+    # B is the one that counts in the place of C.
+    assert left == {B, C, NEW}
+    assert warnings == [f"{backups / C} is left alone and not counted: {reason}."]
+    assert sorted(path.name for path in (backups / C).iterdir()) == before
+
+
+def test_other_names_are_not_looked_at(backups: Path) -> None:
+    (backups / A).rename(backups / "my own copy")
+    (backups / B).rename(backups / f"{B}.bak")
+    (backups / "2026-02-01T000000Z").write_text("a file, not a folder")
+    left, warnings = drop(backups, 1)
+    assert left == {"my own copy", f"{B}.bak", "2026-02-01T000000Z", NEW}
+    assert warnings == []
+
+
+def test_a_link_to_a_backup_is_not_followed(backups: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (backups / A).rename(elsewhere)
+    (backups / A).symlink_to(elsewhere)
+    left, _ = drop(backups, 1)
+    assert left == {A, NEW}
+    assert len(list(elsewhere.iterdir())) == 3
+
+
+def test_what_is_newer_stays(backups: Path) -> None:
+    (backups / A).rename(backups / "2026-03-05T000000Z")
+    left, _ = drop(backups, 1)
+    assert left == {"2026-03-05T000000Z", NEW}
+
+
+def test_the_lock_of_a_run_that_was_killed_does_not_keep_a_backup(backups: Path) -> None:
+    (backups / A / "some-id.lock").write_text("")
+    left, warnings = drop(backups, 3)
+    assert (left, warnings) == ({B, C, NEW}, [])
+
+
+def test_what_was_half_dropped_goes_with_the_next_run(backups: Path) -> None:
+    (backups / A).rename(backups / f".{A}.dropped")
+    (backups / f".{A}.dropped" / "some-id-00001.csv.gz").unlink()
+    (backups / ".mine.dropped").mkdir()
+    left, warnings = drop(backups, 9)
+    assert (left, warnings) == ({B, C, NEW, ".mine.dropped"}, [])
+
+
+def test_folders_are_made_by_the_clock_and_never_shared(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(2026, 3, 2, 9, 30, tzinfo=UTC))
+    made = [make_folder(tmp_path / "a/b", clock) for _ in range(3)]
+    clock.advance(1)
+    made.append(make_folder(tmp_path / "a/b", clock))
+    first = "2026-03-02T093000Z"
+    names = [first, f"{first}-2", f"{first}-3", "2026-03-02T093001Z"]
+    assert [path.name for path in made] == names
+
+
+def test_only_an_empty_folder_is_discarded(backups: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (backups / A, tmp_path / "empty", tmp_path / "none"):
+        discard_if_empty(folder)
+    assert (backups / A).exists()
+    assert not (tmp_path / "empty").exists()
+
+
+def test_exports_are_found_in_a_folder_or_in_dated_ones_below(backups: Path) -> None:
+    assert [(one.directory.name, one.export_id) for one in exports_below(backups)] == [
+        (name, "some-id") for name in (A, B, C, NEW)
+    ]
+    [one] = exports_in(backups / A)
+    assert exports_below(backups / A) == [one]
+    assert one.complete
