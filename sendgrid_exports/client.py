@@ -25,6 +25,7 @@ from sendgrid_exports.errors import (
 )
 from sendgrid_exports.events import Event, OnEvent
 from sendgrid_exports.formats.text import Errors
+from sendgrid_exports.logs import log
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session
@@ -158,7 +159,7 @@ class ExportClient:
             max_file_size=max_file_size,
             notify_email=notify_email,
         )
-        return await self._exports.start(request, deadline=Deadline(), on_event=_ignore)
+        return await self._exports.start(request, deadline=Deadline(), on_event=log)
 
     async def get(self, export_id: str) -> ContactExport:
         """Return an export as it is now: one look, no waiting, no second try.
@@ -403,18 +404,19 @@ def _check_ready(export: ContactExport) -> None:
         )
 
 
-def _ignore(event: Event) -> None:
-    """Tell nobody."""
-
-
 def _listener(on_event: object) -> OnEvent:
     if on_event is None:
-        return _ignore
+        return log
     if not callable(on_event):
         raise TypeError(f"on_event must be a function, not {type(on_event).__name__}")
     if any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
         raise TypeError("on_event must be a plain function: nobody would await it")
-    return on_event
+
+    def tell(event: Event) -> None:
+        log(event)
+        on_event(event)
+
+    return tell
 
 
 def _policy(policy: P | None, kind: type[P], name: str) -> P:

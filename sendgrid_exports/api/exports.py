@@ -256,6 +256,7 @@ class Exports:
                     "Export %s has the unknown status %r, taken for pending.",
                     polling.export_id,
                     text,
+                    extra={"export_id": polling.export_id, "status": text},
                 )
             on_event(StatusSeen(export_id=polling.export_id, export=seen, next_look=delay))
         elif delay is not None:
@@ -278,7 +279,15 @@ class Exports:
             error.args = (error.message,)
             raise
         self.server_clock.hear(response.date)
-        logger.debug("%s %s: %d", request.method, request.target, response.status)
+        logger.debug(
+            "%s %s: %d",
+            *(request.method, request.target, response.status),
+            extra={
+                "method": request.method,
+                "target": request.target,
+                "http_status": response.status,
+            },
+        )
         return read(self._without_key(response), request, self.server_clock.utc())
 
     def _without_key(self, response: Response) -> Response:

@@ -127,4 +127,6 @@ class _Handler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self._console, plain(f"{record.name}: {record.getMessage()}"), "dim")
+        # What happened is shown as an event already.
+        if not hasattr(record, "event"):
+            say(self._console, plain(f"{record.name}: {record.getMessage()}"), "dim")

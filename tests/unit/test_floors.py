@@ -36,6 +36,7 @@ PURE = [
 ]
 SEAMS = [
     "timing",
+    "logs",
     "session",
     "disk",
     "transfer.lock",

@@ -1,0 +1,128 @@
+"""What is logged: under one name, with the fields as extras, by no handler of ours."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sendgrid_exports import (
+    BytesReceived,
+    ContactExport,
+    CountMismatch,
+    DownloadedFile,
+    Event,
+    ExportStarted,
+    ExportStatus,
+    FileFinished,
+    FileStarted,
+    LinkRenewed,
+    Retrying,
+    RunningLate,
+    StatusSeen,
+)
+from sendgrid_exports.logs import log
+
+PATH = Path("exports/x-00001.csv.gz")
+FILE = DownloadedFile(
+    path=PATH, size=10, sha256=None, etag=None, compressed=True, verified_by=("length",)
+)
+LINK = "https://h/p?X-Amz-Signature=s3cr3t"
+
+
+def seen(status: str, text: str = "") -> StatusSeen:
+    export = ContactExport(
+        id="x", status=ExportStatus(status), status_text=text or status, urls=(LINK, LINK)
+    )
+    return StatusSeen(export_id="x", export=export, next_look=None)
+
+
+TOLD: list[tuple[Event, int, str, dict[str, Any]]] = [
+    (ExportStarted(export_id="x"), logging.INFO, "Export x has started.", {}),
+    (seen("pending"), logging.DEBUG, "Export x is pending.", {"status": "pending"}),
+    (seen("ready"), logging.INFO, "Export x is ready.", {"files": 2, "contacts": None}),
+    (
+        seen("pending", f"see {LINK}"),
+        logging.DEBUG,
+        "Export x is see https://h/p?[redacted].",
+        {"status": "see https://h/p?[redacted]"},
+    ),
+    (
+        FileStarted(export_id="x", path=PATH, size=10),
+        logging.DEBUG,
+        "x-00001.csv.gz begins to arrive.",
+        {"path": str(PATH), "size": 10, "received": 0},
+    ),
+    (
+        FileFinished(export_id="x", file=FILE),
+        logging.INFO,
+        "x-00001.csv.gz is there and verified.",
+        {"path": str(PATH), "size": 10, "verified_by": ("length",)},
+    ),
+    (LinkRenewed(export_id="x", links=2), logging.INFO, "2 links were renewed.", {"links": 2}),
+    (
+        Retrying(export_id="x", path=PATH, reason="a reset", delay=0.5),
+        logging.INFO,
+        "Trying again in 0.5 s: a reset",
+        {"path": str(PATH), "reason": "a reset", "delay": 0.5},
+    ),
+    (
+        Retrying(export_id=None, path=None, reason="429", delay=1.0),
+        logging.INFO,
+        "Trying again in 1.0 s: 429",
+        {"path": None, "export_id": None},
+    ),
+    (
+        RunningLate(export_id="x", needed=90.0, left=30.0),
+        logging.WARNING,
+        "Export x needs 90 s more at this rate, and 30 s are left.",
+        {"needed": 90.0, "left": 30.0},
+    ),
+    (
+        CountMismatch(export_id="x", expected=2, counted=1),
+        logging.WARNING,
+        "Export x has 2 contacts by SendGrid's count, and 1 in its files.",
+        {"expected": 2, "counted": 1},
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "level", "message", "extras"), TOLD)
+def test_every_event_is_a_record_with_its_fields(
+    caplog: pytest.LogCaptureFixture,
+    event: Event,
+    level: int,
+    message: str,
+    extras: dict[str, Any],
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="sendgrid_exports")
+    log(event)
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("sendgrid_exports", level)
+    assert record.getMessage() == message
+    told = vars(record)
+    assert told["event"] == type(event).__name__
+    expected = {"export_id": event.export_id, **extras}
+    assert {name: told[name] for name in expected} == expected
+    assert "s3cr3t" not in repr(told)
+
+
+def test_bytes_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="sendgrid_exports")
+    log(BytesReceived(export_id="x", path=PATH, received=1, size=2))
+    assert caplog.records == []
+
+
+def test_no_other_event_is_forgotten() -> None:
+    told = {type(event) for event, *_ in TOLD} | {BytesReceived}
+    assert told == set(Event.__args__)
+
+
+def test_there_is_no_handler_of_ours() -> None:
+    loggers = [logging.getLogger("sendgrid_exports"), logging.getLogger("sendgrid_exports.api")]
+    assert [(logger.handlers, logger.level, logger.propagate) for logger in loggers] == [
+        ([], logging.NOTSET, True),
+        ([], logging.NOTSET, True),
+    ]
