@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -153,6 +155,42 @@ def benchmarks(session: nox.Session) -> None:
             session.warn(f"{peer} can't be installed, and will be missing in the table")
     kept = session.create_tmp()
     session.run("python", "-m", "tests.benchmarks", "--data", kept, *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the API reference into build/docs; a reference that leads nowhere fails."""
+    session.install(".[test,opentelemetry]", "pdoc>=15")
+    session.run("python", "-m", "pytest", "-q", "tests/unit/test_references.py")
+    modules = ["sendgrid_exports", "sendgrid_exports.testing"]
+    modules += ["sendgrid_exports.integrations.opentelemetry"]
+    pdoc = ["pdoc", "--docformat", "google", "--output-directory", "build/docs", *modules]
+    session.run("python", "-W", "error", "-m", *pdoc)
+    dead = dead_links(Path("build/docs"))
+    if dead:
+        session.error(f"links that lead nowhere: {', '.join(dead)}")
+
+
+def dead_links(built: Path) -> list[str]:
+    """Return the links between the built pages that lead to no page or no place in it."""
+    pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
+    places = {page: set(re.findall(r'id="([^"]+)"', text)) for page, text in pages.items()}
+    dead = []
+    for page, text in pages.items():
+        for link in set(re.findall(r'href="([^":]+)"', text)):
+            file, _, place = link.partition("#")
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(page), file))
+            target = target if file else page
+            if target not in pages or (place and place not in places[target]):
+                dead.append(f"{page}: {link}")
+    return sorted(dead)
+
+
+@nox.session
+def screenshot(session: nox.Session) -> None:
+    """Draw .github/progress.svg anew, from a real run of the demonstration."""
+    session.install(".[cli]")
+    session.run("python", ".github/screenshot.py")
 
 
 @nox.session

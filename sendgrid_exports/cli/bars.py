@@ -72,11 +72,9 @@ class _Picture:
         rate = file.rate.value(self._now)
         left = (file.size - file.received) / rate if file.size is not None and rate else None
         if file.arrived:
-            return _row(short_name(file.name), file.received, file.size, "verifying", "", "cyan")
+            return _row(short_name(file.name), file.received, file.size, "verifying", "", "blue")
         speed = f"{bytes_text(rate)}/s" if rate else ""
-        return _row(
-            short_name(file.name), file.received, file.size, speed, _left(left), "bar.complete"
-        )
+        return _row(short_name(file.name), file.received, file.size, speed, _left(left), "cyan")
 
     def _all(self) -> tuple[RenderableType, ...]:
         board = self._board

@@ -39,7 +39,7 @@ class Screen:
         self._lock = threading.Lock()
         self._live = Live(
             console=console,
-            get_renderable=self._picture,
+            get_renderable=self.picture,
             refresh_per_second=_FRAMES_A_SECOND,
             transient=True,
             redirect_stdout=False,
@@ -64,8 +64,9 @@ class Screen:
         if not isinstance(event, ExportStarted | FileFinished) and (text := sentence(event)):
             self._console.print(text, style="yellow", no_wrap=True, overflow="ellipsis")
 
-    def _picture(self) -> RenderableType:
-        # In a thread of rich's, so that a slow terminal holds up no download.
+    def picture(self) -> RenderableType:
+        """Return what stands at the foot of the terminal now."""
+        # Called in a thread of rich's, so that a slow terminal holds up no download.
         with self._lock:
             return draw(self.board, now=time.monotonic(), height=self._console.height)
 
