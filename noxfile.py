@@ -177,7 +177,7 @@ def dead_links(built: Path) -> list[str]:
     places = {page: set(re.findall(r'id="([^"]+)"', text)) for page, text in pages.items()}
     dead = []
     for page, text in pages.items():
-        for link in set(re.findall(r'href="([^":]+)"', text)):
+        for link in set(re.findall(r'href="([^":$]+)"', text)):
             file, _, place = link.partition("#")
             target = posixpath.normpath(posixpath.join(posixpath.dirname(page), file))
             target = target if file else page

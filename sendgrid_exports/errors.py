@@ -115,7 +115,7 @@ class APIError(SendGridExportsError):
 
 
 class InvalidRequestError(APIError):
-    """400 or 422: SendGrid does not accept an argument; `errors` names it."""
+    """400 or 422: SendGrid does not accept an argument; `APIError.errors` names it."""
 
 
 class AuthenticationError(APIError):
@@ -131,7 +131,7 @@ class ExportNotFoundError(APIError):
 
 
 class RateLimitedError(APIError):
-    """429: too many requests; `retry_after` says how long to keep away, where it was said."""
+    """429: too many requests; `APIError.retry_after` says how long to keep away, if it was said."""
 
 
 class ServerError(APIError):
