@@ -52,6 +52,7 @@ for _command in (
     commands.list_,
     commands.fetch,
     reading.verify,
+    reading.contacts,
     demo,
 ):
     main.add_command(_command)

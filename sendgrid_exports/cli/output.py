@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,7 @@ class Output:
         self.json = form == "json"
         self.board: Board | None = None
         self.goes_on: list[str] = []
+        self._begun = False
         self.errors = Console(stderr=True, highlight=False, emoji=False, markup=False)
         self._answers = Console(highlight=False, emoji=False, markup=False)
         logger = logging.getLogger(_LOGGER)
@@ -99,10 +100,31 @@ class Output:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             say(self._answers, "  ".join(padded).rstrip())
 
+    @property
+    def columns(self) -> int | None:
+        """How wide the terminal is on which answers are read, or None where it is none."""
+        return self._answers.width if self._answers.is_terminal else None
+
     def document(self, document: Mapping[str, Any]) -> None:
-        """Print the one JSON document, where that is wanted."""
-        if self.json:
-            write(json.dumps(document, ensure_ascii=not _speaks_unicode(), indent=2) + "\n")
+        """Print the one JSON document, where that is wanted and none has begun."""
+        if self.json and not self._begun:
+            _write(document, indent=2)
+            sys.stdout.write("\n")
+
+    def objects(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """Print each object on a line of its own; as a document they are one array."""
+        # After an error in the middle no second document follows what has begun.
+        self._begun = self.json
+        before, after = ("[\n", "\n]\n") if self.json else ("", "\n")
+        between = ",\n" if self.json else "\n"
+        for item in objects:
+            sys.stdout.write(before)
+            _write(item)
+            before = between
+        if before == between:
+            sys.stdout.write(after)
+        elif self.json:
+            sys.stdout.write("[]\n")
 
 
 def say(console: Console, text: str, style: str = "") -> None:
@@ -110,13 +132,9 @@ def say(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
 
 
-def write(text: str) -> None:
-    """Write to stdout as it is."""
-    sys.stdout.write(text)
-
-
-def _speaks_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+def _write(value: object, indent: int | None = None) -> None:
+    speaks_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=not speaks_unicode, indent=indent))
 
 
 class _Handler(logging.Handler):

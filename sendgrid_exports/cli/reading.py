@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.cells import cell_len
 
-from sendgrid_exports import VerificationReport, verify_download
+from sendgrid_exports import VerificationReport, read_contacts, verify_download
 from sendgrid_exports.cli.documents import report_document
 from sendgrid_exports.cli.exits import Exit
-from sendgrid_exports.cli.folders import exports_below
+from sendgrid_exports.cli.folders import Found, exports_below
 from sendgrid_exports.cli.options import speaks
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.cli.running import run
 from sendgrid_exports.cli.wording import count, plain
 
-__all__ = ["verify"]
+__all__ = ["contacts", "verify"]
 
+_WIDEST = 30
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
@@ -45,6 +51,67 @@ def verify(directory: Path, *, export_id: str | None, output: Output) -> int:
     sound = all(report["ok"] for report in reports)
     output.document({"ok": sound, "exports": reports})
     return Exit.DONE if sound else Exit.CORRUPT
+
+
+@click.command(short_help="Print contacts, or write them to a Parquet file.")
+@click.argument("directory", metavar="DIR", type=_FOLDER)
+@click.option("--export", "export_id", metavar="ID", help="Which export, where DIR holds several.")
+@click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N.")
+@speaks
+def contacts(directory: Path, *, export_id: str | None, head: int | None, output: Output) -> None:
+    """Print the contacts of an export on disk, each as JSON on a line of its own.
+
+    DIR holds the files of exports, or the dated folders of `backup`, of which the newest finished
+    one is taken. With --head on a terminal it is a table of the columns that fit.
+    """
+    found = _choose(directory, export_id, output)
+    rows = itertools.islice(read_contacts(found.directory, export_id=found.export_id), head)
+    if head is None or output.columns is None or output.json:
+        output.objects(rows)
+        return
+    columns, cells = fitting(list(rows), output.columns)
+    output.table(columns, cells)
+
+
+def _choose(directory: Path, export_id: str | None, output: Output) -> Found:
+    """Return the export that is meant.
+
+    Raises:
+        click.UsageError: there is none, or more than one.
+    """
+    below = exports_below(directory)
+    found = [one for one in below if export_id in {None, one.export_id}]
+    if found and found[0].directory != directory:
+        # Dated folders: what is unfinished there says nothing.
+        found = [one for one in found if one.complete][-1:]
+        for one in found:
+            output.note(f"Reading {plain(str(one.directory))}.")
+    if not found:
+        what = "no finished export" if export_id is None else f"no export {export_id}"
+        raise click.UsageError(f"There is {what} in {directory}, nor in dated folders of it.")
+    if len(found) > 1:
+        ids = ", ".join(one.export_id for one in found)
+        raise click.UsageError(f"{directory} holds several exports; say by --export which: {ids}.")
+    return found[0]
+
+
+def fitting(rows: Sequence[Mapping[str, Any]], width: int) -> tuple[list[str], list[list[str]]]:
+    """Return those columns that have values and fit into `width`, and their cells. Pure."""
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if value)
+    columns: list[str] = []
+    for name in names:
+        longest = max(cell_len(text) for text in [name, *(_cell(row.get(name)) for row in rows)])
+        width -= longest + 2
+        if width < 0:
+            break
+        columns.append(name)
+    return columns, [[_cell(row.get(name)) for name in columns] for row in rows]
+
+
+def _cell(value: object) -> str:
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    text = plain(text)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def _verdict(report: VerificationReport) -> str:
