@@ -190,6 +190,51 @@ async def test_verify_reads_the_dated_folders_and_tells_what_is_wrong(command: C
     assert (told["ok"], [one["ok"] for one in told["exports"]]) == (False, [False, False])
 
 
+async def test_contacts_are_json_lines_or_one_array(command: Command) -> None:
+    export_id = await command.fake.add_export(contacts=7)
+    rows = list(command.fake.rows_of(export_id))
+    await command.here("fetch", export_id, "here")
+    lines = await command.here("contacts", "here")
+    assert [json.loads(line) for line in lines.output.splitlines()] == rows
+    first = await command.here("contacts", "here", "--head", "2", "--output", "json")
+    assert json.loads(first.output) == rows[:2]
+    none = await command.here("contacts", "here", "--head", "0", "--output", "json")
+    assert json.loads(none.output) == []
+
+
+async def test_contacts_are_those_of_the_newest_finished_backup(command: Command) -> None:
+    for _ in range(2):
+        await command.here("backup", "backups")
+    _, newest = sorted((command.directory / "backups").iterdir())
+    ended = await command.here("contacts", "backups", "--head", "1")
+    assert ended.errors == f"Reading backups/{newest.name}.\n"
+    assert json.loads(ended.output)["EMAIL"]
+
+
+async def test_which_export_has_to_be_said_where_there_are_several(command: Command) -> None:
+    for export_id in ("one", "two"):
+        await command.fake.add_export(contacts=1, export_id=export_id)
+        await command.here("fetch", export_id, "here")
+    ended = await command.here("contacts", "here")
+    assert ended.code == 2
+    assert "holds several exports; say by --export which: one, two." in ended.errors
+    assert (await command.here("contacts", "here", "--export", "two")).code == 0
+    assert (await command.here("contacts", "here", "--export", "three")).code == 2
+
+
+async def test_a_broken_file_ends_the_contacts_with_its_code(command: Command) -> None:
+    export_id = await command.fake.add_export(contacts=500, files=1)
+    await command.here("fetch", export_id, "here")
+    [file] = (command.directory / "here").glob("*.csv.gz")
+    file.write_bytes(file.read_bytes()[:-20])
+    for options in ((), ("--output", "json")):
+        ended = await command.here("contacts", "here", *options)
+        assert ended.code == 7
+        assert "is corrupt: " in ended.errors
+        # No second document follows what has begun.
+        assert '"error"' not in ended.output
+
+
 async def test_the_demonstration_needs_no_key(command: Command) -> None:
     ended = await command.here(
         "demo", "shown", "--contacts", "100", "--files", "2", env={"SENDGRID_API_KEY": ""}

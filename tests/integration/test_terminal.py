@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, Stall
 from tests.integration.command import CLEAN, COMMAND, Command
@@ -178,6 +179,17 @@ async def test_control_c_at_the_prompt_is_an_interruption(command: Command) -> N
     said = await terminal.run("list", react=once("API key: ", CONTROL_C))
     assert terminal.code == 130
     assert "Interrupted." in said
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+async def test_the_first_contacts_are_a_table_that_fits(command: Command, columns: int) -> None:
+    export_id = await command.fake.add_export(contacts=20)
+    await command.here("fetch", export_id, "here")
+    said = await Terminal(command, columns).run("contacts", "here", "--head", "20")
+    head, *rows = lines(said)
+    assert head.startswith("EMAIL")
+    assert len(rows) == 20
+    assert max(map(cell_len, lines(said))) <= columns
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -28,7 +28,7 @@ WORDS = set(
     """
     csv json pending ready failure self urls field
     contacts_export list_export segment_export contact_count contact_id max_file_size message
-    custom_fields alternate_emails
+    custom_fields alternate_emails strict replace
     md5 weak multipart kms none length
     https AccessDenied NoSuchKey InternalError SlowDown Date
     opentelemetry sendgrid.export sendgrid.export.file sendgrid.export.received By
@@ -61,7 +61,8 @@ def broken(text: str, thing: object, owner: object) -> list[str]:
 
 def leads_somewhere(name: str, names: dict[str, object]) -> bool:
     first, *rest = name.split(".")
-    if name in WORDS:
+    # Columns of SendGrid's are upper case.
+    if name in WORDS or name.isupper():
         return True
     if first in names:
         value = names[first]
@@ -88,6 +89,9 @@ def known_names(thing: object, owner: object) -> dict[str, object]:
     where: Any = inspect.getmodule(owner)
     names |= vars(where) if where else {}
     names |= fields_of(owner)
+    for name in sendgrid_exports.__all__:
+        if name.endswith("Error"):
+            names |= fields_of(vars(sendgrid_exports)[name])
     if inspect.isfunction(thing):
         names |= fields_of(typing.get_type_hints(thing, vars(where)).get("return"))
     for callable_ in (thing, owner):
