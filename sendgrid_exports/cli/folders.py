@@ -116,7 +116,8 @@ def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
     verified = set()
     for backup in older:
         if fault := _fault_of(parent / backup.name):
-            warn(f"{parent / backup.name} is left alone and not counted: {fault}. Remove it yourself.")
+            why = f"{fault}. Remove it yourself."
+            warn(f"{parent / backup.name} is left alone and not counted: {why}")
         else:
             verified.add(backup.name)
     return [

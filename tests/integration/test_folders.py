@@ -126,7 +126,8 @@ def test_what_is_not_whole_and_ours_alone_is_neither_dropped_nor_counted(
     left, warnings = drop(backups, 2)
     # B is the one that counts in the place of C.
     assert left == {B, C, NEW}
-    assert warnings == [f"{backups / C} is left alone and not counted: {reason}. Remove it yourself."]
+    why = f"{reason}. Remove it yourself."
+    assert warnings == [f"{backups / C} is left alone and not counted: {why}"]
     assert sorted(path.name for path in (backups / C).iterdir()) == before
 
 
