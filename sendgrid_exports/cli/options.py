@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Required, TypedDict, TypeVar
+from typing import Any, Literal, Required, TypedDict, TypeVar
 
 import attrs
 import click
@@ -66,7 +66,7 @@ class Choice(TypedDict):
 
     list_ids: tuple[str, ...]
     segment_ids: tuple[str, ...]
-    file_type: Any
+    file_type: Literal["csv", "json"]
     max_file_size: int | None
 
 
@@ -186,9 +186,7 @@ def chooses(command: F) -> F:
         click.option(
             "--segment", "segment_ids", multiple=True, metavar="ID", help="A segment to export."
         ),
-        click.option(
-            "--json", "file_type", flag_value="json", default="csv", help="JSON lines, not CSV."
-        ),
+        click.option("--json", "as_json", is_flag=True, help="JSON lines, not CSV."),
         click.option(
             "--max-file-size",
             type=click.IntRange(min=1),
@@ -196,7 +194,22 @@ def chooses(command: F) -> F:
             help="Megabytes above which SendGrid splits the export.",
         ),
     ]
-    return _gather(command, options, "choice", Choice)
+
+    def make(
+        *,
+        as_json: bool,
+        list_ids: tuple[str, ...],
+        segment_ids: tuple[str, ...],
+        max_file_size: int | None,
+    ) -> Choice:
+        return {
+            "list_ids": list_ids,
+            "segment_ids": segment_ids,
+            "file_type": "json" if as_json else "csv",
+            "max_file_size": max_file_size,
+        }
+
+    return _gather(command, options, "choice", make)
 
 
 def transfers(command: F) -> F:
