@@ -6,10 +6,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sendgrid_exports import ContactExport, DownloadResult, ExportListing, VerificationReport
+from sendgrid_exports import (
+    ComparisonSummary,
+    ContactChange,
+    ContactExport,
+    DownloadResult,
+    ExportListing,
+    VerificationReport,
+)
 from sendgrid_exports.cli.wording import status_of
 
-__all__ = ["export_document", "listing_document", "report_document", "result_document"]
+__all__ = [
+    "change_document",
+    "export_document",
+    "listing_document",
+    "report_document",
+    "result_document",
+    "summary_document",
+]
 
 
 def export_document(export: ContactExport) -> dict[str, Any]:
@@ -75,6 +89,23 @@ def report_document(directory: Path, report: VerificationReport) -> dict[str, An
         "changed": [str(path) for path in report.changed],
         "extra": [str(path) for path in report.extra],
     }
+
+
+def summary_document(summary: ComparisonSummary) -> dict[str, Any]:
+    """Return how many contacts came, went and changed."""
+    return {
+        "added": summary.added,
+        "removed": summary.removed,
+        "changed": summary.changed,
+        "unchanged": summary.unchanged,
+        "fields": dict(summary.fields),
+    }
+
+
+def change_document(change: ContactChange) -> dict[str, Any]:
+    """Return what became of a contact."""
+    fields = {field.name: {"old": field.old, "new": field.new} for field in change.fields}
+    return {"contact_id": change.contact_id, "kind": change.kind.value, "fields": fields}
 
 
 def _time(moment: datetime | None) -> str | None:

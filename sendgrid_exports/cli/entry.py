@@ -53,6 +53,7 @@ for _command in (
     commands.fetch,
     reading.verify,
     reading.contacts,
+    reading.compare,
     demo,
 ):
     main.add_command(_command)
@@ -106,7 +107,7 @@ def _message(error: BaseException, output: Output) -> str:
         context = getattr(error, "ctx", None)
         hint = f" {context.command_path} --help says more." if context else ""
         return plain(hide_keys(error.format_message())).rstrip(".") + "." + hint
-    if isinstance(error, SendGridExportsError | ValueError | TypeError):
+    if isinstance(error, SendGridExportsError | ValueError | TypeError | ImportError):
         return plain(str(error))
     if isinstance(error, OSError):
         where = f"{plain(str(error.filename))}: " if error.filename else ""

@@ -111,20 +111,28 @@ class Output:
             _write(document, indent=2)
             sys.stdout.write("\n")
 
-    def objects(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Print each object on a line of its own; as a document they are one array."""
+    def objects(
+        self, objects: Iterable[Mapping[str, Any]], within: Mapping[str, Any] | None = None
+    ) -> None:
+        """Print each object on a line of its own; as a document they are one array.
+
+        Args:
+            objects: what to print.
+            within: in a document, the object whose last member, `changes`, the array is.
+        """
         # After an error in the middle no second document follows what has begun.
         self._begun = self.json
-        before, after = ("[\n", "\n]\n") if self.json else ("", "\n")
-        between = ",\n" if self.json else "\n"
+        if self.json and within is not None:
+            sys.stdout.write(json.dumps(within).removesuffix("}") + ', "changes": ')
+        between = "[\n" if self.json else ""
         for item in objects:
-            sys.stdout.write(before)
+            sys.stdout.write(between)
             _write(item)
-            before = between
-        if before == between:
-            sys.stdout.write(after)
-        elif self.json:
-            sys.stdout.write("[]\n")
+            between = ",\n" if self.json else "\n"
+        end = "\n" if between else ""
+        if self.json:
+            end = ("[]" if between == "[\n" else "\n]") + ("\n" if within is None else "}\n")
+        sys.stdout.write(end)
 
 
 def say(console: Console, text: str, style: str = "") -> None:

@@ -11,18 +11,30 @@ from typing import Any
 import click
 from rich.cells import cell_len
 
-from sendgrid_exports import VerificationReport, read_contacts, verify_download
-from sendgrid_exports.cli.documents import report_document
+from sendgrid_exports import (
+    VerificationReport,
+    compare_exports,
+    read_contacts,
+    verify_download,
+    write_parquet,
+)
+from sendgrid_exports.cli.documents import (
+    change_document,
+    report_document,
+    summary_document,
+)
 from sendgrid_exports.cli.exits import Exit
 from sendgrid_exports.cli.folders import Found, exports_below
 from sendgrid_exports.cli.options import speaks
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.cli.running import run
-from sendgrid_exports.cli.wording import count, plain
+from sendgrid_exports.cli.wording import change_text, count, plain
 
-__all__ = ["contacts", "verify"]
+__all__ = ["compare", "contacts", "verify"]
 
 _WIDEST = 30
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_HEAD = click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N.")
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
@@ -56,21 +68,66 @@ def verify(directory: Path, *, export_id: str | None, output: Output) -> int:
 @click.command(short_help="Print contacts, or write them to a Parquet file.")
 @click.argument("directory", metavar="DIR", type=_FOLDER)
 @click.option("--export", "export_id", metavar="ID", help="Which export, where DIR holds several.")
-@click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N.")
+@click.option("--parquet", metavar="FILE", type=_FILE, help="Write all of them to this file.")
+@_HEAD
 @speaks
-def contacts(directory: Path, *, export_id: str | None, head: int | None, output: Output) -> None:
+def contacts(
+    directory: Path,
+    *,
+    export_id: str | None,
+    parquet: Path | None,
+    head: int | None,
+    output: Output,
+) -> None:
     """Print the contacts of an export on disk, each as JSON on a line of its own.
 
     DIR holds the files of exports, or the dated folders of `backup`, of which the newest finished
     one is taken. With --head on a terminal it is a table of the columns that fit.
     """
+    if parquet is not None and head is not None:
+        raise click.UsageError("--parquet writes all contacts, so there is no --head.")
     found = _choose(directory, export_id, output)
+    if parquet is not None:
+        written = write_parquet(found.directory, parquet, export_id=found.export_id)
+        output.answer(f"{count(written, 'contact')} in {plain(str(parquet))}")
+        output.document({"contacts": written, "path": str(parquet)})
+        return
     rows = itertools.islice(read_contacts(found.directory, export_id=found.export_id), head)
     if head is None or output.columns is None or output.json:
         output.objects(rows)
         return
     columns, cells = fitting(list(rows), output.columns)
     output.table(columns, cells)
+
+
+@click.command(short_help="Show what changed between two exports on disk.")
+@click.argument("old", metavar="OLD", type=_FOLDER)
+@click.argument("new", metavar="NEW", type=_FOLDER)
+@_HEAD
+@speaks
+def compare(old: Path, new: Path, *, head: int | None, output: Output) -> None:
+    """Show which contacts came, went and changed between two exports on disk.
+
+    OLD and NEW hold the files of one export each: two dated folders of `backup`, say.
+    """
+    before, after = (_choose(directory, None, output) for directory in (old, new))
+    with compare_exports(
+        before.directory,
+        after.directory,
+        old_export_id=before.export_id,
+        new_export_id=after.export_id,
+    ) as comparison:
+        summary = comparison.summary
+        changes = itertools.islice(comparison, head)
+        if output.json:
+            output.objects(map(change_document, changes), within=summary_document(summary))
+            return
+        for change in changes:
+            output.answer(change_text(change))
+    output.answer(
+        f"{summary.added:,} added, {summary.removed:,} removed, {summary.changed:,} changed, "
+        f"{summary.unchanged:,} unchanged"
+    )
 
 
 def _choose(directory: Path, export_id: str | None, output: Output) -> Found:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 
 from sendgrid_exports import (
+    ContactChange,
     ContactExport,
     CountMismatch,
     Event,
@@ -20,6 +22,7 @@ from sendgrid_exports import (
 
 __all__ = [
     "bytes_text",
+    "change_text",
     "count",
     "duration_text",
     "plain",
@@ -103,6 +106,20 @@ def sentence(event: Event) -> str | None:
                 f"the files hold {counted:,}."
             )
     return None
+
+
+def change_text(change: ContactChange) -> str:
+    """Return what became of a contact, in one line."""
+    if change.kind != "changed":
+        email = next((field for field in change.fields if field.name == "EMAIL"), None)
+        who = f" {email.new or email.old}" if email else ""
+        return plain(f"{change.kind.value} {change.contact_id}{who}")
+    fields = ", ".join(
+        f"{field.name} {json.dumps(field.old, ensure_ascii=False)} → "
+        f"{json.dumps(field.new, ensure_ascii=False)}"
+        for field in change.fields
+    )
+    return plain(f"{change.kind.value} {change.contact_id} {fields}")
 
 
 def ready_text(export: ContactExport, waited: float) -> str:
