@@ -45,7 +45,7 @@ from sendgrid_exports.cli.wording import (
     time_text,
 )
 
-__all__ = ["backup", "fetch", "list_", "show_result", "start", "status"]
+__all__ = ["backup", "command", "fetch", "list_", "show_result", "start", "status"]
 
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -225,7 +225,11 @@ def fetch(
 
 def goes_on(directory: Path, access: Access, transfer: Transfer) -> list[str]:
     """Return the command that goes on with an export in `directory`."""
-    words = ["fetch", "ID", str(directory), *access.options(), *transfer.options()]
+    return command("fetch", "ID", str(directory), *access.options(), *transfer.options())
+
+
+def command(*words: str) -> list[str]:
+    """Return the words of a command of this program, as they have to be typed here."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return [sys.executable, "-m", "sendgrid_exports", *words]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sendgrid_exports import (
     export_contacts,
     verify_download,
 )
-from sendgrid_exports.cli.commands import show_result
+from sendgrid_exports.cli.commands import command, show_result
 from sendgrid_exports.cli.folders import discard_if_empty, make_folder
 from sendgrid_exports.cli.options import speaks
 from sendgrid_exports.cli.output import Output
@@ -49,6 +50,8 @@ def demo(directory: Path, *, contacts: int, files: int, output: Output) -> None:
     show_result(output, result)
     report = run(verify_download(folder, result.export.id))
     output.note(f"Read again from the disk: {len(report.verified)} of {files} files verified.")
+    again = command("contacts", str(directory), "--parquet", "contacts.parquet")
+    output.note(f"To go on: {shlex.join(again)}")
 
 
 async def back_up(

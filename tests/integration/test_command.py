@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pyarrow.parquet
 import pytest
 
 from sendgrid_exports import verify_download
@@ -233,6 +234,60 @@ async def test_a_broken_file_ends_the_contacts_with_its_code(command: Command) -
         assert "is corrupt: " in ended.errors
         # No second document follows what has begun.
         assert '"error"' not in ended.output
+
+
+async def test_contacts_become_a_parquet_file(command: Command) -> None:
+    export_id = await command.fake.add_export(contacts=7)
+    await command.here("fetch", export_id, "here")
+    ended = await command.here("contacts", "here", "--parquet", "contacts.parquet")
+    assert (ended.code, ended.output) == (0, "7 contacts in contacts.parquet\n")
+    table = pyarrow.parquet.read_table(command.directory / "contacts.parquet")
+    assert table.num_rows == 7
+    told = document(
+        await command.here("contacts", "here", "--parquet", "again.parquet", "--output", "json")
+    )
+    assert told == {"contacts": 7, "path": "again.parquet"}
+    both = await command.here("contacts", "here", "--parquet", "x.parquet", "--head", "1")
+    assert both.code == 2
+
+
+async def test_without_pyarrow_it_says_what_to_install(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_id = await command.fake.add_export(contacts=7)
+    await command.here("fetch", export_id, "here")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    ended = await command.here("contacts", "here", "--parquet", "contacts.parquet")
+    assert ended.code == 1
+    assert "pip install 'sendgrid-exports[arrow]'" in ended.errors
+    assert not (command.directory / "contacts.parquet").exists()
+
+
+async def test_compare_tells_who_came_went_and_changed(command: Command) -> None:
+    header = '"CONTACT_ID","EMAIL","CITY"'
+    for name, rows in {
+        "monday": ['"1","a@x","Oslo"', '"2","b@x","Rome"', '"3","c@x","Bern"'],
+        "tuesday": ['"2","b@x","Paris"', '"3","c@x","Bern"', '"4","d@x",'],
+    }.items():
+        body = "\n".join([header, *rows, ""]).encode()
+        export_id = await command.fake.add_export(bodies=[body])
+        await command.here("fetch", export_id, name)
+    ended = await command.here("compare", "monday", "tuesday")
+    assert ended.code == 0, ended.errors
+    assert ended.output.splitlines() == [
+        "removed 1 a@x",
+        'changed 2 CITY "Rome" → "Paris"',
+        "added 4 d@x",
+        "1 added, 1 removed, 1 changed, 1 unchanged",
+    ]
+    told = document(await command.here("compare", "monday", "tuesday", "--output", "json"))
+    assert (told["added"], told["unchanged"], told["fields"]) == (1, 1, {"CITY": 1})
+    assert [change["kind"] for change in told["changes"]] == ["removed", "changed", "added"]
+    assert told["changes"][1]["fields"] == {"CITY": {"old": "Rome", "new": "Paris"}}
+    same = document(await command.here("compare", "monday", "monday", "--output", "json"))
+    assert same["changes"] == []
+    counts = await command.here("compare", "monday", "tuesday", "--head", "0")
+    assert counts.output == "1 added, 1 removed, 1 changed, 1 unchanged\n"
 
 
 async def test_the_demonstration_needs_no_key(command: Command) -> None:

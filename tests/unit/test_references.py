@@ -7,7 +7,6 @@ import importlib
 import inspect
 import re
 import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ WORDS = set(
     csv json pending ready failure self urls field
     contacts_export list_export segment_export contact_count contact_id max_file_size message
     custom_fields alternate_emails strict replace
+    schema zstd snappy lz4 gzip brotli
     md5 weak multipart kms none length
     https AccessDenied NoSuchKey InternalError SlowDown Date
     opentelemetry sendgrid.export sendgrid.export.file sendgrid.export.received By
@@ -93,7 +93,8 @@ def known_names(thing: object, owner: object) -> dict[str, object]:
         if name.endswith("Error"):
             names |= fields_of(vars(sendgrid_exports)[name])
     if inspect.isfunction(thing):
-        names |= fields_of(typing.get_type_hints(thing, vars(where)).get("return"))
+        # What it returns is written as text, and may need an extra to be more than that.
+        names |= fields_of(names.get(str(thing.__annotations__.get("return"))))
     for callable_ in (thing, owner):
         if inspect.isroutine(callable_) or inspect.isclass(callable_):
             try:
