@@ -18,6 +18,7 @@ from sendgrid_exports import (
     Retrying,
     StatusSeen,
 )
+from sendgrid_exports.cli.wording import number_of
 
 __all__ = ["Board", "FileProgress", "Rate"]
 
@@ -81,7 +82,7 @@ class Board:
         export: the export as last seen, or None.
         next_look: when the next look is due, or None.
         waited: seconds until it was ready, or None while it is not.
-        files: what is known of its files, by their final names.
+        files: what is known of its files, by their number.
         retries: tries that failed so far.
         renewals: links renewed so far.
         rate: how fast all files come together.
@@ -113,19 +114,21 @@ class Board:
                 self._receive(path.name, size, received, now)
             case FileFinished(file=file):
                 # Its size on disk is another one where it was inflated.
-                known = self.files.get(file.path.name)
+                known = self.files.get(number_of(file.path.name))
                 size = known.size if known and known.size is not None else file.size
                 self._receive(file.path.name, size, size, now)
-                self.files[file.path.name].verified = True
+                self.files[number_of(file.path.name)].verified = True
             case Retrying():
                 self.retries += 1
             case LinkRenewed(links=links):
                 self.renewals += links
 
     def _receive(self, name: str, size: int | None, received: int, now: float) -> None:
-        resumed = name not in self.files
-        file = self.files.setdefault(name, FileProgress(name, size, received))
-        file.size, file.received = size, received
+        number = number_of(name)
+        resumed = number not in self.files
+        file = self.files.setdefault(number, FileProgress(name, size, received))
+        # Its ending is known for sure once its first bytes are.
+        file.name, file.size, file.received = name, size, received
         file.rate.add(now, received)
         if resumed and received:
             # What an earlier run brought is not speed.

@@ -88,7 +88,13 @@ class Output:
             return
         cells = [[plain(cell) for cell in row] for row in rows]
         if self._answers.is_terminal:
-            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+            table = Table(
+                box=None,
+                pad_edge=False,
+                padding=(0, 2, 0, 0),
+                header_style="bold",
+                show_header=any(columns),
+            )
             for column in columns:
                 table.add_column(column, overflow="ellipsis", no_wrap=True)
             for row in cells:
@@ -96,7 +102,7 @@ class Output:
             self._answers.print(table)
             return
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        for row in [list(columns), *cells]:
+        for row in [list(columns), *cells] if any(columns) else cells:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             say(self._answers, "  ".join(padded).rstrip())
 

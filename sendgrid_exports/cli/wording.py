@@ -25,6 +25,7 @@ __all__ = [
     "change_text",
     "count",
     "duration_text",
+    "number_of",
     "plain",
     "ready_text",
     "sentence",
@@ -66,6 +67,11 @@ def plain(text: str) -> str:
 def short_name(name: str) -> str:
     """Return what tells a file from the others of its export: `00001.csv.gz`."""
     return name.rpartition("-")[2]
+
+
+def number_of(name: str) -> str:
+    """Return the number of a file of an export, as its name has it: `00001`."""
+    return short_name(name).partition(".")[0]
 
 
 def time_text(moment: datetime | None) -> str:

@@ -83,9 +83,10 @@ class _Listener:
     def __init__(self, tracer: Tracer, meter: metrics.Meter, span: Span) -> None:
         self._tracer = tracer
         self._span = span
-        self._files: dict[Path, Span] = {}
-        self._received: dict[Path, int] = {}
-        self._sizes: dict[Path, int] = {}
+        # By their number: a file's ending is known for sure once its first bytes are.
+        self._files: dict[str, Span] = {}
+        self._received: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._bytes = meter.create_counter(
             "sendgrid.export.received", unit="By", description="Bytes of files that arrived."
         )
@@ -113,17 +114,17 @@ class _Listener:
                         self._span.set_attribute("sendgrid.export.contacts", export.contact_count)
             case FileStarted(path=path, size=size, received=received):
                 # What an earlier run left on disk does not arrive again.
-                self._received[path] = received
+                self._received[_number(path)] = received
                 self._file(path, size)
             case BytesReceived(path=path, received=received, size=size):
                 self._file(path, size)
                 self._receive(path, received)
             case FileFinished(file=file):
                 # On disk it may be larger: what the storage announced is what arrived.
-                self._receive(file.path, self._sizes.get(file.path, file.size))
+                self._receive(file.path, self._sizes.get(_number(file.path), file.size))
                 span = self._file(file.path, file.size)
                 span.set_attribute("sendgrid.export.file.verified_by", file.verified_by)
-                self._files.pop(file.path).end()
+                self._files.pop(_number(file.path)).end()
             case Retrying(path=path, reason=reason, delay=delay):
                 self._retry(path, reason, delay)
             case LinkRenewed(links=links):
@@ -141,25 +142,30 @@ class _Listener:
             span.end()
 
     def _file(self, path: Path, size: int | None) -> Span:
-        if path not in self._files:
-            attributes = {"file.name": path.name, "file.path": str(path)}
+        number = _number(path)
+        if number not in self._files:
             within = trace.set_span_in_context(self._span)
-            self._files[path] = self._tracer.start_span(
-                "sendgrid.export.file", context=within, attributes=attributes
-            )
+            self._files[number] = self._tracer.start_span("sendgrid.export.file", context=within)
+        span = self._files[number]
+        span.set_attributes({"file.name": path.name, "file.path": str(path)})
         if size is not None:
-            self._sizes.setdefault(path, size)
-            self._files[path].set_attribute("file.size", size)
-        return self._files[path]
+            self._sizes.setdefault(number, size)
+            span.set_attribute("file.size", size)
+        return span
 
     def _receive(self, path: Path, received: int) -> None:
         # A file that starts over comes again from its first byte.
-        arrived = received - self._received.get(path, 0)
-        self._received[path] = received
+        number = _number(path)
+        arrived = received - self._received.get(number, 0)
+        self._received[number] = received
         self._bytes.add(arrived if arrived >= 0 else received)
 
     def _retry(self, path: Path | None, reason: str, delay: float) -> None:
         target = "api" if path is None else "storage"
         self._retries.add(1, {"sendgrid.export.retry.target": target})
-        span = self._span if path is None else self._files.get(path, self._span)
+        span = self._span if path is None else self._files.get(_number(path), self._span)
         span.add_event("retry", {"exception.message": reason, "sendgrid.export.retry.delay": delay})
+
+
+def _number(path: Path) -> str:
+    return path.name.rpartition("-")[2].partition(".")[0]

@@ -280,6 +280,17 @@ def test_the_board_adds_up() -> None:
     assert (board.retries, board.renewals) == (1, 2)
 
 
+def test_a_file_whose_ending_is_known_later_is_one_file() -> None:
+    board = Board(began=0.0)
+    board.tell(seen("ready", files=1), 0.0)
+    path = Path(f"exports/{ID}-00001.csv")
+    board.tell(FileStarted(export_id=ID, path=path, size=1000, received=300), 0.0)
+    board.tell(received(1, 600), 1.0)
+    assert [file.name for file in board.active] == [f"{ID}-00001.csv.gz"]
+    board.tell(finished(1), 2.0)
+    assert (board.expected, board.verified, board.received) == (1, 1, 1000)
+
+
 def test_a_file_that_starts_over_gives_no_negative_speed() -> None:
     rate = Rate()
     for now, total in [(0.0, 0), (1.0, 100), (2.0, 10), (3.0, 40)]:
