@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -61,6 +62,10 @@ for _command in (
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks ends no backup.
+            stream.reconfigure(errors="backslashreplace")
     # A command puts its output here, so that a failure is told in the same way.
     told: dict[str, Output] = {}
     try:

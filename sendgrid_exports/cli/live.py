@@ -13,10 +13,12 @@ from rich.live import Live
 
 from sendgrid_exports import (
     BytesReceived,
+    CountMismatch,
     Event,
     ExportStarted,
     FileFinished,
     FileStarted,
+    RunningLate,
     StatusSeen,
 )
 from sendgrid_exports.cli.bars import draw
@@ -74,9 +76,10 @@ class Screen:
 class Lines:
     """A line an event, and of bytes and looks one now and then: for logs and pipes."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self.board = Board(began=time.monotonic())
         self._note = note
+        self._warn = warn
         self._told = self.board.began
         self._status = ""
 
@@ -106,7 +109,8 @@ class Lines:
                 text = arrived_text(self.board, now)
         if text is not None:
             self._told = now
-            self._note(text)
+            serious = isinstance(event, RunningLate | CountMismatch)
+            (self._warn if serious else self._note)(text)
 
 
 def arrived_text(board: Board, now: float) -> str:

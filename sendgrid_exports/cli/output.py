@@ -55,7 +55,7 @@ class Output:
         if self.errors.is_terminal and not self.errors.is_dumb_terminal and not self.quiet:
             show = Screen(self.errors)
         else:
-            show = Lines(self.note)
+            show = Lines(self.note, self.warn)
         self.board = show.board
         with show:
             yield show
@@ -81,6 +81,15 @@ class Output:
         """Print a line of the answer."""
         if not self.json:
             say(self._answers, text)
+
+    def item(self, text: str) -> None:
+        """Print one of many lines of the answer, which a terminal cuts at its edge."""
+        self._answers.print(
+            Text(text),
+            no_wrap=True,
+            overflow="ellipsis",
+            soft_wrap=not self._answers.is_terminal,
+        )
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table: drawn on a terminal, elsewhere plain lines of any width."""
@@ -126,19 +135,20 @@ class Output:
             objects: what to print.
             within: in a document, the object whose last member, `changes`, the array is.
         """
-        # After an error in the middle no second document follows what has begun.
-        self._begun = self.json
-        if self.json and within is not None:
-            sys.stdout.write(json.dumps(within).removesuffix("}") + ', "changes": ')
         between = "[\n" if self.json else ""
+        if self.json and within is not None:
+            between = json.dumps(within).removesuffix("}") + ', "changes": [\n'
         for item in objects:
+            # After an error in the middle no second document follows what has begun.
+            self._begun = True
             sys.stdout.write(between)
             _write(item)
             between = ",\n" if self.json else "\n"
-        end = "\n" if between else ""
         if self.json:
-            end = ("[]" if between == "[\n" else "\n]") + ("\n" if within is None else "}\n")
-        sys.stdout.write(end)
+            start = "\n" if self._begun else between
+            sys.stdout.write(f"{start}]\n" if within is None else f"{start}]}}\n")
+        elif self._begun:
+            sys.stdout.write("\n")
 
 
 def say(console: Console, text: str, style: str = "") -> None:
@@ -147,6 +157,7 @@ def say(console: Console, text: str, style: str = "") -> None:
 
 
 def _write(value: object, indent: int | None = None) -> None:
+    # What else cannot be encoded, half a surrogate pair, is written as JSON's own escape.
     speaks_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     sys.stdout.write(json.dumps(value, ensure_ascii=not speaks_unicode, indent=indent))
 

@@ -51,17 +51,28 @@ def verify(directory: Path, *, export_id: str | None, output: Output) -> int:
     if not found:
         what = "no export" if export_id is None else f"no export {export_id}"
         raise click.UsageError(f"There is {what} in {directory}, nor in dated folders of it.")
-    reports = []
-    for one in found:
-        report = run(verify_download(one.directory, one.export_id))
-        reports.append(report_document(one.directory, report))
-        if not output.quiet or not report.ok:
-            output.answer(f"{plain(str(one.directory))}: {_verdict(report)}")
+    reports = [(one.directory, run(verify_download(one.directory, one.export_id))) for one in found]
+    told = [pair for pair in reports if not output.quiet or not pair[1].ok]
+    if told:
+        output.table(
+            ["folder", "export", "files", "result"],
+            [
+                [
+                    where.resolve().name,
+                    report.export_id,
+                    str(len(report.verified)),
+                    _verdict(report),
+                ]
+                for where, report in told
+            ],
+        )
+    for _, report in told:
         for word in ("missing", "changed", "extra"):
             for path in getattr(report, word):
-                output.answer(f"  {word}: {plain(path.name)}")
-    sound = all(report["ok"] for report in reports)
-    output.document({"ok": sound, "exports": reports})
+                output.answer(f"{word}: {plain(str(path))}")
+    sound = all(report.ok for _, report in reports)
+    documents = [report_document(where, report) for where, report in reports]
+    output.document({"ok": sound, "exports": documents})
     return Exit.DONE if sound else Exit.CORRUPT
 
 
@@ -123,7 +134,7 @@ def compare(old: Path, new: Path, *, head: int | None, output: Output) -> None:
             output.objects(map(change_document, changes), within=summary_document(summary))
             return
         for change in changes:
-            output.answer(change_text(change))
+            output.item(change_text(change))
     output.answer(
         f"{summary.added:,} added, {summary.removed:,} removed, {summary.changed:,} changed, "
         f"{summary.unchanged:,} unchanged"
@@ -172,8 +183,6 @@ def _cell(value: object) -> str:
 
 
 def _verdict(report: VerificationReport) -> str:
-    verified = count(len(report.verified), "file")
     if report.ok:
-        return f"export {report.export_id} is whole: {verified} verified."
-    state = "not as it was" if report.complete else "unfinished"
-    return f"export {report.export_id} is {state}: {verified} verified."
+        return "whole"
+    return "not as it was" if report.complete else "unfinished"

@@ -124,9 +124,10 @@ async def test_a_count_in_doubt_drops_nothing(command: Command) -> None:
     command.fake.fail_api(202, body={"id": export_id}, on="start")
     ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
     assert ended.code == 0
-    assert ended.errors == (
-        "The count of the contacts is in doubt, so no older backup is dropped.\n"
-    )
+    assert ended.errors.splitlines() == [
+        "SendGrid says it exported 501 contacts; the files hold 500.",
+        "The count of the contacts is in doubt, so no older backup is dropped.",
+    ]
     assert len(list((command.directory / "backups").iterdir())) == 2
 
 
@@ -178,15 +179,15 @@ async def test_verify_reads_the_dated_folders_and_tells_what_is_wrong(command: C
         await command.here("backup", "backups")
     good = await command.here("verify", "backups")
     assert good.code == 0
-    assert len(good.output.splitlines()) == 2
+    assert [row.split()[2:] for row in good.output.splitlines()[1:]] == [["2", "whole"]] * 2
     first, second = sorted((command.directory / "backups").iterdir())
     file = next(first.glob("*00001.csv.gz"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     next(second.glob("*00002.csv.gz")).unlink()
     bad = await command.here("verify", "backups", "--quiet")
     assert bad.code == 7
-    assert f"changed: {file.name}" in bad.output
-    assert "missing: " in bad.output
+    assert f"changed: backups/{first.name}/{file.name}" in bad.output
+    assert f"missing: backups/{second.name}/" in bad.output
     told = document(await command.here("verify", "backups", "--output", "json"))
     assert (told["ok"], [one["ok"] for one in told["exports"]]) == (False, [False, False])
 
@@ -319,6 +320,19 @@ async def test_json_is_one_document_whatever_happens(
     assert document(bad)["error"]["type"] == "ExportNotFoundError"
     assert document(bad)["error"]["exit_code"] == bad.code == 5
     assert ("Traceback" in bad.errors) == ("--verbose" in options)
+
+
+async def test_an_encoding_that_lacks_a_letter_ends_nothing(command: Command) -> None:
+    half = b'{"contact_id": "1", "email": "\\ud83d\xc3\xbc"}\n'
+    export_id = await command.fake.add_export(bodies=[half], file_type="json")
+    await command.here("fetch", export_id, "here")
+    for encoding in ("ascii", "utf-8"):
+        for words in (("contacts", "here"), ("contacts", "here", "--output", "json")):
+            ended = await command.run(*words, env={"PYTHONIOENCODING": encoding})
+            assert (ended.code, ended.errors) == (0, "")
+            told = json.loads(ended.output)
+            told = told[0] if isinstance(told, list) else told
+            assert told["email"] == "\ud83dü"
 
 
 async def test_quiet_says_nothing_of_a_success(command: Command) -> None:
