@@ -39,7 +39,7 @@ class Exit(enum.IntEnum):
     TIMED_OUT = 6, "the timeout passed; the same id goes on"
     CORRUPT = 7, "a file is damaged, missing or not whole"
     DISK = 8, "the disk is full, or can't be written or read"
-    UNREACHABLE = 9, "no connection, or SendGrid or the storage has trouble; later, the same id"
+    UNREACHABLE = 9, "no connection, or trouble at SendGrid or the storage: try later"
     IN_PROGRESS = 10, "another process is at the same export"
     INTERRUPTED = 130, "interrupted by Ctrl-C (143: by SIGTERM)"
 

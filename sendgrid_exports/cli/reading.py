@@ -66,10 +66,10 @@ def verify(directory: Path, *, export_id: str | None, output: Output) -> int:
                 for where, report in told
             ],
         )
-    for _, report in told:
+    for where, report in told:
         for word in ("missing", "changed", "extra"):
             for path in getattr(report, word):
-                output.answer(f"{word}: {plain(str(path))}")
+                output.answer(f"{word}: {plain(where.resolve().name)}/{plain(path.name)}")
     sound = all(report.ok for _, report in reports)
     documents = [report_document(where, report) for where, report in reports]
     output.document({"ok": sound, "exports": documents})
