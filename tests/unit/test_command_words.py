@@ -6,6 +6,7 @@ import io
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -37,6 +38,7 @@ from sendgrid_exports.cli.board import Board, Rate
 from sendgrid_exports.cli.exits import Exit, Stopped, exit_of, hide_keys, is_resumable
 from sendgrid_exports.cli.live import arrived_text
 from sendgrid_exports.cli.options import read_duration
+from sendgrid_exports.cli.reading import fitting
 from sendgrid_exports.cli.wording import (
     bytes_text,
     duration_text,
@@ -375,3 +377,27 @@ def test_while_it_waits_the_picture_says_how_long() -> None:
     assert picture(board, 80, 24) == ["Starting an export", "Waiting for 6 s."]
     board.tell(seen("pending"), 9.0)
     assert picture(board, 80, 24)[1] == "Pending for 6 s. Next look in 2 s."
+
+
+ROWS: list[dict[str, Any]] = [
+    {"EMAIL": "a@example.org", "PHONE_NUMBER": "", "CITY": "Zürich"},
+    {"EMAIL": "", "PHONE_NUMBER": "", "CITY": "x" * 99, "lists": ["a"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (200, ["EMAIL", "CITY", "lists"]),
+        # 13, 30 where a value is cut, and 5, with two more for each.
+        (54, ["EMAIL", "CITY", "lists"]),
+        (53, ["EMAIL", "CITY"]),
+        (15, ["EMAIL"]),
+        (14, []),
+    ],
+)
+def test_columns_with_values_are_shown_as_far_as_they_fit(width: int, columns: list[str]) -> None:
+    found, cells = fitting(ROWS, width)
+    assert found == columns
+    assert all(len(row) == len(columns) for row in cells)
+    assert all(cell_len(cell) <= 30 for row in cells for cell in row)
