@@ -461,6 +461,7 @@ def finals(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.usefixtures("many_at_once")
 async def test_every_row_holds(
     row: Row,
     make_fake: MakeFake,
