@@ -74,7 +74,7 @@ class FileStarted:
 
 @attrs.frozen(kw_only=True)
 class BytesReceived:
-    """Some of a file arrived; told at most ten times a second and file.
+    """Some of a file arrived; told at most ten times a second and file, so not of its last byte.
 
     Attributes:
         export_id: the export.

@@ -125,8 +125,9 @@ class DownloadPolicy:
     """How the files are brought.
 
     Attributes:
-        connections: connections to the storage at once, for all files together.
-        connections_per_file: connections at once for one file.
+        connections: the most connections to the storage at once, for all downloads of a client
+            together; it begins with few, and opens more while they bring more.
+        connections_per_file: the most connections at once for one file.
         piece_size: the largest piece of a file that one request asks for, in bytes.
         read_timeout: seconds a connection may stay silent before it is dropped.
         minimum_speed: bytes a second below which a connection counts as slow.
