@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-from sendgrid_exports.disk import size_of, sync_file, truncate
+from sendgrid_exports.disk import size_of, truncate
 from sendgrid_exports.transfer.answers import Version
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.journal import Record
@@ -40,15 +40,14 @@ class Durable:
 
     async def sync(self, file: IncomingFile) -> None:
         """Make the bytes written so far durable, then say so in the journal."""
-        written = file.pieces.written.as_list()
+        record = self._record(file, file.pieces.written.as_list())
         size = file.pieces.written.size
+        file.noted = True
         try:
-            await self._disk.run(sync_file, self._folder.names.part(file.number))
+            await self._folder.note(record, synced=self._folder.names.part(file.number))
         except FileNotFoundError:
             # Its last bytes came meanwhile, and it has its final name already.
             return
-        file.noted = True
-        await self._folder.note(self._record(file, written))
         file.durable = size
 
     async def forget(self, file: IncomingFile) -> None:

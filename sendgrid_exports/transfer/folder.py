@@ -73,10 +73,14 @@ class Folder:
                 await self._disk.run(self._write, latest)
                 self._saved = latest
 
-    async def note(self, record: Record) -> None:
-        """Append to the journal, durably."""
+    async def note(self, record: Record, *, synced: Path | None = None) -> None:
+        """Append to the journal, durably; a file that has to be `synced` is so before.
+
+        Raises:
+            OSError: the disk failed, or there is no such file; then nothing is noted.
+        """
         async with self._noting:
-            await self._disk.run(self._append, record)
+            await self._disk.run(self._append, record, synced)
 
     async def settle(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
@@ -153,15 +157,13 @@ class Folder:
     ) -> FileEntry:
         """Publish what is proved; synced and noted first, so that dying then loses nothing."""
         async with self._noting:
-            entry = await self._disk.run(self._note_proved, entry, part, done)
-        await self._disk.run(self._publish, part, self.names.directory / entry.name)
+            entry = await self._disk.run(self._note_and_publish, entry, part, done)
         await self.save(with_file(self.manifest, entry))
         return entry
 
-    def _note_proved(
+    def _note_and_publish(
         self, entry: FileEntry, part: Path, done: tuple[tuple[int, int], ...]
     ) -> FileEntry:
-        sync_file(part)
         entry = attrs.evolve(entry, mtime_ns=part.stat().st_mtime_ns)
         record = Record(
             number=entry.number,
@@ -171,7 +173,8 @@ class Folder:
             done=done,
             entry=entry,
         )
-        self._append(record)
+        self._append(record, part)
+        self._publish(part, self.names.directory / entry.name)
         return entry
 
     async def _complete(self, record: Record, entry: FileEntry) -> None:
@@ -228,7 +231,9 @@ class Folder:
     def _write(self, manifest: Manifest) -> None:
         replace_file(self.names.manifest, write_manifest(manifest))
 
-    def _append(self, record: Record) -> None:
+    def _append(self, record: Record, synced: Path | None = None) -> None:
+        if synced is not None:
+            sync_file(synced)
         path = self.names.journal
         if not path.exists():
             replace_file(path, write_journal(self.manifest.export_id, []))

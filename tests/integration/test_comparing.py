@@ -251,7 +251,8 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
-    assert peak(150_000) < peak(1000) + 250 * 1024 * 1024
+    # The limit of the database, and a hundred for all else.
+    assert peak(300_000) < peak(1000) + 350 * 1024 * 1024
 
 
 @pytest.mark.parametrize("missing", ["duckdb", "pyarrow"])
