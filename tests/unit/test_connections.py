@@ -1,0 +1,110 @@
+"""Downloads that share connections: who may take one, and who is told that one is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from sendgrid_exports.transfer.connections import Connections, Share
+
+
+class Download:
+    """A download that only counts how often it was woken."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.woken = 0
+        self.share = Share(connections, self.wake)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def take(self, most: int = 100) -> int:
+        """Make as many requests as there is room for, and return how many."""
+        taken = 0
+        while taken < most and self.share.has_room():
+            self.share.active += 1
+            taken += 1
+        return taken
+
+
+@pytest.fixture
+def connections() -> Connections:
+    return Connections(8)
+
+
+@pytest.fixture
+def two(connections: Connections) -> Iterator[tuple[Download, Download]]:
+    with ExitStack() as stack:
+        downloads = Download(connections), Download(connections)
+        for download in downloads:
+            stack.enter_context(connections.among(download.share))
+        yield downloads
+
+
+def test_one_that_comes_later_gets_its_part_as_connections_are_given_back(
+    two: tuple[Download, Download],
+) -> None:
+    first, later = two
+    assert first.take() == 8
+    assert later.take() == 0
+    first.share.ended(6)
+    assert first.take() == 0
+    assert later.take() == 2
+    first.share.ended(4)
+    assert first.take() == 0
+    assert later.take() == 2
+    assert later.take() == 0
+
+
+def test_what_the_other_no_longer_wants_may_be_taken(two: tuple[Download, Download]) -> None:
+    first, later = two
+    first.take()
+    assert later.take() == 0
+    first.share.ended(7)
+    # It looks again, and has nothing to ask for after all.
+    assert later.share.has_room()
+    assert first.take() == 1
+
+
+def test_only_those_who_found_no_room_are_woken(two: tuple[Download, Download]) -> None:
+    first, later = two
+    later.take(1)
+    first.take()
+    first.share.ended(3)
+    assert (first.woken, later.woken) == (1, 0)
+
+
+def test_a_request_that_begins_wakes_nobody(two: tuple[Download, Download]) -> None:
+    first, later = two
+    first.take()
+    assert later.take() == 0
+    first.share.ended(8)
+    assert (first.woken, later.woken) == (0, 0)
+
+
+def test_whoever_leaves_gives_back_all_and_wakes_those_who_wait(connections: Connections) -> None:
+    first, later = Download(connections), Download(connections)
+    with connections.among(later.share):
+        with connections.among(first.share):
+            assert first.take() == 8
+            assert later.take() == 0
+        assert later.woken == 1
+        assert connections.active == 0
+        assert connections.others(later.share) == []
+        assert later.take() == 8
+
+
+def test_a_storage_that_asks_to_slow_down_is_heard_once_for_the_requests_of_all(
+    connections: Connections, two: tuple[Download, Download]
+) -> None:
+    first, later = two
+    first.take(6)
+    later.take(2)
+    later.share.slower()
+    later.share.slower()
+    assert connections.pace.limit == 4
+    for _ in range(3):
+        first.share.faster()
+    assert connections.pace.limit == 5
