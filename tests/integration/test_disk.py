@@ -8,6 +8,7 @@ import fcntl
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import attrs
 import pytest
 
 from sendgrid_exports import ExportClient, Verify
-from sendgrid_exports.disk import Disk, Stop, StoppedError, publish
+from sendgrid_exports import disk as disk_module
+from sendgrid_exports.disk import Disk, PartFile, Stop, StoppedError, _OneFile, publish
 from sendgrid_exports.testing import FakeSendGrid, Stall
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
@@ -83,6 +85,107 @@ def test_no_part_file_stays_open_when_the_event_loop_ends(tmp_path: Path) -> Non
     asyncio.run(main())
     still_open = [link.readlink() for link in DESCRIPTORS.iterdir() if link.is_symlink()]
     assert not [path for path in still_open if path.is_relative_to(tmp_path)]
+
+
+async def test_a_cancel_while_a_part_file_is_opened_waits_and_leaves_it_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A pipe is opened for writing only once somebody reads: until then the thread hangs in it.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    begun = threading.Event()
+    really_open = disk_module._keeping_what_is_there
+
+    def opener(path: str, flags: int) -> int:
+        begun.set()
+        return really_open(path, flags)
+
+    monkeypatch.setattr(disk_module, "_keeping_what_is_there", opener)
+    disk = Disk(1)
+    opening = asyncio.create_task(disk.open_part(pipe, 0))
+    while not begun.is_set():
+        await asyncio.sleep(0.005)
+    opening.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    waited = not opening.done()
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert waited
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    disk.close()
+
+
+async def test_a_part_file_that_cannot_be_positioned_is_closed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    disk = Disk(1)
+    with pytest.raises(OSError) as caught:
+        await disk.open_part(pipe, 5)
+    assert caught.value.errno == errno.ESPIPE
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    disk.close()
+
+
+class Held:
+    """A file whose closing is held up, and seen."""
+
+    def __init__(self) -> None:
+        self.may_close = threading.Event()
+        self.closing = threading.Event()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closing.set()
+        self.may_close.wait()
+        self.closed = True
+
+
+async def test_a_file_is_closed_after_its_last_call_and_not_before() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        file, write_ends = Held(), threading.Event()
+        threads = _OneFile(pool)
+        threads.submit(lambda: file).result()
+        threads.submit(write_ends.wait)
+        closing = asyncio.create_task(threads.close())
+        await asyncio.sleep(0)
+        # The pool is in order: what was given to it before this has begun by now.
+        await asyncio.wrap_future(pool.submit(int))
+        assert not file.closing.is_set()
+        write_ends.set()
+        while not file.closing.is_set():
+            await asyncio.sleep(0.001)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        file.may_close.set()
+        await closing
+        assert file.closed
+
+
+class Reluctant:
+    """A file that takes three bytes at a time, as a disk does that is nearly full."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    async def write(self, data: memoryview) -> int:
+        self.taken += data[:3]
+        return len(data[:3])
+
+
+async def test_a_short_write_is_gone_on_with() -> None:
+    file: Any = Reluctant()
+    with ThreadPoolExecutor(1) as pool:
+        part = PartFile(file, _OneFile(pool))
+        await part.write(b"0123456789")
+        await part.settle()
+        await part.close()
+    assert file.taken == b"0123456789"
 
 
 async def test_manifests_saved_at_once_are_written_together(

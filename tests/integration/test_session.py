@@ -15,6 +15,7 @@ from typing import cast
 
 import aiohttp
 import pytest
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -28,7 +29,7 @@ from sendgrid_exports import (
     TransportError,
     session,
 )
-from sendgrid_exports.session import Session, translate
+from sendgrid_exports.session import Session, Stream, translate
 from sendgrid_exports.testing import FakeClock
 
 KEY = "SG.some-id.some-secret"
@@ -337,3 +338,50 @@ async def test_an_error_of_the_caller_is_left_alone() -> None:
         with pytest.raises(ZeroDivisionError):
             async with ours.stream(url, headers={}, read_timeout=1.0):
                 raise ZeroDivisionError
+
+
+def body_of(seconds: float) -> tuple[aiohttp.StreamReader, Stream]:
+    """Return a body that is still open, and the stream that reads it for `seconds` at a time."""
+    loop = asyncio.get_running_loop()
+    protocol = BaseProtocol(loop)
+    protocol.connection_made(asyncio.Transport())
+    body = aiohttp.StreamReader(protocol, 1024, loop=loop)
+    # One second is added to what aiohttp itself was told.
+    return body, Stream(200, {}, body, "GET it", seconds - 1)
+
+
+async def test_a_body_that_nobody_brings_any_more_is_not_waited_for() -> None:
+    # As aiohttp leaves it where its session is closed: with neither bytes nor an end nor a timer.
+    body, stream = body_of(0.01)
+    body.feed_data(b"what had arrived")
+    chunks = stream.chunks()
+    assert await anext(chunks) == b"what had arrived"
+    with pytest.raises(TransportError, match="GET it brought no complete answer: TimeoutError"):
+        await asyncio.wait_for(anext(chunks), 10)
+
+
+async def test_what_had_arrived_before_a_body_broke_off_is_handed_out_first() -> None:
+    body, stream = body_of(10)
+    body.feed_data(b"what had arrived")
+    body.set_exception(aiohttp.ClientPayloadError("cut"))
+    chunks = stream.chunks()
+    assert await anext(chunks) == b"what had arrived"
+    with pytest.raises(TransportError, match="ClientPayloadError"):
+        await anext(chunks)
+
+
+async def test_a_head_that_trickles_is_not_waited_for() -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while not writer.is_closing():
+                writer.write(b"X: y\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, Session() as opened:
+        with pytest.raises(TransportError, match="TimeoutError"):
+            async with asyncio.timeout(10), opened.stream(url, headers={}, read_timeout=0.1):
+                raise AssertionError("there is no answer")

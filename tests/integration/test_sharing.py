@@ -56,6 +56,7 @@ async def test_all_downloads_of_a_client_share_its_connections(
     assert [len(result.files) for result in results] == [3] * 8
     assert max(opened) == 4
     assert len(fake.storage_requests) == 24
+    assert not client._session._bodies
 
 
 async def test_one_that_has_much_leaves_room_for_one_that_comes_later(
@@ -94,9 +95,26 @@ async def test_closing_the_client_ends_its_downloads_at_once(
     while not any(request.sent for request in fake.storage_requests):
         await asyncio.sleep(0.005)
     await client.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match="ExportClient is closed"):
         await asyncio.wait_for(fetching, 10)
     assert not list(tmp_path.glob("*.csv*"))
+
+
+async def test_closing_a_client_that_borrowed_its_session_ends_its_downloads_too(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake(contacts=500)
+    fake.fail_storage(Stall(after=100), times=None)
+    export_id = await fake.add_export()
+    async with aiohttp.ClientSession() as session:
+        client = make_client(fake, session=session)
+        fetching = asyncio.create_task(client.fetch(export_id, tmp_path))
+        while not list(tmp_path.glob("*.part")):
+            await asyncio.sleep(0.005)
+        await client.close()
+        with pytest.raises(RuntimeError, match="ExportClient is closed"):
+            await asyncio.wait_for(fetching, 10)
+        assert not session.closed
 
 
 async def test_a_lender_who_closes_the_session_does_not_leave_a_download_hanging(

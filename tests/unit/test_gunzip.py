@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import importlib
 import importlib.util
+import random
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -202,3 +204,49 @@ def test_isal_is_taken_where_it_is_installed(
     spec.loader.exec_module(module)
     assert module.zlib is importlib.import_module("zlib" if missing else "isal.isal_zlib")
     assert b"".join(module.Gunzip().feed(WHOLE)) == gzip.decompress(WHOLE)
+
+
+class Counted:
+    """An inflater that counts what it is given."""
+
+    given: list[int]
+
+    def __init__(self, library: Any) -> None:
+        self.given = []
+        self.error = library.error
+        self._library = library
+
+    def decompressobj(self, window: int) -> Any:
+        member = self._library.decompressobj(window)
+        given = self.given
+
+        class Member:
+            def decompress(self, data: bytes, largest: int) -> bytes:
+                given.append(len(data))
+                found: bytes = member.decompress(data, largest)
+                return found
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(member, name)
+
+        return Member()
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    found = Counted(gunzip.zlib)
+    monkeypatch.setattr(gunzip, "zlib", found)
+    return found
+
+
+def test_a_large_member_takes_few_steps(counted: Counted) -> None:
+    data = gzip.compress(random.Random(0).randbytes(MIB), 1)
+    assert len(inflate([data])) == MIB
+    assert len(counted.given) < 20
+
+
+def test_tiny_members_after_a_large_one_do_not_copy_all_that_follows(counted: Counted) -> None:
+    tiny = gzip.compress(b"x") * 2000
+    assert inflate([gzip.compress(random.Random(0).randbytes(MIB), 1) + tiny]).endswith(b"x" * 2000)
+    # What was given twice is what was left behind each of them, at most a small step.
+    assert max(counted.given[-2000:]) <= 4096
