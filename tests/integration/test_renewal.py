@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from sendgrid_exports import (
     DownloadError,
+    DownloadPolicy,
     Event,
     ExportNotReadyError,
     ExportTimeoutError,
@@ -18,7 +20,7 @@ from sendgrid_exports import (
     SendGridExportsError,
     StatusSeen,
 )
-from sendgrid_exports.testing import ExpiredLink, FakeClock, FakeSendGrid, Reset
+from sendgrid_exports.testing import Delay, EarlyEnd, ExpiredLink, FakeClock, FakeSendGrid, Reset
 from tests.integration.conftest import MakeClient, MakeFake
 
 
@@ -70,6 +72,43 @@ async def test_links_of_other_paths_in_another_order_bring_no_file_twice(
         await client.fetch(export_id, tmp_path)
     assert list(tmp_path.glob("*.csv")) == [first]
     assert await asyncio.to_thread(first.read_bytes) == bodies[0]
+
+
+async def test_a_file_under_way_is_not_brought_in_the_place_of_another_either(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    bodies = [b"EMAIL,CONTACT_ID\n" + b"%d@example.com,%d\n" % (n, n) * 50 for n in range(2)]
+    export_id = await fake.add_export(bodies=bodies)
+    fake.fail_storage(Delay(math.inf), file=1, export_id=export_id, times=None)
+    fake.fail_storage(EarlyEnd(after=100), file=2)
+    # Enough time passes for a sync, and then nothing more comes.
+    fake.fail_storage(Reset(after=0), file=2, times=3)
+    fake.fail_storage(Delay(math.inf), file=2, export_id=export_id, times=None)
+    fetching = asyncio.create_task(make_client(fake).fetch(export_id, tmp_path))
+    while not any(b'"done":[[0,100]]' in path.read_bytes() for path in tmp_path.glob("*.journal")):
+        await asyncio.sleep(0.005)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    moved = await fake.add_export(bodies=bodies[::-1], names=["x.csv", "y.csv"])
+    links = (await make_client(fake).get(moved)).urls
+    fake.fail_api(200, body=status_body(export_id, "ready", links), times=None, on="status")
+    # One at a time, and the one of which nothing is there yet comes first.
+    client = make_client(fake, downloads=DownloadPolicy(connections=1))
+    with pytest.raises(DownloadError, match="another one's"):
+        await client.fetch(export_id, tmp_path)
+    assert not list(tmp_path.glob("*.csv"))
+
+
+async def test_files_that_hold_the_same_are_each_brought(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    body = b"EMAIL,CONTACT_ID\nann@example.com,1\n"
+    export_id = await fake.add_export(bodies=[body] * 3)
+    result = await make_client(fake).fetch(export_id, tmp_path)
+    assert [await asyncio.to_thread(file.path.read_bytes) for file in result.files] == [body] * 3
 
 
 async def test_links_that_live_are_followed_though_the_api_is_down(
