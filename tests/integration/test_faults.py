@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import resource
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from sendgrid_exports import (
     IncompleteDownloadError,
     Retrying,
     SendGridExportsError,
+    Verify,
 )
 from sendgrid_exports.testing import (
     ContentDisposition,
@@ -254,3 +256,26 @@ async def test_a_disk_that_takes_no_more_ends_it_at_once(
         await make_client(fake).fetch(export_id, tmp_path)
     assert len(fake.storage_requests) == 1
     assert not list(tmp_path.glob("*.gz"))
+
+
+async def test_a_stream_without_ranges_that_always_breaks_off_is_given_up(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake(contacts=2000, etag="none")
+    fake.fail_storage(TruncatedChunks(after=1000), times=None)
+    export_id = await fake.add_export()
+    client = make_client(fake, downloads=DownloadPolicy(attempts=3))
+    with pytest.raises(IncompleteDownloadError, match="3 tries without progress"):
+        await client.fetch(export_id, tmp_path, timeout=600)
+
+
+async def test_what_was_begun_of_inflating_broken_gzip_is_removed(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    export_id = await fake.add_export(bodies=[gzip.compress(b"EMAIL\n" * 1000)[:-1]])
+    # By its length alone the file is as it should be.
+    policy = DownloadPolicy(verify=Verify.LENGTH, decompress=True)
+    with pytest.raises(CorruptDownloadError, match="can't be inflated"):
+        await make_client(fake, downloads=policy).fetch(export_id, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix in {".part", ".gz", ".csv"}]

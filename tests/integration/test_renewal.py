@@ -177,3 +177,16 @@ async def test_what_sendgrid_said_is_the_same_the_second_time(
     first = await make_client(fake).fetch(export_id, tmp_path)
     again = await make_client(fake).fetch(export_id, tmp_path)
     assert first.export.message == again.export.message == "done, after a while"
+
+
+async def test_a_renewal_is_for_the_files_too_that_have_not_begun(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(files=6, contacts=60)
+    client = make_client(fake, downloads=DownloadPolicy(connections=1))
+    export = await client.get(export_id)
+    fake.kill_links()
+    await client.download(export, tmp_path)
+    # The one that brought the links, and one for all that died.
+    assert len(fake.api_requests) == 2
