@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from sendgrid_exports.transfer.connections import Connections, Share
+from sendgrid_exports.transfer.plan import FEW
 
 
 class Download:
@@ -31,7 +32,7 @@ class Download:
 
 @pytest.fixture
 def connections() -> Connections:
-    return Connections(8)
+    return Connections(FEW)
 
 
 @pytest.fixture
@@ -47,14 +48,14 @@ def test_one_that_comes_later_gets_its_part_as_connections_are_given_back(
     two: tuple[Download, Download],
 ) -> None:
     first, later = two
-    assert first.take() == 8
+    assert first.take() == FEW == 4
     assert later.take() == 0
-    first.share.ended(6)
+    first.share.ended(active=3, resting=0)
     assert first.take() == 0
-    assert later.take() == 2
-    first.share.ended(4)
+    assert later.take() == 1
+    first.share.ended(active=2, resting=0)
     assert first.take() == 0
-    assert later.take() == 2
+    assert later.take() == 1
     assert later.take() == 0
 
 
@@ -62,7 +63,7 @@ def test_what_the_other_no_longer_wants_may_be_taken(two: tuple[Download, Downlo
     first, later = two
     first.take()
     assert later.take() == 0
-    first.share.ended(7)
+    first.share.ended(active=3, resting=0)
     # It looks again, and has nothing to ask for after all.
     assert later.share.has_room()
     assert first.take() == 1
@@ -72,39 +73,45 @@ def test_only_those_who_found_no_room_are_woken(two: tuple[Download, Download]) 
     first, later = two
     later.take(1)
     first.take()
-    first.share.ended(3)
+    first.share.ended(active=1, resting=0)
     assert (first.woken, later.woken) == (1, 0)
 
 
-def test_a_request_that_begins_wakes_nobody(two: tuple[Download, Download]) -> None:
+def test_only_what_gives_room_wakes(two: tuple[Download, Download]) -> None:
     first, later = two
     first.take()
     assert later.take() == 0
-    first.share.ended(8)
-    assert (first.woken, later.woken) == (0, 0)
+    first.share.ended(active=4, resting=0)
+    assert later.woken == 0
+    # What rests before its next try leaves its room to others, and takes it back.
+    first.share.ended(active=4, resting=1)
+    assert later.woken == 1
+    first.share.ended(active=4, resting=0)
+    assert later.woken == 1
 
 
 def test_whoever_leaves_gives_back_all_and_wakes_those_who_wait(connections: Connections) -> None:
     first, later = Download(connections), Download(connections)
     with connections.among(later.share):
         with connections.among(first.share):
-            assert first.take() == 8
+            assert first.take() == 4
             assert later.take() == 0
+            assert first.take() == 0
         assert later.woken == 1
         assert connections.active == 0
-        assert connections.others(later.share) == []
-        assert later.take() == 8
+        assert later.take() == 4
+    # Nobody who left is waited for or woken.
+    assert first.woken == 0
 
 
 def test_a_storage_that_asks_to_slow_down_is_heard_once_for_the_requests_of_all(
     connections: Connections, two: tuple[Download, Download]
 ) -> None:
     first, later = two
-    first.take(6)
-    later.take(2)
+    first.take(3)
+    later.take(1)
     later.share.slower()
     later.share.slower()
-    assert connections.pace.limit == 4
-    for _ in range(3):
-        first.share.faster()
-    assert connections.pace.limit == 5
+    assert connections.pace.limit == 2
+    first.share.faster()
+    assert connections.pace.limit == 3
