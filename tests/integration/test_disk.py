@@ -127,7 +127,7 @@ class Held:
 
     def close(self) -> None:
         self.closing.set()
-        self.may_close.wait()
+        self.may_close.wait(10)
         self.closed = True
 
 
@@ -136,7 +136,7 @@ async def test_a_file_is_closed_after_its_last_call_and_not_before() -> None:
         file, write_ends = Held(), threading.Event()
         threads = _OneFile(pool)
         threads.submit(lambda: file).result()
-        threads.submit(write_ends.wait)
+        threads.submit(write_ends.wait, 10)
         closing = asyncio.create_task(threads.close())
         await asyncio.sleep(0)
         # The pool is in order: what was given to it before this has begun by now.

@@ -86,6 +86,7 @@ def test_only_what_gives_room_wakes(two: tuple[Download, Download]) -> None:
     # What rests before its next try leaves its room to others, and takes it back.
     first.share.ended(active=4, resting=1)
     assert later.woken == 1
+    assert later.take() == 1
     first.share.ended(active=4, resting=0)
     assert later.woken == 1
 
