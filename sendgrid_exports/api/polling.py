@@ -178,8 +178,9 @@ def _look_again(
 def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:
     """Return the error of a wait that ends undone."""
     seen = redact_text(polling.export.status_text) if polling.export else "never seen"
+    state = "was ready, no fresh links came" if polling.known_ready else "is not ready"
     return ExportTimeoutError(
-        f"Export {polling.export_id} is not ready and {reason}; its last status: {seen}. "
+        f"Export {polling.export_id} {state} and {reason}; its last status: {seen}. "
         f"It goes on at SendGrid: wait or fetch again with the same id.",
         export_id=polling.export_id,
         export=polling.export,

@@ -27,9 +27,9 @@ class Share:
     active: int = 0
     resting: int = 0
 
-    def has_room(self) -> bool:
-        """Whether one more request may be made; if not, its turn will come."""
-        return self._connections.has_room(self)
+    def has_room(self, *, wanted: bool) -> bool:
+        """Whether one more request may be made; if it is `wanted` and not, its turn will come."""
+        return self._connections.has_room(self, wanted=wanted)
 
     def ended(self, *, active: int, resting: int) -> None:
         """Take note of how many requests are left after one has ended."""
@@ -77,8 +77,8 @@ class Connections:
         """How many requests are under way, of all downloads."""
         return sum(share.active for share in self._shares)
 
-    def has_room(self, share: Share) -> bool:
-        """Whether `share` may have one more; else it waits in line."""
+    def has_room(self, share: Share, *, wanted: bool) -> bool:
+        """Whether `share` may have one more; else it waits in line, if it wants one."""
         limit, shares = self.pace.limit, len(self._shares)
         hungry = [other for other in self._hungry if other is not share]
         place = self._hungry.index(share) if share in self._hungry else len(hungry)
@@ -93,7 +93,7 @@ class Connections:
             hungry=bool(hungry),
             limit=limit,
         )
-        if room:
+        if room or not wanted:
             self._eats(share)
         elif share not in self._hungry:
             self._hungry.append(share)

@@ -110,7 +110,7 @@ class Download:
                     prove(file, part, self._job.disk, self._job.policy.verify, self._proofs),
                     partial(self._after_proof, file),
                 )
-        while self._share.has_room() and (found := self._next_piece()):
+        while self._share.has_room(wanted=self._waits) and (found := self._next_piece()):
             file, piece = found
             self._share.active += 1
             after = partial(self._after_request, file, piece, file.link)
@@ -119,6 +119,10 @@ class Download:
     @property
     def _active(self) -> int:
         return sum(len(file.pieces.active) for file in self._files)
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._untouched) or any(file.pieces.waiting for file in self._files)
 
     @property
     def _resting(self) -> int:

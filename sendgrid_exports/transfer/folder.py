@@ -126,7 +126,7 @@ class Folder:
             verified_by=checked.verified_by,
         )
         part = self.names.part(number)
-        entry = await self._enter(entry, part, done=((0, entry.size),))
+        entry = await self._enter(entry, part, done=((0, entry.size),) if entry.size else ())
         return self.file(await self.convert(entry, policy))
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:

@@ -24,7 +24,7 @@ class Download:
     def take(self, most: int = 100) -> int:
         """Make as many requests as there is room for, and return how many."""
         taken = 0
-        while taken < most and self.share.has_room():
+        while taken < most and self.share.has_room(wanted=True):
             self.share.active += 1
             taken += 1
         return taken
@@ -65,7 +65,7 @@ def test_what_the_other_no_longer_wants_may_be_taken(two: tuple[Download, Downlo
     assert later.take() == 0
     first.share.ended(active=3, resting=0)
     # It looks again, and has nothing to ask for after all.
-    assert later.share.has_room()
+    assert later.share.has_room(wanted=True)
     assert first.take() == 1
 
 
@@ -116,3 +116,17 @@ def test_a_storage_that_asks_to_slow_down_is_heard_once_for_the_requests_of_all(
     assert connections.pace.limit == 2
     first.share.faster()
     assert connections.pace.limit == 3
+
+
+def test_one_that_wants_nothing_is_not_waited_for(two: tuple[Download, Download]) -> None:
+    first, later = two
+    assert first.take() == 4
+    assert not later.share.has_room(wanted=False)
+    first.share.ended(active=3, resting=0)
+    assert first.take() == 1
+    assert later.woken == 0
+    # It waited, and no longer does.
+    assert later.take() == 0
+    assert not later.share.has_room(wanted=False)
+    first.share.ended(active=3, resting=0)
+    assert first.take() == 1
