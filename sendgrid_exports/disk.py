@@ -113,7 +113,11 @@ class Disk:
 def _open_at(position: int, path: str, flags: int) -> int:
     # What is there already is kept, unlike what the mode says.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    os.lseek(descriptor, position, os.SEEK_SET)
+    try:
+        os.lseek(descriptor, position, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -160,12 +160,13 @@ class Session:
                 auto_decompress=True,
             ) as answer:
                 received = bytearray()
-                async for chunk in answer.content.iter_any():
-                    received += chunk
-                    if len(received) > _LONGEST_BODY:
-                        raise InvalidResponseError(
-                            f"The answer to {what} is longer than {_LONGEST_BODY} bytes."
-                        )
+                with self._open_body(answer.content):
+                    async for chunk in answer.content.iter_any():
+                        received += chunk
+                        if len(received) > _LONGEST_BODY:
+                            raise InvalidResponseError(
+                                f"The answer to {what} is longer than {_LONGEST_BODY} bytes."
+                            )
                 return Response(
                     status=answer.status, headers=_lowered(answer), body=bytes(received)
                 )
@@ -216,11 +217,17 @@ class Session:
         async with answer:
             if answer.connection is not None and answer.connection.protocol is not None:
                 answer.connection.protocol.read_timeout = None
-            self._bodies.add(answer.content)
-            try:
+            with self._open_body(answer.content):
                 yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)
-            finally:
-                self._bodies.discard(answer.content)
+
+    @contextmanager
+    def _open_body(self, body: aiohttp.StreamReader) -> Iterator[None]:
+        """Have `close` end the reading of `body`."""
+        self._bodies.add(body)
+        try:
+            yield
+        finally:
+            self._bodies.discard(body)
 
     async def close(self) -> None:
         """Close our own session, if there is one; a borrowed one stays open."""

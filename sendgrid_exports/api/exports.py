@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 _START_TRIES = 4
 _LONGEST_START_DELAY = 60.0
 _MOST_PAGES = 1000
+_SHORTEST_RENEWAL = 60.0
 
 
 class Exports:
@@ -199,11 +200,12 @@ class Exports:
         """Return an export that was ready before, with fresh links.
 
         Raises:
-            ExportNotReadyError: it is no longer ready, for as long as `PollPolicy.timeout`.
+            ExportNotReadyError: none came for as long as `PollPolicy.timeout`, or a minute.
             ExportTimeoutError, ExportExpiredError, APIError, TransportError,
             InvalidResponseError: as from `wait`.
         """
-        bound = Deadline.after(self._policy.timeout, self._clock.monotonic())
+        seconds = max(self._policy.timeout, _SHORTEST_RENEWAL)
+        bound = Deadline.after(seconds, self._clock.monotonic())
         try:
             return await self.wait(
                 export_id,
@@ -216,9 +218,8 @@ class Exports:
             if deadline.at <= bound.at:
                 raise
             raise ExportNotReadyError(
-                f"Export {export_id} was ready, and for {self._policy.timeout:.0f} s SendGrid has "
-                "given no fresh links for it. Fetch again later with the same id; what is on disk "
-                "is kept.",
+                f"SendGrid has given no fresh links within {seconds:.0f} s ({error}) What is on "
+                "disk is kept.",
                 export_id=export_id,
                 export=error.export,
             ) from None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import attrs
 
-from sendgrid_exports.transfer.plan import Pace, fair_part, has_room
+from sendgrid_exports.transfer.plan import Limit, Pace, fair_part, has_room
 
 __all__ = ["Connections", "Share"]
 
@@ -26,10 +26,15 @@ class Share:
     wake: Callable[[], None]
     active: int = 0
     resting: int = 0
+    _own: Limit = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._own = Limit(self._connections.pace.most)
 
     def has_room(self, *, wanted: bool) -> bool:
         """Whether one more request may be made; if it is `wanted` and not, its turn will come."""
-        return self._connections.has_room(self, wanted=wanted)
+        allowed = self.active < self._own.limit
+        return self._connections.has_room(self, wanted=wanted and allowed) and allowed
 
     def ended(self, *, active: int, resting: int) -> None:
         """Take note of how many requests are left after one has ended."""
@@ -48,9 +53,14 @@ class Share:
         """Have fewer from now on, all downloads together."""
         self._connections.pace.slower(self._connections.active)
 
+    def line_is_slow(self) -> None:
+        """Have fewer from now on, this download alone: others may have another storage."""
+        self._own.slower(self.active)
+
     def faster(self) -> None:
         """Have a little more again."""
         self._connections.pace.faster()
+        self._own.faster()
 
 
 class Connections:

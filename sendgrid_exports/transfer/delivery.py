@@ -120,9 +120,13 @@ class Delivery:
                 raise
             if expiry.at <= deadline.at:
                 raise _expired(export, download.progress.kept) from None
+            kept = download.progress.kept
             if isinstance(error, ExportTimeoutError):
-                raise
-            raise _out_of_time(export.id, export, download.progress.kept) from None
+                # It was for a renewal, and says itself what came instead of links.
+                raise ExportTimeoutError(
+                    f"{error} Until now {kept}.", export_id=export.id, export=export
+                ) from None
+            raise _out_of_time(export.id, export, kept) from None
         except InsufficientDiskSpaceError:
             raise
         except OSError as error:
@@ -178,14 +182,18 @@ class Delivery:
     ) -> ContactExport:
         """Ask once, since nothing was heard of the server's clock, by which links expire.
 
-        Where SendGrid can't be reached, its links may still be alive: they are tried.
+        Where SendGrid can't be reached, its links may still be alive: they are tried, for which
+        half of the time is kept.
         """
+        now = self._clock.monotonic()
+        left = deadline.left(now)
+        soon = Deadline.after(left / 2 if math.isfinite(left) else None, now)
         try:
             return await self._exports.renew(
-                export.id, deadline=deadline, on_event=on_event, max_failures=1
+                export.id, deadline=soon, on_event=on_event, max_failures=1
             )
         except SendGridExportsError as error:
-            if not passes(error):
+            if not passes(error) and not isinstance(error, ExportTimeoutError):
                 raise
             return export
 

@@ -98,6 +98,7 @@ class Download:
                     self._share.ended(active=self._active, resting=self._resting)
             finally:
                 await self._tasks.stop()
+                await self._durable.keep(self._files)
 
     def _dispatch(self) -> None:
         """Start whatever may start now."""
@@ -198,7 +199,7 @@ class Download:
 
     def line_is_slow(self) -> None:
         """Have fewer connections from now on."""
-        self._share.slower()
+        self._share.line_is_slow()
 
     def is_of_another(self, file: IncomingFile, version: Version) -> bool:
         """Whether the object behind a link that was matched by its place is another file's."""

@@ -6,6 +6,9 @@ comes first. At most that much is fetched again after a crash.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 import attrs
 
 from sendgrid_exports.disk import size_of, truncate
@@ -49,6 +52,14 @@ class Durable:
             # Its last bytes came meanwhile, and it has its final name already.
             return
         file.durable = size
+
+    async def keep(self, files: Iterable[IncomingFile]) -> None:
+        """Make durable what has come of files that are left in the middle, as far as that works."""
+        for file in files:
+            if file.version is not None and file.pieces.written.size > file.durable:
+                # What ended the download is what has to be told.
+                with contextlib.suppress(OSError):
+                    await self.sync(file)
 
     async def forget(self, file: IncomingFile) -> None:
         """Drop what is on disk of a file; the journal first, so that it never claims too much."""

@@ -64,8 +64,8 @@ def read_link(url: str, *, allow_http: bool, now: float) -> Link:
         _ = parts.port
     except ValueError:
         raise ValueError("expected a url with a valid host and port") from None
-    if not url.isprintable() or " " in url:
-        raise ValueError("expected a url without spaces and control characters")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("expected a url without spaces, backslashes and control characters")
     allowed = ("https", "http") if allow_http else ("https",)
     if parts.scheme not in allowed or not parts.hostname:
         raise ValueError(f"expected a url that begins with {' or '.join(allowed)}://")

@@ -134,7 +134,7 @@ def write_manifest(manifest: Manifest) -> bytes:
     return head.replace('"files": []', f'"files": [{files}\n  ]', 1).encode() + b"\n"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def _line(entry: FileEntry) -> str:
     return json.dumps(encode(entry))
 

@@ -9,6 +9,7 @@ __all__ = [
     "FEW",
     "LARGE_CHUNK",
     "SMALLEST_PIECE",
+    "Limit",
     "Pace",
     "fair_part",
     "has_room",
@@ -43,22 +44,43 @@ def piece_size(*, waiting: int, connections: int, largest: int) -> int:
 
 
 @attrs.define
-class Pace:
-    """How many requests may be under way at once: few at first, more while they bring more.
+class Limit:
+    """How many requests may be under way at once, of `most`.
 
-    Whatever has arrived is read at once. Where it comes in large chunks, bytes wait for us, and
-    another connection would only let more of them wait; where in small ones, we wait for bytes.
-
-    Where the storage asks to slow down it is halved at once, and grows again by one in half as
-    many successes as it allows requests: one that takes only so many refuses few.
+    It is halved at once, and grows again by one in half as many successes as it allows requests,
+    so that a storage which takes only so many is met with few refusals.
     """
 
     most: int
     _limit: float = attrs.field(init=False)
-    _useful: int = attrs.field(factory=lambda: FEW, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._limit = self.most
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be under way now."""
+        return int(self._limit)
+
+    def slower(self, active: int) -> None:
+        """Halve it, once for all the requests that were under way together."""
+        if active <= self.limit:
+            self._limit = max(1, self.limit // 2)
+
+    def faster(self) -> None:
+        """Allow a little more, after one that succeeded."""
+        self._limit = min(self.most, self._limit + 2 / self._limit)
+
+
+@attrs.define
+class Pace(Limit):
+    """The limit of all downloads of a client: few at first, more while they bring more.
+
+    Whatever has arrived is read at once. Where it comes in large chunks, bytes wait for us, and
+    another connection would only let more of them wait; where in small ones, we wait for bytes.
+    """
+
+    _useful: int = attrs.field(factory=lambda: FEW, init=False)
 
     @property
     def limit(self) -> int:
@@ -71,15 +93,6 @@ class Pace:
             return False
         self._useful += 1
         return True
-
-    def slower(self, active: int) -> None:
-        """Halve it, once for all the requests that were under way together."""
-        if active <= self.limit:
-            self._limit = max(1, self.limit // 2)
-
-    def faster(self) -> None:
-        """Allow a little more, after one that succeeded."""
-        self._limit = min(self.most, self._limit + 2 / self._limit)
 
 
 def has_room(

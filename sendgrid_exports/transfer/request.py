@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -203,6 +204,8 @@ class Requests:
                 failure = TryAgain(str(error))
             await body.flush()
         except BaseException:
+            with contextlib.suppress(OSError):
+                await body.settle()
             piece.position = body.written
             raise
         finally:
@@ -304,6 +307,10 @@ class _Body:
     async def flush(self) -> None:
         """Write the rest and wait until all is written."""
         await self._write()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for the write in flight."""
         await self._part.settle()
         self._note()
 

@@ -44,8 +44,11 @@ class Tasks:
 
     async def stop(self, owner: object = None) -> None:
         """Cancel the tasks of `owner`, or all, and wait until they have ended."""
-        stopped = [task for task, (of, _) in self._running.items() if owner is None or of is owner]
-        for task in stopped:
-            del self._running[task]
-            task.cancel()
-        await unbroken(asyncio.gather(*stopped, return_exceptions=True))
+        # Until there are none: one that ends may begin another, such as a last sync.
+        while stopped := [
+            task for task, (of, _) in self._running.items() if owner is None or of is owner
+        ]:
+            for task in stopped:
+                del self._running[task]
+                task.cancel()
+            await unbroken(asyncio.gather(*stopped, return_exceptions=True))

@@ -122,6 +122,32 @@ async def test_links_that_live_are_followed_though_the_api_is_down(
     assert result.contacts == 10
 
 
+async def test_links_that_live_are_followed_though_the_api_hangs(
+    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(contacts=10)
+    export = await make_client(fake).get(export_id)
+    fake.fail_api(200, delay=1000.0, times=None)
+    began = clock.monotonic()
+    result = await make_client(fake).download(export, tmp_path, timeout=100)
+    assert result.contacts == 10
+    assert clock.monotonic() - began <= 60
+
+
+async def test_a_timeout_says_that_links_did_not_come_and_what_is_kept(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake: FakeSendGrid = await make_fake()
+    export_id = await fake.add_export(contacts=10)
+    client = make_client(fake)
+    export = await client.get(export_id)
+    fake.kill_links()
+    fake.fail_api(503, headers={"Retry-After": "90"}, times=None)
+    with pytest.raises(ExportTimeoutError, match=r"no fresh links came.*90 s.*durable"):
+        await client.download(export, tmp_path, timeout=60)
+
+
 async def test_a_refusal_of_the_api_is_told_and_no_link_followed(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -180,6 +180,23 @@ async def test_a_cancelled_download_goes_on_whatever_the_settings(
     assert settled(tmp_path, result)
 
 
+async def test_a_cancel_keeps_what_had_come_since_the_last_sync(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
+    fake = await make_fake()
+    await add(fake, BODY)
+    fake.fail_storage(Stall(after=50_000), times=None)
+    part = tmp_path / f"{ID}-00001.part"
+    await cancelled(
+        make_client(fake), tmp_path, lambda: part.exists() and part.stat().st_size > 20_000
+    )
+    assert durable(tmp_path) >= 20_000
+    fake._storage.rules.clear()
+    await make_client(fake).fetch(ID, tmp_path)
+    assert asked(fake.storage_requests)[-1][1] >= 20_000
+
+
 async def test_the_first_event_of_a_file_says_what_was_there(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
 ) -> None:

@@ -17,6 +17,7 @@ from sendgrid_exports import (
     Event,
     ExportClient,
     IncompleteDownloadError,
+    TransportError,
 )
 from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.testing import Delay, FakeClock, FakeSendGrid, Stall
@@ -98,6 +99,30 @@ async def test_closing_the_client_ends_its_downloads_at_once(
     with pytest.raises(RuntimeError, match="ExportClient is closed"):
         await asyncio.wait_for(fetching, 10)
     assert not list(tmp_path.glob("*.csv*"))
+
+
+async def test_closing_the_client_ends_a_look_in_the_middle_of_its_answer() -> None:
+    begun = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"id":')
+        await writer.drain()
+        begun.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        client = ExportClient("key", base_url=url)
+        looking = asyncio.create_task(client.get("x"))
+        await begun.wait()
+        while not client._session._bodies:
+            await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(TransportError, match="closed"):
+            await asyncio.wait_for(looking, 10)
 
 
 async def test_closing_a_client_that_borrowed_its_session_ends_its_downloads_too(

@@ -130,3 +130,16 @@ def test_one_that_wants_nothing_is_not_waited_for(two: tuple[Download, Download]
     assert not later.share.has_room(wanted=False)
     first.share.ended(active=3, resting=0)
     assert first.take() == 1
+
+
+def test_a_slow_line_of_one_leaves_the_others_alone(two: tuple[Download, Download]) -> None:
+    first, later = two
+    assert first.take() == 4
+    first.share.line_is_slow()
+    first.share.ended(active=2, resting=0)
+    # Two are its own limit now, and nobody has to wait for it.
+    assert first.take() == 0
+    assert later.take(2) == 2
+    first.share.faster()
+    later.share.ended(active=1, resting=0)
+    assert first.take() == 1

@@ -136,6 +136,7 @@ def test_a_link_just_obtained_is_tried_whatever_its_lifetime(lifetime: int) -> N
         "https://h/\tx?sig=s3cret",
         "https://h/x?sig=s3cret\x00",
         "https://h/x y?sig=s3cret",
+        "https://h\\evil/x?sig=s3cret",
         " https://h/x?sig=s3cret",
         "https://h/x?sig=s3cret\u202e",
     ],

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.transfer.plan import FEW, MIB, SMALLEST_PIECE, Pace, has_room, piece_size
+from sendgrid_exports.transfer.plan import (
+    FEW,
+    MIB,
+    SMALLEST_PIECE,
+    Limit,
+    Pace,
+    has_room,
+    piece_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +98,16 @@ def test_room_for_one_more(
     assert room is has_room(
         active=active, others=others, ahead=ahead, shares=shares, hungry=hungry, limit=8
     )
+
+
+def test_a_limit_is_halved_and_grows_again() -> None:
+    limit = Limit(8)
+    limit.slower(8)
+    limit.slower(8)
+    assert limit.limit == 4
+    for _ in range(13):
+        limit.faster()
+    assert limit.limit == 8
 
 
 def test_few_at_first_and_more_while_the_line_has_more_to_give() -> None:
