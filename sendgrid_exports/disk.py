@@ -238,11 +238,21 @@ def free_space(directory: Path) -> int:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Append to a file, durably."""
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Append to a file, durably, all of it or nothing: what comes next must not follow a half.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)
+            raise
 
 
 def truncate(part: Path) -> None:

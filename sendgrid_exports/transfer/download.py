@@ -10,11 +10,9 @@ import asyncio
 from collections import deque
 from functools import partial
 
-from sendgrid_exports.disk import free_space
 from sendgrid_exports.errors import (
     CorruptDownloadError,
     DownloadError,
-    InsufficientDiskSpaceError,
 )
 from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
 from sendgrid_exports.models import ContactExport, DownloadedFile
@@ -217,15 +215,7 @@ class Download:
         Raises:
             InsufficientDiskSpaceError: it has not.
         """
-        directory = self._job.folder.names.directory
-        free = await self._job.disk.run(free_space, directory)
-        if self.progress.needed > free:
-            raise InsufficientDiskSpaceError(
-                f"{directory} has {free:,} bytes free, and the files of export "
-                f"{self._job.export_id} need {self.progress.needed:,} more. Make room and fetch "
-                "again with the same id; what is on disk is kept.",
-                path=directory,
-            )
+        await self.progress.check_space()
 
     def written(self, file: IncomingFile) -> None:
         """Make what was written durable, if it is time."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sendgrid_exports.disk import free_space
+from sendgrid_exports.errors import InsufficientDiskSpaceError
 from sendgrid_exports.events import RunningLate
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.request import IncomingFile
@@ -39,6 +41,22 @@ class Progress:
             for file in self._files
             if file.pieces.total is not None
         )
+
+    async def check_space(self) -> None:
+        """See that the disk has room for what is still to come of the known sizes.
+
+        Raises:
+            InsufficientDiskSpaceError: it has not.
+        """
+        directory = self._job.folder.names.directory
+        free = await self._job.disk.run(free_space, directory)
+        if self.needed > free:
+            raise InsufficientDiskSpaceError(
+                f"{directory} has {free:,} bytes free, and the files of export "
+                f"{self._job.export_id} need {self.needed:,} more. Make room and fetch again with "
+                "the same id; what is on disk is kept.",
+                path=directory,
+            )
 
     def finished(self, file: IncomingFile) -> None:
         """Count a file that is published."""

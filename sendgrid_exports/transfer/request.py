@@ -310,8 +310,14 @@ class _Body:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait for the write in flight."""
+        """Wait for the write in flight.
+
+        Raises:
+            OSError: it failed, and nothing of it counts.
+        """
+        flying, self._in_flight = self._in_flight, self.written
         await self._part.settle()
+        self._in_flight = flying
         self._note()
 
     async def _write(self) -> None:
@@ -320,12 +326,12 @@ class _Body:
             self._conductor.arrived(self._held, len(chunks))
         self._held = 0
         self._since = self._clock.monotonic()
+        # One begins only after the one before it is done.
+        await self.settle()
         await self._part.write(chunks)
-        self._note()
         self._in_flight = self._piece.position
 
     def _note(self) -> None:
-        # A write begins only after the one before it is done.
         if self._in_flight > self.written:
             self._file.pieces.written.add(self.written, self._in_flight)
             self.written = self._in_flight

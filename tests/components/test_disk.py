@@ -181,7 +181,7 @@ async def test_an_empty_file_waits_for_a_disk_that_is_slow_to_tell_its_room(
         time.sleep(0.2)
         return free(directory)
 
-    monkeypatch.setattr("sendgrid_exports.transfer.download.free_space", tell_slowly)
+    monkeypatch.setattr("sendgrid_exports.transfer.progress.free_space", tell_slowly)
     export_id = await fake.add_export(bodies=[b""])
     result = await client.fetch(export_id, tmp_path)
     assert result.files[0].path.read_bytes() == b""

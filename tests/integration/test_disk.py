@@ -17,7 +17,7 @@ import pytest
 
 from sendgrid_exports import ExportClient, Verify
 from sendgrid_exports import disk as disk_module
-from sendgrid_exports.disk import Disk, Stop, StoppedError, _OneFile, publish
+from sendgrid_exports.disk import Disk, Stop, StoppedError, _OneFile, append, publish
 from sendgrid_exports.testing import FakeSendGrid, Stall
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
@@ -215,6 +215,24 @@ def test_a_file_is_synced_before_it_gets_its_name_and_its_directory_after(
     monkeypatch.setattr(os, "fsync", fsync)
     publish(part, final)
     assert seen == [("a.part", False), (tmp_path.name, True)]
+
+
+def test_what_can_not_be_appended_leaves_no_half_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.journal"
+    append(path, b"one\n")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            append(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+    append(path, b"three\n")
+    assert path.read_bytes() == b"one\nthree\n"
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

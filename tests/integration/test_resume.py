@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import os
 import random
@@ -25,6 +26,7 @@ from sendgrid_exports import (
     FileFinished,
     FileStarted,
     IncompleteDownloadError,
+    InsufficientDiskSpaceError,
     Verify,
 )
 from sendgrid_exports.disk import append, publish, truncate
@@ -195,6 +197,38 @@ async def test_a_cancel_keeps_what_had_come_since_the_last_sync(
     fake._storage.rules.clear()
     await make_client(fake).fetch(ID, tmp_path)
     assert asked(fake.storage_requests)[-1][1] >= 20_000
+
+
+@pytest.mark.parametrize("fails_at", [2, 3, 6])
+async def test_the_journal_claims_nothing_of_a_write_that_failed(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+) -> None:
+    writes: list[int] = []
+
+    def full_in_the_end(descriptor: int, buffers: list[memoryview]) -> int:
+        writes.append(descriptor)
+        if len(writes) >= fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.writev(descriptor, buffers)
+
+    fake = await make_fake()
+    await add(fake, BODY)
+    fake.fail_storage(Slow(40_000), times=None)
+    with monkeypatch.context() as patch:
+        patch.setattr("sendgrid_exports.disk._write_some", full_in_the_end)
+        with pytest.raises(InsufficientDiskSpaceError):
+            await make_client(fake).fetch(ID, tmp_path)
+    there = (tmp_path / f"{ID}-00001.part").stat().st_size
+    assert 0 < durable(tmp_path) <= there < len(BODY)
+    fake._storage.rules.clear()
+    before = len(fake.storage_requests)
+    known = journal(tmp_path)
+    await make_client(fake).fetch(ID, tmp_path)
+    assert not asked_again(fake.storage_requests[before:], known)
 
 
 async def test_the_first_event_of_a_file_says_what_was_there(
