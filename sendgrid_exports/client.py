@@ -44,7 +44,7 @@ __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 P = TypeVar("P", PollPolicy, DownloadPolicy)
 
 _BASE_URL = "https://api.sendgrid.com"
-_MOST_THREADS = 8
+_THREADS = 8
 
 
 class ExportClient:
@@ -88,6 +88,7 @@ class ExportClient:
         self._clock = clock if clock is not None else SystemClock()
         self._base_url = base_url
         self._session = Session(session)
+        self._disk = Disk(_THREADS)
         self._exports = Exports(
             api_key=api_key,
             base_url=base_url,
@@ -315,7 +316,7 @@ class ExportClient:
         tell = _listener(on_event)
         _check_ready(export)
         straight = await self._delivery.straight(export, deadline, tell)
-        async with self._disk() as disk:
+        with self._disk as disk:
             stream = ContactStream(straight, disk=disk, batch_size=batch_size, errors=errors)
             async with aclosing(stream.batches()) as batches:
                 yield batches
@@ -331,7 +332,7 @@ class ExportClient:
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
         path = check_directory(directory)
-        async with self._disk() as disk:
+        with self._disk as disk:
             # Before the job is started: what it makes must have a place to go to.
             await disk.run(prepare_directory, path)
         export_id = await self._exports.start(request, deadline=deadline, on_event=tell)
@@ -364,18 +365,11 @@ class ExportClient:
         return self._deadline(self._polling.timeout if timeout is None else timeout)
 
     @asynccontextmanager
-    async def _disk(self) -> AsyncIterator[Disk]:
-        disk = Disk(min(_MOST_THREADS, self._downloads.connections + 1))
-        try:
-            yield disk
-        finally:
-            disk.close()
-
-    @asynccontextmanager
     async def _work(self, export_id: str, directory: Path) -> AsyncIterator[tuple[Folder, Disk]]:
         try:
-            async with self._disk() as disk, open_folder(directory, export_id, disk) as folder:
-                yield folder, disk
+            with self._disk as disk:
+                async with open_folder(directory, export_id, disk) as folder:
+                    yield folder, disk
         except OSError as error:
             if isinstance(error, SendGridExportsError) or error.errno not in DISK_FULL:
                 raise

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import aiofiles
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _MOST_BUFFERS = 64
+_MOST_LONG = 2
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -69,10 +71,30 @@ async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = 
 
 
 class Disk:
-    """The threads that touch the disk."""
+    """The threads that touch the disk; there are some while anybody is within `with disk:`."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sendgrid-exports")
+        self._threads = threads
+        self._users = 0
+
+    def __enter__(self) -> Disk:
+        if not self._users:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sendgrid-exports")
+            # More at once would not be faster, and hold the event loop up.
+            self._long = asyncio.Semaphore(_MOST_LONG)
+        self._users += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._users -= 1
+        if not self._users:
+            # Its threads are idle, since everything was awaited.
+            self._pool.shutdown(wait=False)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns in a thread; a cancellation waits for its end."""
@@ -80,7 +102,7 @@ class Disk:
         return await unbroken(loop.run_in_executor(self._pool, partial(work, *args, **kwargs)))
 
     async def run_long(self, work: Callable[..., T], *args: Any) -> T:
-        """Like `run`, for work that takes long: it is called with `stop` as well.
+        """Like `run`, for work that takes long, when its turn comes: it is called with `stop` too.
 
         That becomes true once the result is of no use any more; `work` is to look at it between
         steps, and to raise `StoppedError`.
@@ -88,26 +110,12 @@ class Disk:
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
         call = partial(work, *args, stop=stopped.is_set)
-        return await unbroken(loop.run_in_executor(self._pool, call), stopped.set)
+        async with self._long:
+            return await unbroken(loop.run_in_executor(self._pool, call), stopped.set)
 
-    async def open_part(self, path: Path, position: int) -> PartFile:
-        """Return the part file at `path`, made if need be, to be written from `position` on.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        threads = _OneFile(self._pool)
-        opener = partial(_open_at, position)
-        try:
-            file = await aiofiles.open(path, "wb", buffering=0, opener=opener, executor=threads)
-        except asyncio.CancelledError:
-            await threads.close()
-            raise
-        return PartFile(file, threads)
-
-    def close(self) -> None:
-        """Let the threads end; they are idle, since everything was awaited."""
-        self._pool.shutdown(wait=False)
+    def part(self, path: Path, position: int) -> PartFile:
+        """Return the part file at `path`, made if need be, to be written from `position` on."""
+        return PartFile(path, position, self._pool)
 
 
 def _open_at(position: int, path: str, flags: int) -> int:
@@ -155,20 +163,36 @@ class _OneFile(Executor):
 class PartFile:
     """A file on its way: one write is in flight while the caller fills the next buffer."""
 
-    def __init__(self, file: AsyncFileIO, threads: _OneFile) -> None:
-        self._file = file
-        self._threads = threads
+    def __init__(self, path: Path, position: int, pool: Executor) -> None:
+        self._path = path
+        self._opener = partial(_open_at, position)
+        self._pool = pool
+        self._threads = _OneFile(pool)
+        self._file: AsyncFileIO | None = None
         self._flight: asyncio.Future[None] | None = None
 
-    async def write(self, chunks: list[bytes]) -> None:
+    async def write(self, chunks: list[bytes], *, last: bool = False) -> None:
         """Begin to write `chunks`, once the write before is done.
 
+        Args:
+            chunks: what follows the write before.
+            last: whether it is all that is left; then `close` has less to do.
+
         Raises:
-            OSError: the write before failed.
+            OSError: the file can't be opened, or the write before failed.
         """
         await self.settle()
-        # Not by aiofiles' own write: that takes one buffer, for which all would be copied.
         loop = asyncio.get_running_loop()
+        if self._file is None and last:
+            # To hand work to a thread takes longer than to write a small file.
+            work = partial(_write_at_once, self._path, self._opener, chunks)
+            self._flight = loop.run_in_executor(self._pool, work)
+            return
+        if self._file is None:
+            self._file = await aiofiles.open(
+                self._path, "wb", buffering=0, opener=self._opener, executor=self._threads
+            )
+        # Not by aiofiles' own write: that takes one buffer, for which all would be copied.
         self._flight = loop.run_in_executor(self._threads, _write, self._file.fileno(), chunks)
 
     async def settle(self) -> None:
@@ -188,6 +212,11 @@ class PartFile:
                 await self.settle()
         finally:
             await self._threads.close()
+
+
+def _write_at_once(path: Path, opener: Callable[[str, int], int], chunks: list[bytes]) -> None:
+    with open(path, "wb", buffering=0, opener=opener) as file:
+        _write(file.fileno(), chunks)
 
 
 def _write(descriptor: int, chunks: list[bytes]) -> None:

@@ -224,6 +224,8 @@ class Session:
     def _open_body(self, body: aiohttp.StreamReader) -> Iterator[None]:
         """Have `close` end the reading of `body`."""
         self._bodies.add(body)
+        if self._closed:
+            _end(body)
         try:
             yield
         finally:
@@ -233,8 +235,7 @@ class Session:
         """Close our own session, if there is one; a borrowed one stays open."""
         self._closed = True
         for body in self._bodies:
-            # Whoever reads it would wait for bytes that nobody brings.
-            body.set_exception(aiohttp.ClientConnectionError("the client was closed"))
+            _end(body)
         if self._own is not None:
             await self._own.close()
 
@@ -268,6 +269,11 @@ class Session:
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._own
+
+
+def _end(body: aiohttp.StreamReader) -> None:
+    # Whoever reads it would wait for bytes that nobody brings.
+    body.set_exception(aiohttp.ClientConnectionError("the client was closed"))
 
 
 def _check_borrowed(session: object) -> None:

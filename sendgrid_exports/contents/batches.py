@@ -43,16 +43,13 @@ async def read_contacts_async(
     """
     check_errors(errors)
     check_batch_size(batch_size)
-    disk = Disk(1)
-    try:
+    with Disk(1) as disk:
         rows = read_rows(await disk.run(find_files, source, export_id), errors)
         try:
             async with aclosing(_batches(rows, batch_size, disk)) as batches:
                 yield batches
         finally:
             await disk.run(rows.close)
-    finally:
-        disk.close()
 
 
 def check_batch_size(size: object) -> None:

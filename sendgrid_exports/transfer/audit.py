@@ -42,8 +42,7 @@ async def verify_download(directory: str | os.PathLike[str], export_id: str) -> 
         OSError: a file can't be read.
     """
     names = Names(check_directory(directory), safe_name(check_text(export_id, "export_id")))
-    disk = Disk(1)
-    try:
+    with Disk(1) as disk:
         manifest = await disk.run(_load, names, export_id)
         verified: list[Path] = []
         missing = _never_came(names, manifest)
@@ -56,8 +55,6 @@ async def verify_download(directory: str | os.PathLike[str], export_id: str) -> 
         if manifest.state != "complete":
             known |= {names.journal, *map(names.part, range(1, len(manifest.links) + 1))}
         there = await disk.run(_of_export, names)
-    finally:
-        disk.close()
     return VerificationReport(
         export_id=export_id,
         complete=manifest.state == "complete",

@@ -6,8 +6,8 @@ and lets the pure floor say what that means. Nothing else changes the course of 
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from sendgrid_exports.errors import (
@@ -58,8 +58,6 @@ class Download:
         self._tasks = Tasks()
         self._proving: set[IncomingFile] = set()
         self._renewing = False
-        # More would not be faster, and hold the event loop up.
-        self._proofs = asyncio.Semaphore(2)
         self.progress = Progress(job, self._files)
         self._share = Share(job.connections, self._tasks.wake)
         self._durable = Durable(job)
@@ -84,9 +82,10 @@ class Download:
             if link is None:
                 raise self._unlisted(number)
             pieces = FilePieces(first=min(DISCOVERY, self._job.policy.piece_size))
-            file = IncomingFile(number=number, link=link, pieces=pieces)
-            await self._durable.resume(file, known[number - 1])
-            (self._untouched if file.pieces.total is None else self._files).append(file)
+            self._files.append(IncomingFile(number=number, link=link, pieces=pieces))
+        await self._durable.resume(self._files)
+        self._untouched.extend(file for file in self._files if file.pieces.total is None)
+        self._files = [file for file in self._files if file.pieces.total is not None]
         self.progress = Progress(self._job, self._files)
         with self._job.connections.among(self._share):
             try:
@@ -106,7 +105,7 @@ class Download:
                 part = self._job.folder.names.part(file.number)
                 self._tasks.begin(
                     file,
-                    prove(file, part, self._job.disk, self._job.policy.verify, self._proofs),
+                    prove(file, part, self._job.disk, self._job.policy.verify),
                     partial(self._after_proof, file),
                 )
         while self._share.has_room(wanted=self._waits) and (found := self._next_piece()):
@@ -289,14 +288,19 @@ class Download:
         piece.resting = False
         file.pieces.put_back(piece)
 
-    async def _after_proof(self, file: IncomingFile, proof: Checked | CheckFailedError) -> None:
-        if isinstance(proof, Checked):
-            etag = file.version.etag.strip('"') if file.version else None
-            publish = self._job.folder.publish(
-                file.number, file.link.kind, proof, etag, self._job.policy
-            )
-            self._tasks.begin(file, publish, partial(self._after_publish, file))
+    async def _after_proof(
+        self, file: IncomingFile, proof: Callable[[], Checked] | CheckFailedError
+    ) -> None:
+        if isinstance(proof, CheckFailedError):
+            await self._failed(file, proof)
             return
+        etag = file.version.etag.strip('"') if file.version else None
+        publish = self._job.folder.publish(
+            file.number, file.link.kind, proof, etag, self._job.policy
+        )
+        self._tasks.begin(file, publish, partial(self._after_publish, file))
+
+    async def _failed(self, file: IncomingFile, proof: CheckFailedError) -> None:
         if not file.fetched_twice:
             file.fetched_twice = True
             self._tell_retry(file, f"it fails its checks: {proof}", 0.0)
@@ -311,7 +315,12 @@ class Download:
             url=file.link.identity,
         )
 
-    async def _after_publish(self, file: IncomingFile, finished: DownloadedFile) -> None:
+    async def _after_publish(
+        self, file: IncomingFile, finished: DownloadedFile | CheckFailedError
+    ) -> None:
+        if isinstance(finished, CheckFailedError):
+            await self._failed(file, finished)
+            return
         self._files.remove(file)
         self.progress.finished(file)
         self._job.on_event(FileFinished(export_id=self._job.export_id, file=finished))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import attrs
 
@@ -69,27 +70,32 @@ class Durable:
             file.durable = 0
         await self._disk.run(truncate, self._folder.names.part(file.number))
 
-    async def resume(self, file: IncomingFile, known: str) -> None:
-        """Take up what an earlier run left of a file that was `known` by that link then."""
-        record = self._folder.journal.get(file.number)
+    async def resume(self, files: Iterable[IncomingFile]) -> None:
+        """Take up what an earlier run left of `files`."""
+        parts = []
+        for file in files:
+            record = self._folder.journal.get(file.number)
+            if record is None or not await self._take_up(file, record):
+                parts.append(self._folder.names.part(file.number))
+        await self._disk.run(_truncate_all, parts)
+
+    async def _take_up(self, file: IncomingFile, record: Record) -> bool:
+        known = self._folder.manifest.links[file.number - 1]
         part = self._folder.names.part(file.number)
-        if record is not None:
-            size = await self._disk.run(size_of, part)
-            usable = record.link == known and record.etag and record.done
-            if usable and size >= max(end for _, end in record.done):
-                file.pieces.resume(record.total, list(record.done))
-                file.version = Version(etag=record.etag, total=record.total)
-                file.expected = Expected(
-                    size=record.total, md5=record.md5, checksums=record.checksums
-                )
-                file.durable = file.pieces.written.size
-                file.synced_at = self._clock.monotonic()
-                file.noted = True
-                if file.pieces.written.prefix:
-                    file.compressed = await self._disk.run(is_gzip, part)
-                return
+        size = await self._disk.run(size_of, part)
+        usable = record.link == known and record.etag and record.done
+        if not usable or size < max(end for _, end in record.done):
             await self._folder.note(attrs.evolve(record, link=known, done=(), entry=None))
-        await self._disk.run(truncate, part)
+            return False
+        file.pieces.resume(record.total, list(record.done))
+        file.version = Version(etag=record.etag, total=record.total)
+        file.expected = Expected(size=record.total, md5=record.md5, checksums=record.checksums)
+        file.durable = file.pieces.written.size
+        file.synced_at = self._clock.monotonic()
+        file.noted = True
+        if file.pieces.written.prefix:
+            file.compressed = await self._disk.run(is_gzip, part)
+        return True
 
     def _record(self, file: IncomingFile, done: list[tuple[int, int]]) -> Record:
         assert file.version is not None
@@ -102,3 +108,8 @@ class Durable:
             checksums=dict(file.expected.checksums),
             done=tuple(done),
         )
+
+
+def _truncate_all(parts: Iterable[Path]) -> None:
+    for part in parts:
+        truncate(part)

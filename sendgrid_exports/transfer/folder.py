@@ -7,7 +7,8 @@ Everything here blocks and runs in the threads of `Disk`; what the bytes prove i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -102,16 +103,37 @@ class Folder:
             await self._disk.run(self._tidy)
 
     async def publish(
-        self, number: int, kind: str, checked: Checked, etag: str | None, policy: DownloadPolicy
-    ) -> DownloadedFile:
-        """Give a proved part file its final name and enter it in the manifest.
+        self,
+        number: int,
+        kind: str,
+        conclude: Callable[[], Checked],
+        etag: str | None,
+        policy: DownloadPolicy,
+    ) -> DownloadedFile | CheckFailedError:
+        """Give a part file its final name and enter it in the manifest, if it is proved.
 
         Raises:
             CorruptDownloadError: it was to be inflated, and is broken gzip.
             DownloadInProgressError: somebody else took the lock meanwhile.
             OSError: the disk failed.
         """
-        entry = FileEntry(
+        prove = partial(self._prove, number, kind, conclude, etag, policy)
+        try:
+            entry = await self._enter(prove, self.names.part(number), whole=True)
+        except CheckFailedError as error:
+            return error
+        return self.file(await self.convert(entry, policy))
+
+    def _prove(
+        self,
+        number: int,
+        kind: str,
+        conclude: Callable[[], Checked],
+        etag: str | None,
+        policy: DownloadPolicy,
+    ) -> FileEntry:
+        checked = conclude()
+        return FileEntry(
             number=number,
             name=self.names.final(number, kind, compressed=checked.compressed).name,
             size=checked.size,
@@ -125,9 +147,6 @@ class Folder:
             verify=policy.verify,
             verified_by=checked.verified_by,
         )
-        part = self.names.part(number)
-        entry = await self._enter(entry, part, done=((0, entry.size),) if entry.size else ())
-        return self.file(await self.convert(entry, policy))
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
         """Inflate or compress a finished file where `policy` asks for the other form.
@@ -148,29 +167,32 @@ class Folder:
                 f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
                 path=source,
             ) from None
-        converted = await self._enter(converted, self.names.converted(entry.number), done=())
+        part = self.names.converted(entry.number)
+        converted = await self._enter(lambda: converted, part, whole=False)
         await self._disk.run(source.unlink, missing_ok=True)
         return converted
 
-    async def _enter(
-        self, entry: FileEntry, part: Path, *, done: tuple[tuple[int, int], ...]
-    ) -> FileEntry:
-        """Publish what is proved; synced and noted first, so that dying then loses nothing."""
+    async def _enter(self, prove: Callable[[], FileEntry], part: Path, *, whole: bool) -> FileEntry:
+        """Publish what is proved; synced and noted first, so that dying then loses nothing.
+
+        Raises:
+            CheckFailedError: `prove` raised it, and nothing happened.
+        """
         async with self._noting:
-            entry = await self._disk.run(self._note_and_publish, entry, part, done)
+            entry = await self._disk.run(self._note_and_publish, prove, part, whole)
         await self.save(with_file(self.manifest, entry))
         return entry
 
     def _note_and_publish(
-        self, entry: FileEntry, part: Path, done: tuple[tuple[int, int], ...]
+        self, prove: Callable[[], FileEntry], part: Path, whole: bool
     ) -> FileEntry:
-        entry = attrs.evolve(entry, mtime_ns=part.stat().st_mtime_ns)
+        entry = attrs.evolve(prove(), mtime_ns=part.stat().st_mtime_ns)
         record = Record(
             number=entry.number,
             link=self.manifest.links[entry.number - 1],
             etag="",
             total=entry.size,
-            done=done,
+            done=((0, entry.size),) if whole and entry.size else (),
             entry=entry,
         )
         self._append(record, part)

@@ -74,7 +74,7 @@ class Limit:
 
 @attrs.define
 class Pace(Limit):
-    """The limit of all downloads of a client: few at first, more while they bring more.
+    """The limit of all downloads of a client: few at first, more while they bring more, and back.
 
     Whatever has arrived is read at once. Where it comes in large chunks, bytes wait for us, and
     another connection would only let more of them wait; where in small ones, we wait for bytes.
@@ -89,7 +89,10 @@ class Pace(Limit):
 
     def arrived(self, size: int, chunks: int) -> bool:
         """Take note that `size` bytes came in so many chunks; return whether more are allowed."""
-        if size >= chunks * LARGE_CHUNK or self._useful >= self.most:
+        if size >= chunks * LARGE_CHUNK:
+            self._useful = max(FEW, self._useful - 1)
+            return False
+        if self._useful >= self.most:
             return False
         self._useful += 1
         return True

@@ -14,6 +14,8 @@ from sendgrid_exports.transfer.speed import time_needed
 
 __all__ = ["Progress"]
 
+_FREE_SECONDS = 1.0
+
 
 class Progress:
     """The progress of one download, measured from when it began."""
@@ -25,6 +27,8 @@ class Progress:
         self._there = sum(file.durable for file in files)
         self._finished = 0
         self._told = False
+        self._free = 0
+        self._free_at = -math.inf
 
     @property
     def kept(self) -> str:
@@ -49,10 +53,14 @@ class Progress:
             InsufficientDiskSpaceError: it has not.
         """
         directory = self._job.folder.names.directory
-        free = await self._job.disk.run(free_space, directory)
-        if self.needed > free:
+        now = self._job.clock.monotonic()
+        # Thousands of small files need not ask each.
+        if now - self._free_at >= _FREE_SECONDS or self.needed > self._free / 2:
+            self._free_at = now
+            self._free = await self._job.disk.run(free_space, directory)
+        if self.needed > self._free:
             raise InsufficientDiskSpaceError(
-                f"{directory} has {free:,} bytes free, and the files of export "
+                f"{directory} has {self._free:,} bytes free, and the files of export "
                 f"{self._job.export_id} need {self.needed:,} more. Make room and fetch again with "
                 "the same id; what is on disk is kept.",
                 path=directory,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sendgrid_exports.disk import Disk, size_of
@@ -17,11 +18,11 @@ _STEP = 8 * 1024 * 1024
 
 
 async def prove(
-    file: IncomingFile, part: Path, disk: Disk, verify: Verify, turn: asyncio.Semaphore
-) -> Checked | CheckFailedError:
-    """Return what `file` proves once it is complete, or what it fails, as soon as that shows.
+    file: IncomingFile, part: Path, disk: Disk, verify: Verify
+) -> Callable[[], Checked] | CheckFailedError:
+    """Return how to conclude what `file` proves, once it is complete, or what it fails before.
 
-    Its bytes are read when it is its `turn`.
+    To conclude blocks, and raises `CheckFailedError`.
     """
     checks = Checks(verify, file.expected, file.link.kind)
     checked = 0
@@ -35,12 +36,11 @@ async def prove(
                 checked = prefix
             else:
                 step = min(prefix, checked + _STEP)
-                async with turn:
-                    await disk.run_long(feed_range, part, checks, checked, step)
+                await disk.run_long(feed_range, part, checks, checked, step)
                 checked = step
-        return await disk.run(_conclude, part, checks, checked, verify)
     except CheckFailedError as error:
         return error
+    return partial(_conclude, part, checks, checked, verify)
 
 
 def _conclude(part: Path, checks: Checks, checked: int, verify: Verify) -> Checked:

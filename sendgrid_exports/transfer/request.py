@@ -179,9 +179,7 @@ class Requests:
         return unknown and meaning.total is not None
 
     async def _receive(self, file: IncomingFile, piece: Piece, stream: Stream) -> Failure | None:
-        part = await self._job.disk.open_part(
-            self._job.folder.names.part(file.number), piece.position
-        )
+        part = self._job.disk.part(self._job.folder.names.part(file.number), piece.position)
         body = _Body(file, piece, part, self._job.clock, self._conductor)
         failure: Failure | None = None
         clock = self._job.clock
@@ -202,7 +200,7 @@ class Requests:
                         break
             except TransportError as error:
                 failure = TryAgain(str(error))
-            await body.flush()
+            await body.flush(last=True)
         except BaseException:
             with contextlib.suppress(OSError):
                 await body.settle()
@@ -304,9 +302,9 @@ class _Body:
             # A slow connection must not keep its bytes where they are not durable.
             await self.flush()
 
-    async def flush(self) -> None:
-        """Write the rest and wait until all is written."""
-        await self._write()
+    async def flush(self, *, last: bool = False) -> None:
+        """Write the rest, and after it nothing if it is the `last`; wait until all is written."""
+        await self._write(last=last)
         await self.settle()
 
     async def settle(self) -> None:
@@ -320,7 +318,7 @@ class _Body:
         self._in_flight = flying
         self._note()
 
-    async def _write(self) -> None:
+    async def _write(self, *, last: bool = False) -> None:
         chunks, self._chunks = self._chunks, []
         if chunks:
             self._conductor.arrived(self._held, len(chunks))
@@ -328,7 +326,7 @@ class _Body:
         self._since = self._clock.monotonic()
         # One begins only after the one before it is done.
         await self.settle()
-        await self._part.write(chunks)
+        await self._part.write(chunks, last=last)
         self._in_flight = self._piece.position
 
     def _note(self) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ import pytest
 
 from sendgrid_exports import ExportClient, Verify
 from sendgrid_exports import disk as disk_module
-from sendgrid_exports.disk import Disk, Stop, StoppedError, _OneFile, append, publish
+from sendgrid_exports.disk import (
+    Disk,
+    Stop,
+    StoppedError,
+    _OneFile,
+    append,
+    free_space,
+    publish,
+)
 from sendgrid_exports.testing import FakeSendGrid, Stall
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_file
 from sendgrid_exports.transfer.names import Names
+from sendgrid_exports.transfer.plan import FEW
 from tests.integration.conftest import MakeClient, MakeFake
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -43,8 +53,13 @@ ENTRY = FileEntry(
 )
 
 
-async def test_a_cancel_stops_long_work_and_waits_for_its_end() -> None:
-    disk = Disk(1)
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    with Disk(2) as disk:
+        yield disk
+
+
+async def test_a_cancel_stops_long_work_and_waits_for_its_end(disk: Disk) -> None:
     begun, ended = threading.Event(), threading.Event()
 
     def work(*, stop: Stop) -> None:
@@ -61,18 +76,17 @@ async def test_a_cancel_stops_long_work_and_waits_for_its_end() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
-    disk.close()
 
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")
 def test_no_part_file_stays_open_when_the_event_loop_ends(tmp_path: Path) -> None:
     async def main() -> None:
-        async with FakeSendGrid(contacts=500) as fake:
-            fake.fail_storage(Stall(after=1000), times=None)
-            export_id = await fake.add_export()
+        async with FakeSendGrid() as fake:
+            fake.fail_storage(Stall(after=5_000_000), times=None)
+            export_id = await fake.add_export(bodies=[b"," * 6_000_000])
             client = ExportClient(fake.api_key, base_url=fake.base_url)
             fetching = asyncio.create_task(client.fetch(export_id, tmp_path))
-            while not list(tmp_path.glob("*.part")):
+            while not list(tmp_path.glob("*-00001.part")):
                 await asyncio.sleep(0.005)
             # As at the end of `asyncio.run`: every task at once, not only the outermost.
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -87,8 +101,9 @@ def test_no_part_file_stays_open_when_the_event_loop_ends(tmp_path: Path) -> Non
     assert not [path for path in still_open if path.is_relative_to(tmp_path)]
 
 
+@pytest.mark.parametrize("last", [False, True])
 async def test_a_cancel_while_a_part_file_is_opened_waits_and_leaves_it_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, *, last: bool
 ) -> None:
     # A pipe is opened for writing only once somebody reads: until then the thread hangs in it.
     pipe = tmp_path / "pipe"
@@ -100,8 +115,16 @@ async def test_a_cancel_while_a_part_file_is_opened_waits_and_leaves_it_closed(
         return os.open(path, os.O_WRONLY)
 
     monkeypatch.setattr(disk_module, "_open_at", opener)
-    disk = Disk(1)
-    opening = asyncio.create_task(disk.open_part(pipe, 0))
+
+    async def write() -> None:
+        part = disk.part(pipe, 0)
+        try:
+            await part.write([], last=last)
+            await part.settle()
+        finally:
+            await part.close()
+
+    opening = asyncio.create_task(write())
     while not begun.is_set():
         await asyncio.sleep(0.005)
     opening.cancel()
@@ -114,7 +137,6 @@ async def test_a_cancel_while_a_part_file_is_opened_waits_and_leaves_it_closed(
     assert waited
     assert os.read(reader, 1) == b""
     os.close(reader)
-    disk.close()
 
 
 class Held:
@@ -153,8 +175,9 @@ async def test_a_file_is_closed_after_its_last_call_and_not_before() -> None:
         assert file.closed
 
 
+@pytest.mark.parametrize("last", [False, True])
 async def test_a_short_write_is_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, *, last: bool
 ) -> None:
     sizes: list[int] = []
 
@@ -164,18 +187,16 @@ async def test_a_short_write_is_gone_on_with(
         return sizes[-1]
 
     monkeypatch.setattr(disk_module, "_write_some", reluctant)
-    disk = Disk(1)
     path = tmp_path / "x.part"
-    part = await disk.open_part(path, 0)
-    await part.write([b"01", b"", b"2345", b"6", b"789"])
+    part = disk.part(path, 0)
+    await part.write([b"01", b"", b"2345", b"6", b"789"], last=last)
     await part.close()
     assert await disk.run(path.read_bytes) == b"0123456789"
     assert sizes == [3, 3, 3, 1]
-    disk.close()
 
 
 async def test_manifests_saved_at_once_are_written_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
 ) -> None:
     writes: list[Manifest] = []
     write = Folder._write
@@ -185,7 +206,6 @@ async def test_manifests_saved_at_once_are_written_together(
         write(self, manifest)
 
     monkeypatch.setattr(Folder, "_write", counted)
-    disk = Disk(2)
     names = Names(tmp_path, "x")
     folder = Folder(names, Lock(names.lock), Manifest(export_id="x"), {}, disk)
 
@@ -198,7 +218,6 @@ async def test_manifests_saved_at_once_are_written_together(
 
     await asyncio.gather(*(finish(number) for number in range(1, 30)))
     assert len(writes) <= 2
-    disk.close()
 
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")
@@ -261,3 +280,33 @@ def test_a_lock_that_somebody_took_over_is_left_to_them(tmp_path: Path) -> None:
     assert not lock.is_held()
     lock.release()
     assert path.read_bytes() == b"somebody else's"
+
+
+async def test_threads_are_there_while_somebody_uses_the_disk() -> None:
+    disk = Disk(1)
+    with disk:
+        thread = await disk.run(threading.current_thread)
+        with disk:
+            assert await disk.run(threading.current_thread) is thread
+        assert await disk.run(threading.current_thread) is thread
+    thread.join(10)
+    assert not thread.is_alive()
+    with disk:
+        assert await disk.run(threading.current_thread) is not thread
+
+
+async def test_a_file_system_with_room_to_spare_is_not_asked_for_every_file(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look(directory: Path) -> int:
+        looks.append(directory)
+        return free_space(directory)
+
+    monkeypatch.setattr("sendgrid_exports.transfer.progress.free_space", look)
+    fake = await make_fake(files=20)
+    result = await make_client(fake).fetch(await fake.add_export(), tmp_path)
+    assert len(result.files) == 20
+    # As many as began together, before the first had an answer.
+    assert len(looks) <= FEW

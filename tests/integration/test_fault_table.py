@@ -42,7 +42,7 @@ from sendgrid_exports import (
     InsufficientDiskSpaceError,
     SendGridExportsError,
 )
-from sendgrid_exports.disk import Disk, PartFile
+from sendgrid_exports.disk import PartFile
 from sendgrid_exports.testing import (
     ContentDisposition,
     Delay,
@@ -163,7 +163,7 @@ async def with_a_small_disk(stage: Stage) -> DownloadResult:
 
 
 async def with_a_full_disk(stage: Stage) -> DownloadResult:
-    async def full(part: PartFile, data: list[bytes]) -> None:
+    async def full(part: PartFile, data: list[bytes], *, last: bool = False) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -542,13 +542,13 @@ def everything_said(stage: Stage, error: BaseException | None, log: str) -> Iter
 async def test_an_empty_object_on_a_slow_disk(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Disk.open_part
+    write = PartFile.write
 
-    async def slow(self: Disk, path: Path, position: int) -> PartFile:
+    async def slow(self: PartFile, data: list[bytes], *, last: bool = False) -> None:
         await asyncio.sleep(0.05)
-        return await opened(self, path, position)
+        await write(self, data, last=last)
 
-    monkeypatch.setattr(Disk, "open_part", slow)
+    monkeypatch.setattr(PartFile, "write", slow)
     fake = await make_fake()
     result = await make_client(fake).fetch(await fake.add_export(bodies=[b""]), tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [b""]

@@ -271,13 +271,13 @@ async def test_time_blocked_on_our_own_disk_drops_nothing(
     write = PartFile.write
     writes = []
 
-    async def slow(self: PartFile, data: list[bytes]) -> None:
+    async def slow(self: PartFile, data: list[bytes], *, last: bool = False) -> None:
         writes.append(sum(map(len, data)))
         if how == "the clock jumps":
             clock.advance(1000)
         else:
             await clock.sleep(1000)
-        await write(self, data)
+        await write(self, data, last=last)
 
     monkeypatch.setattr(PartFile, "write", slow)
     fake = await make_fake()

@@ -121,6 +121,9 @@ def test_few_at_first_and_more_while_the_line_has_more_to_give() -> None:
     assert pace.limit == 6
     assert not pace.arrived(20_000, 1)
     assert pace.limit == 6
+    for _ in range(3):
+        assert not pace.arrived(2 * MIB, 16)
+    assert pace.limit == 4
 
 
 def test_never_more_than_the_setting_and_fewer_where_asked_to_slow_down() -> None:
