@@ -2,7 +2,27 @@
 
     result = await fetch_export(export_id, "exports/", api_key=key)
 
-`ExportClient` is the same for services; `sendgrid_exports.testing` has a server to test against.
+- `export_contacts` and `fetch_export` do everything in one call; `ExportClient` does it step by
+  step, for services. `PollPolicy` and `DownloadPolicy` are the settings.
+- `on_event=` is a plain function that is told of every `Event`; the standard library's logging
+  hears the same under `sendgrid_exports`, but for the bytes.
+- `verify_download` proves a finished download again, from the disk alone.
+- `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read what came;
+  `parse_contact` makes a `Contact` of a row; `compare_exports` tells what changed.
+- Every failure is a `SendGridExportsError`; what is tried again before, it says.
+- `sendgrid_exports.testing` has a server to test against, and
+  `sendgrid_exports.integrations.opentelemetry` makes spans and metrics of the events.
+
+What lies in the directory is named here, never by the server, so a glob such as `*.csv.gz` feeds
+other programs:
+
+| file | |
+|---|---|
+| `<id>-00001.csv.gz` | complete and verified; `.csv`, `.json.gz` or `.json` where it is that |
+| `<id>.manifest.json` | what is there: sizes, SHA-256, ETags, contacts, the checks that passed |
+| `<id>-00001.part`, `<id>.journal`, `<id>.lock` | unfinished: the next call goes on from them |
+
+Durations are seconds or a `datetime.timedelta`, sizes bytes.
 """
 
 from sendgrid_exports.client import ExportClient, export_contacts, fetch_export

@@ -68,7 +68,16 @@ def _restore(cls: type[E], attributes: dict[str, Any]) -> E:
 
 
 class SendGridExportsError(Exception):
-    """The base of every error of this library; never raised itself.
+    """The base of every error of this library; never raised itself. All can be pickled.
+
+    Tried again before one is raised: looks that failed in passing (no connection, a timeout, 429,
+    5xx, a body that can't be decoded), in the next slot or when the server says; files after
+    resets, stalls, short bodies, 429 and 5xx, from the last byte; dead links with fresh ones; a
+    file that fails its checks, once; a start only where it certainly was not processed.
+
+    Never tried again: 400, 401, 403 and 404 of the API, `failure`, a deleted file, a refused
+    signature, a redirect (none is ever followed), a full disk, a start that may have reached
+    SendGrid.
 
     Attributes:
         message: what was seen, what it means, what to do.

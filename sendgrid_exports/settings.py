@@ -130,9 +130,9 @@ class DownloadPolicy:
         connections_per_file: the most connections at once for one file.
         piece_size: the largest piece of a file that one request asks for, in bytes.
         read_timeout: seconds a connection may stay silent before it is dropped.
-        minimum_speed: bytes a second below which a connection counts as slow.
+        minimum_speed: bytes a second below which a connection is dropped if others are faster.
         speed_window: seconds over which that speed is measured.
-        attempts: tries without progress before a file is given up.
+        attempts: tries in a row without a new byte before a file is given up.
         decompress: write plain files instead of the gzip ones that SendGrid sends.
         verify: how much a file must prove.
         require_count: raise if the contacts in the files are not as many as SendGrid says.

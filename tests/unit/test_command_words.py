@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import re
 from datetime import UTC, datetime
@@ -236,10 +237,14 @@ def test_what_goes_on_and_what_does_not() -> None:
     assert not is_resumable(ExportExpiredError("x", export_id="x"))
 
 
-def test_the_readme_tells_every_code() -> None:
-    section = README.read_text().partition("exit code")[2]
-    told = {int(code) for code in re.findall(r"^\| (\d+)", section, re.MULTILINE)}
-    assert told == {int(code) for code in Exit}
+def test_the_readme_tells_every_code_and_the_errors_behind_it() -> None:
+    section = README.read_text().partition("| exit code ")[2]
+    rows = re.findall(r"^\| (\d+) \| ([^|]*)\|", section, re.MULTILINE)
+    assert {int(code) for code, _ in rows} == {int(code) for code in Exit}
+    for code, errors in rows:
+        for name in re.findall(r"`(\w+)`", errors):
+            kind = getattr(sendgrid_exports, name, None) or getattr(builtins, name)
+            assert exit_of(kind.__new__(kind)) == int(code), name
 
 
 def test_a_key_typed_where_none_belongs_is_hidden() -> None:
