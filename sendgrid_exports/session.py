@@ -303,7 +303,7 @@ def translate(error: Exception, what: str) -> TransportError:
     elif isinstance(error, _INVALID_URL):
         said = "the url is not valid"
     else:
-        said = redact_text(str(error))
+        said = redact_text(str(error)).replace(" ssl:default ", " ")
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return TransportError(
             f"{what} was not sent: too many open files. Raise the limit (ulimit -n), or lower "

@@ -277,6 +277,9 @@ class Exports:
             )
         except TransportError as error:
             error.message = error.message.replace(self._api_key, "[redacted]")
+            if not error.message.endswith("."):
+                later = ", or try later" if error.passing else ", and any proxy"
+                error.message += f". Check the network and base_url{later}."
             error.args = (error.message,)
             raise
         self.server_clock.hear(response.date)

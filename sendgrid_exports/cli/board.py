@@ -23,6 +23,7 @@ from sendgrid_exports.cli.wording import number_of
 __all__ = ["Board", "FileProgress", "Rate"]
 
 _WINDOW = 5.0
+_SHORTEST = 0.5
 
 
 class Rate:
@@ -45,7 +46,7 @@ class Rate:
         if len(self._seen) < 2:
             return None
         (began, first), (_, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (now - began) if now > began else None
+        return (last - first) / (now - began) if now - began >= _SHORTEST else None
 
 
 @attrs.define

@@ -31,9 +31,11 @@ _BYTES_A_CONTACT = 77
 
 
 @click.command(short_help="Back up contacts from an embedded server; needs no key.")
-@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default="exports")
-@click.option("--contacts", type=click.IntRange(min=0), default=100_000, show_default=True)
-@click.option("--files", type=click.IntRange(min=1), default=4, show_default=True)
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default="backups")
+@click.option(
+    "--contacts", type=click.IntRange(min=0), metavar="N", default=100_000, show_default=True
+)
+@click.option("--files", type=click.IntRange(min=1), metavar="N", default=4, show_default=True)
 @speaks
 def demo(directory: Path, *, contacts: int, files: int, output: Output) -> None:
     """Back up contacts from an embedded server into a dated folder of DIR; needs no key.
@@ -50,7 +52,7 @@ def demo(directory: Path, *, contacts: int, files: int, output: Output) -> None:
     show_result(output, result)
     report = run(verify_download(folder, result.export.id))
     output.note(f"Read again from the disk: {len(report.verified)} of {files} files verified.")
-    again = command("contacts", str(directory), "--parquet", "contacts.parquet")
+    again = command("contacts", str(folder), "--parquet", "contacts.parquet")
     output.note(f"To go on: {shlex.join(again)}")
 
 

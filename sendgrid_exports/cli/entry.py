@@ -24,18 +24,21 @@ from sendgrid_exports.cli.exits import (
     is_resumable,
 )
 from sendgrid_exports.cli.output import Output
-from sendgrid_exports.cli.wording import bytes_text, count, plain
+from sendgrid_exports.cli.wording import bytes_text, count, ended, plain
 
 __all__ = ["explain", "main", "run"]
 
 _SIGPIPE = 13
+_COMPLETION = """Completion, for bash (or zsh, fish):
+  eval "$(_SENDGRID_EXPORTS_COMPLETE=bash_source sendgrid-exports)"
+"""
 _CODES = "\n".join(f"  {code:>3}  {code.meaning}" for code in Exit)
 
 
 @click.group(
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=f"\b\nExit codes:\n{_CODES}",
+    epilog=f"\b\nExit codes:\n{_CODES}\n\n\b\n{_COMPLETION}",
 )
 @click.version_option(__version__, package_name="sendgrid-exports")
 def main() -> None:
@@ -111,12 +114,12 @@ def _message(error: BaseException, output: Output) -> str:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f" {context.command_path} --help says more." if context else ""
-        return plain(hide_keys(error.format_message())).rstrip(".") + "." + hint
+        return ended(plain(hide_keys(error.format_message()))) + hint
     if isinstance(error, SendGridExportsError | ValueError | TypeError | ImportError):
-        return plain(str(error))
+        return ended(plain(str(error)))
     if isinstance(error, OSError):
         where = f"{plain(str(error.filename))}: " if error.filename else ""
-        return f"The disk fails: {where}{error.strerror or error}."
+        return ended(f"The disk fails: {where}{error.strerror or error}")
     return (
         f"{type(error).__name__}: {plain(hide_keys(str(error)))}. "
         "This is a fault of the program; --verbose shows where."

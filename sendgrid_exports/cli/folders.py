@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -48,7 +49,10 @@ def make_folder(parent: Path, clock: Clock) -> Path:
     Raises:
         OSError: it can't be made.
     """
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", str(parent)) from error
     taken: set[str] = set()
     while True:
         name = backup_name(clock.utc(), taken)

@@ -172,7 +172,8 @@ def asks(command: F) -> F:
             "--base-url",
             default=_default("base_url"),
             show_default=True,
-            help="https://api.eu.sendgrid.com for subusers in the EU.",
+            metavar="URL",
+            help="Where the API is; https://api.eu.sendgrid.com for subusers in the EU.",
         ),
         click.option("--on-behalf-of", metavar="SUBUSER", help="Act for a subuser."),
     ]
@@ -182,11 +183,17 @@ def asks(command: F) -> F:
 def chooses(command: F) -> F:
     """Give a command the options of what to export, and pass them as `choice`."""
     options = [
-        click.option("--list", "list_ids", multiple=True, metavar="ID", help="A list to export."),
         click.option(
-            "--segment", "segment_ids", multiple=True, metavar="ID", help="A segment to export."
+            "--list",
+            "list_ids",
+            multiple=True,
+            metavar="ID",
+            help="A list to export; may be repeated.",
         ),
-        click.option("--json", "as_json", is_flag=True, help="JSON lines, not CSV."),
+        click.option(
+            "--segment", "segment_ids", multiple=True, metavar="ID", help="A segment, likewise."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Export JSON lines, not CSV."),
         click.option(
             "--max-file-size",
             type=click.IntRange(min=1),
@@ -217,7 +224,10 @@ def transfers(command: F) -> F:
     options = [
         limited("everything together"),
         click.option(
-            "--connections", type=click.IntRange(min=1), help="Downloads at once, at most."
+            "--connections",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Downloads at once, at most.",
         ),
         click.option("--decompress", is_flag=True, help="Write plain files, not gzip."),
     ]

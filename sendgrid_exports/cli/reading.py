@@ -97,6 +97,8 @@ def contacts(
     """
     if parquet is not None and head is not None:
         raise click.UsageError("--parquet writes all contacts, so there is no --head.")
+    if parquet is not None and not parquet.parent.is_dir():
+        raise click.UsageError(f"There is no directory {parquet.parent} for the Parquet file.")
     found = _choose(directory, export_id, output)
     if parquet is not None:
         written = write_parquet(found.directory, parquet, export_id=found.export_id)

@@ -25,6 +25,7 @@ __all__ = [
     "change_text",
     "count",
     "duration_text",
+    "ended",
     "number_of",
     "plain",
     "ready_text",
@@ -33,6 +34,14 @@ __all__ = [
     "status_of",
     "time_text",
 ]
+
+
+# What breaks most often, in other words than aiohttp's.
+_BROKEN = {
+    "ClientPayloadError": "the answer broke off",
+    "ServerDisconnectedError": "the server closed the connection",
+    "SocketTimeoutError": "the connection fell silent",
+}
 
 
 def bytes_text(size: float) -> str:
@@ -62,6 +71,11 @@ def count(number: int, noun: str) -> str:
 def plain(text: str) -> str:
     """Return `text` as one line that moves no cursor, whoever wrote it."""
     return "".join(char if char.isprintable() else "�" for char in " ".join(text.split()))
+
+
+def ended(text: str) -> str:
+    """Return `text` as a sentence that ends."""
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def short_name(name: str) -> str:
@@ -96,9 +110,7 @@ def sentence(event: Event) -> str | None:
         case Retrying(path=path, reason=reason, delay=delay):
             what = f"{short_name(path.name)} " if path else ""
             when = f"in {duration_text(delay)}" if delay >= 0.5 else "now"
-            # Which file it is was said, and its link tells people nothing.
-            seen = re.sub(r"\b(GET|POST) https?://\S+ brought ", "", plain(reason))
-            return f"Trying {what}again {when}: {seen}"
+            return ended(f"Trying {what}again {when}: {_seen(reason)}")
         case LinkRenewed(links=links):
             return f"{count(links, 'link')} {'was' if links == 1 else 'were'} renewed."
         case RunningLate(needed=needed, left=left):
@@ -112,6 +124,14 @@ def sentence(event: Event) -> str | None:
                 f"the files hold {counted:,}."
             )
     return None
+
+
+def _seen(reason: str) -> str:
+    # Which file it is was said, and its link tells people nothing.
+    text = re.sub(r"\b(GET|POST) https?://\S+ brought ", "", plain(reason))
+    text = re.sub(r"( answered \d+) to (GET|POST) /\S+:", r"\1:", text)
+    kind = re.search(r"no complete answer: (\w+)", text)
+    return _BROKEN.get(kind[1], text) if kind else text
 
 
 def change_text(change: ContactChange) -> str:
@@ -134,4 +154,6 @@ def ready_text(export: ContactExport, waited: float) -> str:
         contacts = f"{count(export.contact_count, 'contact')} in " if export.contact_count else ""
         files = count(len(export.urls), "file")
         return f"Ready after {duration_text(waited)}: {contacts}{files}."
+    if export.status is ExportStatus.FAILURE:
+        return f"Failed after {duration_text(waited)}."
     return f"{status_of(export).capitalize()} for {duration_text(waited)}."

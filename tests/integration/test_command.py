@@ -305,6 +305,9 @@ async def test_the_demonstration_needs_no_key(command: Command) -> None:
     assert "100 contacts in 2 files of shown/" in ended.output
     assert "2 links were renewed." in ended.errors
     assert command.fake.requests == []
+    # Its own folder: beside it there may be others, and other exports.
+    [folder] = (command.directory / "shown").iterdir()
+    assert f"contacts shown/{folder.name} --parquet contacts.parquet" in ended.errors
 
 
 # Streams: the answer on stdout, the way to it on stderr
@@ -495,6 +498,28 @@ async def test_each_exit_code_of_a_process(command: Command, code: int, arrange:
     assert ended.code == code, ended.errors
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("backup", "file"), "The disk fails: file: it is not a directory."),
+        (("list", "--api-key", "x"), "Did you mean '--api-key-file'? "),
+        (("list", "--base-url", "ftp://host"), "(or http:// for a local server)."),
+        (("contacts", ".", "--parquet", "no/p"), "There is no directory no for the Parquet file."),
+        (
+            ("list", "--base-url", "http://127.0.0.1:1"),
+            "Check the network and base_url, or try later.",
+        ),
+    ],
+)
+async def test_what_went_wrong_is_said_in_sentences(
+    command: Command, words: tuple[str, ...], said: str
+) -> None:
+    (command.directory / "file").write_text("")
+    ended = await command.here(*words)
+    assert ended.code != 0
+    assert said in ended.errors
+
+
 async def test_the_timeout_has_its_code_and_the_line_that_goes_on(command: Command) -> None:
     export_id = await command.fake.add_export(statuses=["pending", "ready"])
     command.fake.fail_api(503, headers={"Retry-After": "60"}, on="status")
@@ -597,6 +622,7 @@ async def test_help_and_version(command: Command, words: tuple[str, ...]) -> Non
     assert ended.output
     if words == ("--help",):
         assert "130  interrupted" in ended.output
+        assert '  eval "$(_SENDGRID_EXPORTS_COMPLETE=bash_source sendgrid-exports)"' in ended.output
 
 
 async def test_completion_is_the_librarys(command: Command) -> None:

@@ -43,7 +43,9 @@ from sendgrid_exports.cli.reading import fitting
 from sendgrid_exports.cli.wording import (
     bytes_text,
     duration_text,
+    ended,
     plain,
+    ready_text,
     sentence,
     status_of,
     time_text,
@@ -134,11 +136,11 @@ SENTENCES: list[tuple[Event, str | None]] = [
     (finished(), f"{PATH.name} is there: 1.0 kB, verified by length, gzip-crc."),
     (
         Retrying(export_id=ID, path=PATH, reason="GET https://h/p brought no\nanswer", delay=1.6),
-        "Trying 00001.csv.gz again in 2 s: no answer",
+        "Trying 00001.csv.gz again in 2 s: no answer.",
     ),
     (
         Retrying(export_id=None, path=None, reason="429", delay=0.1),
-        "Trying again now: 429",
+        "Trying again now: 429.",
     ),
     (LinkRenewed(export_id=ID, links=1), "1 link was renewed."),
     (LinkRenewed(export_id=ID, links=2), "2 links were renewed."),
@@ -156,6 +158,38 @@ SENTENCES: list[tuple[Event, str | None]] = [
 @pytest.mark.parametrize(("event", "text"), SENTENCES, ids=[type(e).__name__ for e, _ in SENTENCES])
 def test_every_event_has_its_sentence(event: Event, text: str | None) -> None:
     assert sentence(event) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (
+            "GET https://h/p brought no complete answer: ClientPayloadError (Response <not> whole)",
+            "the answer broke off.",
+        ),
+        ("GET https://h/p brought no complete answer: Odd (a b)", "no complete answer: Odd (a b)."),
+        (
+            "SendGrid answered 500 to GET /v3/x: oh. Ask later.",
+            "SendGrid answered 500: oh. Ask later.",
+        ),
+    ],
+)
+def test_what_broke_is_said_in_other_words_than_aiohttps(reason: str, said: str) -> None:
+    event = Retrying(export_id=ID, path=None, reason=reason, delay=0.0)
+    assert sentence(event) == f"Trying again now: {said}"
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [("failure", "Failed after"), ("pending", "Pending for")]
+)
+def test_how_long_it_was_waited_for(status: str, word: str) -> None:
+    export = ContactExport(id="x", status=ExportStatus(status), status_text=status)
+    assert ready_text(export, 2.0) == f"{word} 2 s."
+
+
+@pytest.mark.parametrize("text", ["Is it?", "It is.", "It is"])
+def test_a_sentence_ends_once(text: str) -> None:
+    assert ended(text) == (text if text != "It is" else "It is.")
 
 
 def test_no_event_is_forgotten() -> None:
@@ -303,6 +337,14 @@ def test_a_file_that_starts_over_gives_no_negative_speed() -> None:
     for now, total in [(0.0, 0), (1.0, 100), (2.0, 10), (3.0, 40)]:
         rate.add(now, total)
     assert rate.value(3.0) == 30.0
+
+
+def test_the_first_bytes_are_no_speed_yet() -> None:
+    rate = Rate()
+    rate.add(0.0, 0)
+    rate.add(0.01, 20_000)
+    assert rate.value(0.02) is None
+    assert rate.value(1.0) == 20_000
 
 
 def test_speed_is_that_of_the_last_seconds() -> None:
