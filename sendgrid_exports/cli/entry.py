@@ -35,7 +35,21 @@ _COMPLETION = """Completion, for bash (or zsh, fish):
 _CODES = "\n".join(f"  {code:>3}  {code.meaning}" for code in Exit)
 
 
+class _ReaderGone(Exception):  # noqa: N818
+    """Nobody reads stdout any more."""
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # Under its own name click would end the process with the code of any other error.
+            raise _ReaderGone from error
+
+
 @click.group(
+    cls=_Group,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=f"\b\nExit codes:\n{_CODES}\n\n\b\n{_COMPLETION}",
@@ -79,7 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             obj=told,
         )
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         # The reader has what it wanted. At its exit Python would flush once more, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + _SIGPIPE

@@ -22,6 +22,12 @@ __all__ = ["Output"]
 _LOGGER = "sendgrid_exports"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Not rich's own exit: the command has a code for a reader that leaves.
+        raise BrokenPipeError
+
+
 class Output:
     """How one command speaks.
 
@@ -42,7 +48,7 @@ class Output:
         self.goes_on: list[str] = []
         self._begun = False
         self.errors = Console(stderr=True, highlight=False, emoji=False, markup=False)
-        self._answers = Console(highlight=False, emoji=False, markup=False)
+        self._answers = _Console(highlight=False, emoji=False, markup=False)
         logger = logging.getLogger(_LOGGER)
         logger.handlers = [_Handler(self.errors) if verbose else logging.NullHandler()]
         logger.setLevel(logging.DEBUG if verbose else logging.WARNING)

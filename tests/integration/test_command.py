@@ -361,19 +361,25 @@ async def test_verbose_logs_requests(command: Command) -> None:
     assert "sendgrid_exports.api.exports: GET /v3/marketing/contacts/exports: 200" in ended.errors
 
 
-async def test_a_reader_that_leaves_is_no_error(command: Command) -> None:
-    for _ in range(300):
+@pytest.mark.parametrize("words", [("list",), ("contacts", "here")])
+async def test_a_reader_that_leaves_ends_it_like_any_program(
+    command: Command, words: tuple[str, ...]
+) -> None:
+    for _ in range(1000):
         await command.fake.add_export(bodies=[b""])
-    words = shlex.join([*COMMAND, *command.words(("list",))])
+    await command.here("fetch", await command.fake.add_export(), "here")
+    line = shlex.join([*COMMAND, *command.words(words)])
     process = await asyncio.create_subprocess_shell(
-        f"{words} | head -n 1; exit 0",
+        f"{{ {line}; echo $? >&2; }} | head -n 1",
+        cwd=command.directory,
         env={**CLEAN, "SENDGRID_API_KEY": command.fake.api_key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
-    assert output.startswith(b"export")
-    assert errors == b""
+    assert output.startswith((b"export", b'{"EMAIL"'))
+    # 128 and the number of SIGPIPE, and not a word.
+    assert errors == b"141\n"
 
 
 # The key
