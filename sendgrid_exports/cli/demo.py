@@ -53,7 +53,8 @@ def demo(directory: Path, *, contacts: int, files: int, output: Output) -> None:
     report = run(verify_download(folder, result.export.id))
     output.note(f"Read again from the disk: {len(report.verified)} of {files} files verified.")
     again = command("contacts", str(folder), "--parquet", "contacts.parquet")
-    output.note(f"To go on: {shlex.join(again)}")
+    if not output.quiet:
+        output.line(f"To go on: {shlex.join(again)}")
 
 
 async def back_up(

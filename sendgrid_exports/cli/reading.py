@@ -32,7 +32,8 @@ from sendgrid_exports.cli.wording import change_text, count, plain
 
 __all__ = ["compare", "contacts", "verify"]
 
-_WIDEST = 30
+# As wide as a CONTACT_ID.
+_WIDEST = 36
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _HEAD = click.option("--head", type=click.IntRange(min=0), metavar="N", help="Only the first N.")
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)

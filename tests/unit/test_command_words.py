@@ -436,9 +436,9 @@ ROWS: list[dict[str, Any]] = [
     ("width", "columns"),
     [
         (200, ["EMAIL", "CITY", "lists"]),
-        # 13, 30 where a value is cut, and 5, with two more for each.
-        (54, ["EMAIL", "CITY", "lists"]),
-        (53, ["EMAIL", "CITY"]),
+        # 13, 36 where a value is cut, and 5, with two more for each.
+        (60, ["EMAIL", "CITY", "lists"]),
+        (59, ["EMAIL", "CITY"]),
         (15, ["EMAIL"]),
         (14, []),
     ],
@@ -447,4 +447,8 @@ def test_columns_with_values_are_shown_as_far_as_they_fit(width: int, columns: l
     found, cells = fitting(ROWS, width)
     assert found == columns
     assert all(len(row) == len(columns) for row in cells)
-    assert all(cell_len(cell) <= 30 for row in cells for cell in row)
+    assert all(cell_len(cell) <= 36 for row in cells for cell in row)
+
+
+def test_an_id_is_shown_whole() -> None:
+    assert fitting([{"CONTACT_ID": ID}], 80) == (["CONTACT_ID"], [[ID]])
