@@ -9,7 +9,7 @@
 - `verify_download` proves a finished download again, from the disk alone.
 - `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read what came;
   `parse_contact` makes a `Contact` of a row; `compare_exports` tells what changed.
-- Every failure is a `SendGridExportsError`; what is tried again before, it says.
+- Every failure is a `SendGridExportsError`, where it is also said what is tried again first.
 - `sendgrid_exports.testing` has a server to test against, and
   `sendgrid_exports.integrations.opentelemetry` makes spans and metrics of the events.
 
