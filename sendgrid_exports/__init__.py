@@ -25,18 +25,9 @@ other programs:
 Durations are seconds or a `datetime.timedelta`, sizes bytes.
 """
 
-from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
-from sendgrid_exports.contents.arrow import read_arrow, write_parquet
-from sendgrid_exports.contents.batches import read_contacts_async
-from sendgrid_exports.contents.changes import (
-    ChangeKind,
-    ComparisonSummary,
-    ContactChange,
-    FieldChange,
-)
-from sendgrid_exports.contents.comparing import Comparison, compare_exports
-from sendgrid_exports.contents.rows import read_contacts
-from sendgrid_exports.contents.typed import parse_contact
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from sendgrid_exports.errors import (
     APIError,
     AuthenticationError,
@@ -85,7 +76,21 @@ from sendgrid_exports.models import (
 )
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
 from sendgrid_exports.timing import Clock, SystemClock
-from sendgrid_exports.transfer.audit import verify_download
+
+if TYPE_CHECKING:
+    from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
+    from sendgrid_exports.contents.arrow import read_arrow, write_parquet
+    from sendgrid_exports.contents.batches import read_contacts_async
+    from sendgrid_exports.contents.changes import (
+        ChangeKind,
+        ComparisonSummary,
+        ContactChange,
+        FieldChange,
+    )
+    from sendgrid_exports.contents.comparing import Comparison, compare_exports
+    from sendgrid_exports.contents.rows import read_contacts
+    from sendgrid_exports.contents.typed import parse_contact
+    from sendgrid_exports.transfer.audit import verify_download
 
 __version__ = "0.1.0"
 
@@ -151,3 +156,34 @@ __all__ = [
     "verify_download",
     "write_parquet",
 ]
+
+# Loaded when first asked for: who reads what lies on disk needs no network, and the other way.
+_LATER = {
+    "ChangeKind": "contents.changes",
+    "Comparison": "contents.comparing",
+    "ComparisonSummary": "contents.changes",
+    "ContactChange": "contents.changes",
+    "ExportClient": "client",
+    "FieldChange": "contents.changes",
+    "compare_exports": "contents.comparing",
+    "export_contacts": "client",
+    "fetch_export": "client",
+    "parse_contact": "contents.typed",
+    "read_arrow": "contents.arrow",
+    "read_contacts": "contents.rows",
+    "read_contacts_async": "contents.batches",
+    "verify_download": "transfer.audit",
+    "write_parquet": "contents.arrow",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import check_base_url, check_text, start_request
-from sendgrid_exports.contents.batches import BATCH_SIZE, check_batch_size
-from sendgrid_exports.contents.rows import Row, check_errors
-from sendgrid_exports.contents.streaming import ContactStream
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
@@ -24,12 +21,17 @@ from sendgrid_exports.errors import (
     SendGridExportsError,
 )
 from sendgrid_exports.events import Event, OnEvent
-from sendgrid_exports.formats.text import Errors
 from sendgrid_exports.logs import log
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session
-from sendgrid_exports.settings import DownloadPolicy, Duration, PollPolicy, read_duration
+from sendgrid_exports.settings import (
+    BATCH_SIZE,
+    DownloadPolicy,
+    Duration,
+    PollPolicy,
+    read_duration,
+)
 from sendgrid_exports.timing import Clock, Deadline, SystemClock
 from sendgrid_exports.transfer.delivery import Delivery
 from sendgrid_exports.transfer.folder import Folder
@@ -38,6 +40,9 @@ from sendgrid_exports.transfer.opening import open_folder, prepare_directory
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from sendgrid_exports.contents.rows import Row
+    from sendgrid_exports.formats.text import Errors
 
 __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 
@@ -309,6 +314,11 @@ class ExportClient:
             DownloadError: a file can't be had, or not to its end; the subclass says how.
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
+        # Loaded here: who brings files to disk does without.
+        from sendgrid_exports.contents.batches import check_batch_size
+        from sendgrid_exports.contents.rows import check_errors
+        from sendgrid_exports.contents.streaming import ContactStream
+
         _check_export(export)
         check_batch_size(batch_size)
         check_errors(errors)

@@ -13,9 +13,12 @@ from typing import Any
 
 import attrs
 
-__all__ = ["DownloadPolicy", "Duration", "PollPolicy", "Verify", "read_duration"]
+__all__ = ["BATCH_SIZE", "DownloadPolicy", "Duration", "PollPolicy", "Verify", "read_duration"]
 
 Duration = float | timedelta
+
+BATCH_SIZE = 1000
+"""Rows in a batch, where nobody says otherwise."""
 
 MIB = 1024 * 1024
 

@@ -10,10 +10,9 @@ from sendgrid_exports.contents.rows import Row, check_errors, read_rows
 from sendgrid_exports.contents.sources import Source, find_files
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.formats.text import Errors
+from sendgrid_exports.settings import BATCH_SIZE
 
-__all__ = ["BATCH_SIZE", "check_batch_size", "read_contacts_async", "take"]
-
-BATCH_SIZE = 1000
+__all__ = ["check_batch_size", "read_contacts_async", "take"]
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.polling import passes
@@ -26,7 +27,9 @@ from sendgrid_exports.transfer.download import Download
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.manifest import is_whole
-from sendgrid_exports.transfer.straight import Straight
+
+if TYPE_CHECKING:
+    from sendgrid_exports.transfer.straight import Straight
 
 __all__ = ["Delivery"]
 
@@ -161,6 +164,9 @@ class Delivery:
             ExportTimeoutError, ExportExpiredError: the deadline is reached, or the files are gone.
             APIError, InvalidResponseError: SendGrid refused, or its links are none.
         """
+        # Loaded here: who brings files to disk does without.
+        from sendgrid_exports.transfer.straight import Straight
+
         if not self._exports.server_clock.known:
             export = await self._look_first(export, deadline, on_event)
         expiry = self._expiry(export)

@@ -19,7 +19,7 @@ import attrs
 from tests.benchmarks.bench import Bench, open_bench
 from tests.benchmarks.data import QUICK, Data, Sizes, name_data
 from tests.benchmarks.measure import python, run
-from tests.benchmarks.report import Results, write_results
+from tests.benchmarks.report import IMPORT_PEER, IMPORTS, Results, write_results
 from tests.benchmarks.rows import CONNECTIONS, ROWS, curve
 from tests.benchmarks.tools import OURS
 
@@ -27,7 +27,7 @@ _NAMES = [*(row.name for row in ROWS), "connections", "memory", "import", "polli
 _HERE = Path(__file__).parent
 _RAM_DISK = Path("/dev/shm")
 _IMPORTS = 21
-_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
 def main() -> None:
@@ -77,11 +77,11 @@ def _measure(bench: Bench, data: Data, results: Results, rows: list[str]) -> Non
             print(f"1 file of {size:,} bytes:", flush=True)
             results.memory[size] = bench.run(names, "tls", [OURS], few)
     if "import" in rows:
-        times: dict[str, list[float]] = {"aiohttp": [], "sendgrid_exports": []}
+        times: dict[str, list[float]] = {line: [] for line in (IMPORT_PEER, *IMPORTS)}
         for _ in range(_IMPORTS):
-            for module, seconds in times.items():
-                seconds.append(float(run(_python_c(_IMPORT.format(module)))[1]))
-        results.imports = {module: median(seconds) for module, seconds in times.items()}
+            for line, seconds in times.items():
+                seconds.append(float(run(_python_c(_IMPORT.format(line)))[1]))
+        results.imports = {line: median(seconds) for line, seconds in times.items()}
     if "polling" in rows:
         results.polling = run(python("tests.benchmarks.polling"))[1]
     results.failures = bench.failures

@@ -91,7 +91,7 @@ def known_names(thing: object, owner: object) -> dict[str, object]:
     names |= fields_of(owner)
     for name in sendgrid_exports.__all__:
         if name.endswith("Error"):
-            names |= fields_of(vars(sendgrid_exports)[name])
+            names |= fields_of(getattr(sendgrid_exports, name))
     if inspect.isfunction(thing):
         # What it returns is written as text, and may need an extra to be more than that.
         names |= fields_of(names.get(str(thing.__annotations__.get("return"))))

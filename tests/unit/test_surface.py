@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import types
 
 import attrs
@@ -30,10 +32,28 @@ def test_the_public_names_are_those_and_no_others() -> None:
     assert sorted(PUBLIC) == sorted(sendgrid_exports.__all__)
     visible = {
         name
-        for name, value in vars(sendgrid_exports).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(sendgrid_exports)
+        if not name.startswith("_")
+        and not isinstance(getattr(sendgrid_exports, name), types.ModuleType)
     }
-    assert visible == set(PUBLIC)
+    assert visible - {"TYPE_CHECKING", "import_module"} == set(PUBLIC)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sendgrid_exports.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("names", "absent"),
+    [
+        ("ExportClient", "sendgrid_exports.contents"),
+        ("fetch_export, export_contacts", "sendgrid_exports.contents"),
+        ("read_contacts, parse_contact, compare_exports, read_arrow, write_parquet", "aiohttp"),
+        ("verify_download, DownloadPolicy, ContactExport, TransportError", "aiohttp"),
+    ],
+)
+def test_a_name_loads_only_what_it_needs(names: str, absent: str) -> None:
+    code = f"import sys; from sendgrid_exports import {names}; print({absent!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_the_version_is_one_truth() -> None:
