@@ -42,7 +42,7 @@ class Sizes:
     rounds: int = 5
 
 
-QUICK = Sizes(file=64, export=12, single=128, large=256, rounds=2)
+QUICK = Sizes(file=32, export=8, single=96, large=192, rounds=1)
 
 
 @attrs.frozen(kw_only=True)

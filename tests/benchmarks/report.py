@@ -53,7 +53,8 @@ class Results:
 
 
 def write_results(results: Results, directory: Path) -> str:
-    """Write `results.md` and `results.svg`; return the table."""
+    """Write `results.md` and `results.svg` into `directory`, made if need be; return the table."""
+    directory.mkdir(parents=True, exist_ok=True)
     table = "\n".join([_HEAD, *_asked(results)])
     found, missing = versions()
     plot = draw(results, directory / "results.svg") if "matplotlib" not in missing else None
