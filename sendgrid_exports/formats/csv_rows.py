@@ -1,7 +1,7 @@
 """CSV as SendGrid writes it, fed in pieces of any size: every record a dict of its columns.
 
 The dialect is RFC 4180's, read strictly by the standard library: what is no such CSV is an error,
-never a guess.
+never a guess. What is written just as SendGrid does it is read in a faster way, to the same rows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from sendgrid_exports.formats.quoted_csv import QuotedCsv
 from sendgrid_exports.formats.records import HEADER_COLUMNS
 from sendgrid_exports.formats.text import LONGEST_RECORD, BrokenTextError, Errors, WholeLines
 
@@ -70,6 +71,7 @@ class CsvRows:
         self.columns = columns
         self._united = united
         self.begun = False
+        self._quoted: QuotedCsv | None = None
         self._lines = WholeLines(errors)
         self._line = 1
         self._held: list[str] = []
@@ -99,6 +101,11 @@ class CsvRows:
         if self._size <= self._due and not last:
             return
         text = "".join(self._held)
+        if self._quoted and not last and (found := self._quoted.read(text)):
+            rows, end = found
+            yield from rows
+            self._hold(text, end)
+            return
         lines = io.StringIO(text, "\n")
         reader = _csv.reader(lines, strict=True)
         place = lines.tell
@@ -108,6 +115,8 @@ class CsvRows:
                 yield row
             columns = self.columns or ()
             width = len(columns)
+            if self.begun and self._quoted is None:
+                self._quoted = QuotedCsv(columns, self._united or columns)
             # Columns that other files alone have are there, and empty.
             blank = None if self._united in {None, columns} else dict.fromkeys(self._united, "")
             end = place()

@@ -20,6 +20,7 @@ PURE = [
     "formats.gunzip",
     "formats.records",
     "formats.text",
+    "formats.quoted_csv",
     "formats.csv_rows",
     "formats.ndjson_rows",
     "transfer.links",
