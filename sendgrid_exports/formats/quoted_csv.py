@@ -71,16 +71,16 @@ class QuotedCsv:
         if len(text) > _LONGEST_TEXT:
             return None
         parts = text.split('"')
-        end = len(text)
-        if len(parts) % 2 == 0:
-            end -= _take_off_open(parts)
+        rest = _take_off_open(parts)
+        # An empty line is no record.
+        lines = filter(None, '"'.join(parts[::2]).split("\n"))
         try:
-            # An empty line is no record.
-            lines = filter(None, '"'.join(parts[::2]).split("\n"))
             shapes = list(map(self._shapes.__getitem__, lines))
         except _OddShapeError:
             return None
-        return self._rows(shapes, iter(parts[1::2])), end
+        if "".join(rest[::2]).strip(","):
+            return None
+        return self._rows(shapes, iter(parts[1::2])), len(text) - len('"'.join(rest))
 
     def _rows(self, shapes: list[_Shape], pieces: Iterator[str]) -> Iterator[dict[str, str]]:
         blank = self._blank.copy
@@ -104,12 +104,14 @@ def _joined(values: Iterable[str]) -> Iterator[slice]:
             yield slice(place, place + len(pieces))
 
 
-def _take_off_open(parts: list[str]) -> int:
-    """Take off the record at the end, whose quotes are not closed; return how long it is."""
+def _take_off_open(parts: list[str]) -> list[str]:
+    """Take off and return the parts of the record at the end, if its quotes are not closed."""
+    if len(parts) % 2:
+        return []
     place = len(parts) - 2
     while place > 0 and "\n" not in parts[place]:
         place -= 2
     before, line_feed, after = parts[place].rpartition("\n")
     rest = [after, *parts[place + 1 :]]
     parts[place:] = [before + line_feed]
-    return sum(map(len, rest)) + len(rest) - 1
+    return rest

@@ -33,7 +33,7 @@ from sendgrid_exports import (
     read_contacts,
     write_parquet,
 )
-from sendgrid_exports.contents import csv_batches
+from sendgrid_exports.contents import arrow_batches, csv_batches
 from sendgrid_exports.testing.contacts import CUSTOM_FIELDS, csv_row, make_contacts
 
 quick = settings(derandomize=True, max_examples=60, deadline=None)
@@ -333,6 +333,68 @@ def test_a_quote_within_an_unquoted_value_is_read_or_refused_but_not_guessed(
         "\n,,,\n",
         "\n,,,\n",
     ]
+
+
+def one_by_one(lines: Iterable[bytes]) -> bytes:
+    """Lines as gzip that is read line by line."""
+    return b"".join(map(gzip.compress, lines))
+
+
+@pytest.mark.parametrize("block", [1, 100, 5000, csv_batches._BLOCK])
+def test_what_sendgrid_writes_is_read_by_arrow_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    rows = [csv_row(contact) for contact in make_contacts(500)]
+    text = b"\xef\xbb\xbf" + line(rows[0]) + b"".join(line(row.values()) for row in rows)
+    path = write(tmp_path / "a.csv.gz", one_by_one(text.splitlines(keepends=True)))
+    expected = list(map(plain, read_contacts(path)))
+    monkeypatch.delattr(arrow_batches, "_texts")
+    with small_blocks(block):
+        assert table(path) == expected
+
+
+@quick
+@given(records=st.lists(CONTACTS, min_size=1, max_size=6), cut=st.integers(0, 1000))
+def test_a_record_ends_where_it_is_said_to(records: list[tuple[str, ...]], cut: int) -> None:
+    lines = [line(record) for record in records]
+    ends = set(itertools.accumulate(map(len, lines)))
+    text = b"".join(lines)
+    start = len(text) * cut // 1000
+    for end in range(start, len(text) + 1):
+        found = csv_batches._record_end(text[start:end])
+        assert not found or start + found in ends
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (b'"a","b"\n', 8),
+        (b'"a"\r\n"b"\r\n', 10),
+        (b'"a",,\n,,\n', 6),
+        (b'x"\n', 3),
+        (b'x"""\n', 5),
+        (b'x"",\n', 0),
+        (b'x""""\n', 0),
+        (b'"\n', 0),
+        (b',"\n', 0),
+        (b'\n",\n', 0),
+        (b"a,b\n", 0),
+        (b"", 0),
+    ],
+)
+def test_where_a_record_ends_for_certain(text: bytes, end: int) -> None:
+    assert csv_batches._record_end(text) == end
+
+
+def test_what_stands_before_a_record_is_nothing_or_all_of_it(tmp_path: Path) -> None:
+    names = ["EMAIL", "CONTACT_ID", "x"]
+    path = write(tmp_path / "a.csv", b"\n\n" + line(names) + line("abc"))
+    assert [list(row.values()) for row in table(path)] == [list("abc")]
+    mark = "\ufeff"
+    lines = [line(names), line("abc"), f'{mark}d,e,"f"\n'.encode(), line("ghi")]
+    write(path, one_by_one(lines))
+    with small_blocks(1):
+        assert [row["EMAIL"] for row in table(path)] == ["a", f"{mark}d", "g"]
 
 
 def test_leaving_early_leaves_no_thread_of_ours(both: tuple[Path, Path]) -> None:
