@@ -61,12 +61,15 @@ class _Parser:
     def __init__(self, columns: Sequence[str], schema: pa.Schema) -> None:
         self._columns = columns
         self._schema = schema
-        self._types = {
-            name: pa.string() if pa.types.is_nested(field.type) else field.type
-            for name in columns
-            for field in [schema.field(name)]
-        }
         self.ending = b'\n""' + b"," * (len(columns) - 1) + b"\n"
+        fields = [schema.field(name) for name in columns]
+        self._nested = [field for field in fields if pa.types.is_nested(field.type)]
+        types = {field.name: field.type for field in fields}
+        types |= {field.name: pa.string() for field in self._nested}
+        # The blocks are known to be UTF-8, and no text but the empty one stands for a null.
+        self._options = pyarrow.csv.ConvertOptions(
+            check_utf8=False, column_types=types, null_values=[""], strings_can_be_null=False
+        )
 
     def parse(self, block: pa.Buffer, *, has_header: bool) -> pa.RecordBatch:
         """Return the contacts in a block.
@@ -84,24 +87,15 @@ class _Parser:
                 column_names=self._columns,
                 skip_rows_after_names=int(has_header),
             ),
-            # The block is known to be UTF-8, and no text but the empty one stands for a null.
-            convert_options=pyarrow.csv.ConvertOptions(
-                check_utf8=False,
-                column_types=self._types,
-                null_values=[""],
-                strings_can_be_null=False,
-            ),
+            convert_options=self._options,
         )
         batches = table.to_batches()
         if len(batches) != 1 or batches[0].column(len(self._columns) - 1)[-1].as_py():
             raise pa.ArrowInvalid("a quote is never closed")
         batch = batches[0].slice(0, batches[0].num_rows - 1)
-        arrays = {
-            name: make_column(column, self._schema.field(name))
-            if self._types[name] != self._schema.field(name).type
-            else column
-            for name, column in zip(self._columns, batch.columns, strict=True)
-        }
+        arrays = dict(zip(self._columns, batch.columns, strict=True))
+        for field in self._nested:
+            arrays[field.name] = make_column(arrays[field.name], field)
         return arrange(arrays, batch.num_rows, self._schema)
 
 
