@@ -15,6 +15,8 @@ from sendgrid_exports.disk import publish
 __all__ = ["write_files"]
 
 _ROW_GROUP = 32 * 1024
+# A dictionary of texts that all differ takes time and space, and is of no use.
+_ALL_DIFFER = {"EMAIL", "CONTACT_ID"}
 
 
 def write_files(
@@ -45,8 +47,11 @@ def _write_file(
     path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema, compression: str
 ) -> int:
     rows = 0
+    repeated = [name for name in schema.names if name not in _ALL_DIFFER]
     with (
-        pyarrow.parquet.ParquetWriter(path, schema, compression=compression) as writer,
+        pyarrow.parquet.ParquetWriter(
+            path, schema, compression=compression, use_dictionary=repeated
+        ) as writer,
         ThreadPoolExecutor(1, thread_name_prefix="sendgrid-exports-parquet") as thread,
     ):
         flight: Future[Any] | None = None

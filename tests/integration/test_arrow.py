@@ -424,6 +424,20 @@ def test_a_parquet_file_is_replaced_whole_or_not_at_all(
         write_parquet(both[0], tmp_path / "nowhere" / "a.parquet")
 
 
+def test_what_is_another_text_in_every_contact_has_no_dictionary(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "contacts.parquet"
+    write_parquet(both[0], target)
+    group = pq.read_metadata(target).row_group(0)
+    columns = [group.column(n) for n in range(group.num_columns)]
+    found = {column.path_in_schema: column.has_dictionary_page for column in columns}
+    assert not found["EMAIL"]
+    assert not found["CONTACT_ID"]
+    assert found["COUNTRY"]
+    assert found["Plan"]
+
+
 def test_memory_is_bounded_whatever_the_file_is(tmp_path: Path) -> None:
     def peak(path: Path) -> int:
         code = (
