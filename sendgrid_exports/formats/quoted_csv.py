@@ -16,8 +16,8 @@ __all__ = ["QuotedCsv"]
 
 # Of quotes alone, a text would be cut in as many pieces as it has characters.
 _LONGEST_TEXT = 1024 * 1024
-_LONGEST_SHAPE = 2048
-_MOST_SHAPES = 4096
+_LONGEST_SHAPE = 1024
+_MOST_SHAPES = 2048
 
 # The columns that have a value, which pieces are to be joined to one, how many pieces there are.
 _Shape: TypeAlias = tuple[tuple[str, ...], tuple[slice, ...], int]
