@@ -101,7 +101,8 @@ def exports_below(directory: Path) -> list[Found]:
 def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
     """Drop the oldest verified backups beside `new`, so that `keep` stay; return what is gone.
 
-    The older ones are read again first: one whose bytes do not prove it is left alone.
+    The older ones are read again first: one whose bytes do not prove it is left alone. So is an
+    empty one, in silence.
 
     Args:
         new: the backup just made and verified.
@@ -114,7 +115,9 @@ def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
         if (match := _DROPPED.fullmatch(name)) and read_name(match[1]):
             # A run that died while dropping left it: it was verified and given up then.
             _remove(parent / name, warn)
-    older = older_backups(names, new.name)
+    older = [
+        backup for backup in older_backups(names, new.name) if not _is_empty(parent / backup.name)
+    ]
     if not may_drop(older, keep):
         return []
     verified = set()
@@ -129,6 +132,15 @@ def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
         for backup in droppable(older, verified, keep)
         if _drop(parent, backup, warn)
     ]
+
+
+def _is_empty(folder: Path) -> bool:
+    # A run left it that was killed before its export began, or has made it just now: there is
+    # nothing to lose and nothing to say.
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
 
 
 def _fault_of(folder: Path) -> str | None:

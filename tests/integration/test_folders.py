@@ -77,11 +77,6 @@ def lose_the_manifest(folder: Path) -> None:
     (folder / "some-id.manifest.json").unlink()
 
 
-def empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
 SPOILT: dict[str, tuple[Spoil, str]] = {
     "a byte is another one": (flip_a_byte, "it is not as it was when it was made"),
     "a file is missing": (
@@ -110,10 +105,6 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         lambda folder: (folder / "link").symlink_to("/"),
         "link is not part of an export",
     ),
-    "empty": (
-        empty,
-        "it holds no export",
-    ),
 }
 
 
@@ -129,6 +120,17 @@ def test_what_is_not_whole_and_ours_alone_is_neither_dropped_nor_counted(
     why = f"{reason}. Remove it yourself."
     assert warnings == [f"{backups / C} is left alone and not counted: {why}"]
     assert sorted(path.name for path in (backups / C).iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(1, {B, NEW}), (2, {B, C, NEW}), (3, {A, B, C, NEW}), (4, {A, B, C, NEW})]
+)
+def test_what_a_run_killed_at_once_left_is_passed_in_silence(
+    backups: Path, keep: int, left: set[str]
+) -> None:
+    shutil.rmtree(backups / B)
+    (backups / B).mkdir()
+    assert drop(backups, keep) == (left, [])
 
 
 def test_other_names_are_not_looked_at(backups: Path) -> None:
