@@ -13,7 +13,6 @@ import click
 
 from sendgrid_exports import SendGridExportsError, __version__
 from sendgrid_exports.cli import commands, reading
-from sendgrid_exports.cli.board import Board
 from sendgrid_exports.cli.demo import demo
 from sendgrid_exports.cli.exits import (
     Exit,
@@ -24,7 +23,7 @@ from sendgrid_exports.cli.exits import (
     is_resumable,
 )
 from sendgrid_exports.cli.output import Output
-from sendgrid_exports.cli.wording import bytes_text, count, ended, plain
+from sendgrid_exports.cli.wording import durable_text, ended, plain
 
 __all__ = ["explain", "main", "run"]
 
@@ -124,7 +123,11 @@ def explain(error: BaseException, output: Output) -> int:
 
 def _message(error: BaseException, output: Output) -> str:
     if isinstance(error, Stopped | KeyboardInterrupt | click.Abort):
-        return f"Interrupted. {_durable(output.board)}".rstrip()
+        board = output.board
+        if board is None or not board.files:
+            return "Interrupted."
+        received = sum(file.received for file in board.active)
+        return f"Interrupted. {durable_text(board.verified, board.expected, received)}"
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f" {context.command_path} --help says more." if context else ""
@@ -137,17 +140,4 @@ def _message(error: BaseException, output: Output) -> str:
     return (
         f"{type(error).__name__}: {plain(hide_keys(str(error)))}. "
         "This is a fault of the program; --verbose shows where."
-    )
-
-
-def _durable(board: Board | None) -> str:
-    if board is None or not board.files:
-        return ""
-    there = f"{board.verified} of {count(board.expected, 'file')} are verified and stay."
-    received = sum(file.received for file in board.active)
-    if not received:
-        return there
-    return (
-        f"{there} Of the others {bytes_text(received)} had arrived; of each of them at most the "
-        "last second or 8 MiB is fetched again."
     )

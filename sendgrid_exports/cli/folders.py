@@ -123,7 +123,7 @@ def drop_old(new: Path, keep: int, warn: Callable[[str], None]) -> list[Path]:
     verified = set()
     for backup in older:
         if fault := _fault_of(parent / backup.name):
-            why = f"{fault}. Remove it yourself."
+            why = f"{fault}. Remove it yourself once it is of no use."
             warn(f"{parent / backup.name} is left alone and not counted: {why}")
         else:
             verified.add(backup.name)
@@ -153,7 +153,7 @@ def _fault_of(folder: Path) -> str | None:
         for export in exports:
             report = run(verify_download(folder, export.export_id))
             if not report.complete:
-                return f"export {export.export_id} is unfinished"
+                return f"export {export.export_id} is unfinished (fetch goes on until it expires)"
             if not report.ok:
                 return "it is not as it was when it was made"
             ours |= {path.name for path in report.verified}

@@ -24,6 +24,7 @@ __all__ = [
     "bytes_text",
     "change_text",
     "count",
+    "durable_text",
     "duration_text",
     "ended",
     "number_of",
@@ -66,6 +67,20 @@ def duration_text(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number and its noun: `1 file`, `2,000 contacts`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def durable_text(verified: int, expected: int, received: int) -> str:
+    """Return what an interruption leaves of `expected` files; `received` are the others' bytes."""
+    verb = "is verified and stays" if verified == 1 else "are verified and stay"
+    there = f"{verified} of {count(expected, 'file')} {verb}."
+    if not verified:
+        there = "No file is verified yet."
+    if not received:
+        return there
+    return (
+        f"{there} Of the files on their way {bytes_text(received)} had arrived; of each of them at "
+        "most the last second or 8 MiB is fetched again."
+    )
 
 
 def plain(text: str) -> str:

@@ -560,7 +560,7 @@ async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
     process.send_signal(number)
     ended = await command.end(process)
     assert ended.code == 128 + number
-    assert "Interrupted. 1 of 2 files are verified and stay." in ended.errors
+    assert "Interrupted. 1 of 2 files is verified and stays." in ended.errors
     assert "Traceback" not in ended.errors
     line = ended.errors.strip().rsplit("Go on with: ", 1)[1]
     words = shlex.split(line)[3:]

@@ -83,7 +83,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         lose_a_file,
         "it is not as it was when it was made",
     ),
-    "unfinished": (unfinish, "export some-id is unfinished"),
+    "unfinished": (unfinish, "export some-id is unfinished (fetch goes on until it expires)"),
     "no manifest": (lose_the_manifest, "it holds no export"),
     "a damaged manifest": (
         lambda folder: (folder / "some-id.manifest.json").write_text("{"),
@@ -117,7 +117,7 @@ def test_what_is_not_whole_and_ours_alone_is_neither_dropped_nor_counted(
     left, warnings = drop(backups, 2)
     # B is the one that counts in the place of C.
     assert left == {B, C, NEW}
-    why = f"{reason}. Remove it yourself."
+    why = f"{reason}. Remove it yourself once it is of no use."
     assert warnings == [f"{backups / C} is left alone and not counted: {why}"]
     assert sorted(path.name for path in (backups / C).iterdir()) == before
 

@@ -161,7 +161,7 @@ async def test_bars_and_after_control_c_the_line_that_goes_on(
     assert max(map(len, lines(drawn))) <= columns
     assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l")
     told = " ".join(lines(said)[-6:])
-    assert "Interrupted. 1 of 2 files are verified and stay." in told
+    assert "Interrupted. 1 of 2 files is verified and stays." in told
     assert "Go on with: " in told
     assert "Traceback" not in said
 

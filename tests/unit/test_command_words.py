@@ -42,6 +42,7 @@ from sendgrid_exports.cli.options import read_duration
 from sendgrid_exports.cli.reading import fitting
 from sendgrid_exports.cli.wording import (
     bytes_text,
+    durable_text,
     duration_text,
     ended,
     plain,
@@ -283,6 +284,23 @@ def test_the_readme_tells_every_code_and_the_errors_behind_it() -> None:
 
 def test_a_key_typed_where_none_belongs_is_hidden() -> None:
     assert hide_keys("extra argument (SG.abc-1.d_ef)") == "extra argument ([redacted])"
+
+
+@pytest.mark.parametrize(
+    ("verified", "expected", "said"),
+    [
+        (0, 4, "No file is verified yet."),
+        (1, 4, "1 of 4 files is verified and stays."),
+        (2, 4, "2 of 4 files are verified and stay."),
+        (1, 1, "1 of 1 file is verified and stays."),
+    ],
+)
+def test_an_interruption_says_what_stays(verified: int, expected: int, said: str) -> None:
+    assert durable_text(verified, expected, 0) == said
+    assert durable_text(verified, expected, 1200) == (
+        f"{said} Of the files on their way 1.2 kB had arrived; of each of them at most the last "
+        "second or 8 MiB is fetched again."
+    )
 
 
 # The board
