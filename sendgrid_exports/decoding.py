@@ -26,7 +26,7 @@ from sendgrid_exports.models import (
     ExportStatus,
     NamedId,
 )
-from sendgrid_exports.redaction import redact_text
+from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = ["decode", "encode", "parse_json", "read_time"]
 
@@ -48,7 +48,8 @@ def parse_json(body: bytes, what: str) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        quoted = redact_text(body[:2000].decode("utf-8", "replace")) or "(nothing)"
+        text = body[:2000].decode("utf-8", "replace")
+        quoted = redact_page(text) or redact_text(text) or "(nothing)"
         raise InvalidResponseError(
             f"{what} is no JSON: {quoted}", problems=(f"{type(error).__name__} @ $",)
         ) from None

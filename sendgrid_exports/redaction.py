@@ -7,12 +7,22 @@ server passes through here before it is quoted.
 
 from __future__ import annotations
 
+import html
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["redact_text", "redact_url"]
+__all__ = ["redact_page", "redact_text", "redact_url"]
 
 _QUOTED_LENGTH = 300
+_TITLE_LENGTH = 100
+_READ = 8 * _QUOTED_LENGTH
+_PAGE = re.compile(
+    r"[\ufeff\s]*(?:<\?xml[^>]*>\s*)?(?:<!--[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE
+)
+_TITLE = re.compile(r"<title\b[^>]*>\s*([^<\s][^<]*)", re.IGNORECASE)
+_UNSEEN = re.compile(
+    r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*>?", re.IGNORECASE | re.DOTALL
+)
 _HIDDEN = "[redacted]"
 _SECRETS = (
     (re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE), rf"\1?{_HIDDEN}"),
@@ -55,8 +65,24 @@ def redact_url(url: str) -> str:
 def redact_text(text: str, *, longest: int = _QUOTED_LENGTH) -> str:
     """Return what may be quoted of a server's text: one line, cut to `longest`, no secrets."""
     # Cut first as well: some patterns take quadratic time.
-    text = text[: 8 * longest].encode("utf-8", "replace").decode()
+    text = " ".join(_hide(text[: 8 * longest]).split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def redact_page(text: str) -> str:
+    """Return what may be said of an HTML page: its title or first text; else nothing."""
+    if not _PAGE.match(text):
+        return ""
+    # Here as well: what marks a secret may be a tag.
+    text = _hide(text[:_READ])
+    title = _TITLE.search(text)
+    said = html.unescape(title[1] if title else _UNSEEN.sub(" ", text))
+    said = redact_text(said, longest=_TITLE_LENGTH)
+    return "an HTML page such as proxies send" + (f" ({said!r})" if said else "")
+
+
+def _hide(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
-    text = " ".join(text.split())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text

@@ -26,7 +26,7 @@ from sendgrid_exports.errors import (
 )
 from sendgrid_exports.messages import Request, Response
 from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
-from sendgrid_exports.redaction import redact_text
+from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = [
     "check_base_url",
@@ -252,8 +252,8 @@ def _error(response: Response, request: Request, now: datetime) -> APIError:
         f"{detail.message} (field {detail.field})" if detail.field else detail.message
         for detail in errors
     )
-    text = redact_text(response.body[:2000].decode("utf-8", "replace"))
-    said = redact_text(said) or text or "no explanation"
+    text = response.body[:2000].decode("utf-8", "replace")
+    said = redact_text(said) or redact_page(text) or redact_text(text) or "no explanation"
     retry_after = server_delay(response.headers, now) if _may_wait(response.status) else None
     waiting = "" if retry_after is None else f" It asks to wait {retry_after:.0f} s."
     return cls(

@@ -16,7 +16,7 @@ import attrs
 
 from sendgrid_exports.decoding import read_time
 from sendgrid_exports.delays import server_delay
-from sendgrid_exports.redaction import redact_text
+from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = [
     "AllHere",
@@ -247,7 +247,8 @@ def _read_size(text: str | None) -> int | None:
 def _describe(answer: Answer) -> tuple[str | None, str]:
     code = _element("Code", answer.text)
     message = _element("Message", answer.text)
-    said = redact_text(": ".join(part for part in (code, message) if part))
+    said = ": ".join(part for part in (code, message) if part)
+    said = redact_text(said) or redact_page(answer.text)
     return code and redact_text(code, longest=60), f"{answer.status} {said}".strip()
 
 

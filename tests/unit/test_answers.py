@@ -295,6 +295,13 @@ def test_refused(seen: Answer, code: str | None, due: bool) -> None:
     assert "redirect" not in meaning.reason
 
 
+def test_a_page_in_the_place_of_an_error_is_told_by_its_title() -> None:
+    page = answer(400, "<html><title>Blocked</title><a href='https://h/?s3cret'>why</a></html>")
+    meaning = judged(FIRST, page)
+    assert isinstance(meaning, Refused)
+    assert meaning.reason == "400 an HTML page such as proxies send ('Blocked')"
+
+
 def test_412_to_no_condition_is_refused() -> None:
     assert isinstance(judged(PLAIN, error(412, "PreconditionFailed")), Refused)
 

@@ -156,7 +156,7 @@ def test_json(body: bytes, value: object) -> None:
     [
         (b"", "(nothing)"),
         (b" \n", "(nothing)"),
-        (b"<html>502</html>", "<html>502</html>"),
+        (b"<html>502</html>", "an HTML page such as proxies send ('502')"),
         (b'{"id": "cut', '{"id": "cut'),
         (b"\xff\xfe\xff", "�"),
         (b"[" * 100_000, "[["),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.redaction import redact_text, redact_url
+from sendgrid_exports.redaction import redact_page, redact_text, redact_url
 
 SECRET = "s3cr3t"
 PRESIGNED = f"https://h/p.csv?X-Amz-Credential={SECRET}&X-Amz-Signature={SECRET}"
@@ -112,6 +112,56 @@ def test_secrets_are_hidden_before_the_text_is_cut() -> None:
     assert SECRET not in redact_text("x" * 290 + f" SG.{SECRET}" + "y" * 100)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>",
+            "502 Bad Gateway",
+        ),
+        ("\ufeff\n<!DOCTYPE html>\n<TITLE lang=en>\n Just a\n moment </TITLE>", "Just a moment"),
+        (
+            "<!-- x --><html><title> </title><h1>503 Service Unavailable</h1>\nNone.",
+            "503 Service Unavailable None.",
+        ),
+        (
+            '<?xml version="1.0"?><!DOCTYPE html PUBLIC "x"><title>A &amp; B &lt;3</title>',
+            "A & B <3",
+        ),
+        ("<html><script>if (a<b) c()</script><style>p{}</style><!-- a > b --><p>Denied", "Denied"),
+        ("<html><script>var a", ""),
+        ("<html><body><img src=x></body></html>", ""),
+        ("<html>" + "x" * 200, "x" * 99 + "…"),
+        (f"<html><title>{PRESIGNED}</title>", "https://h/p.csv?[redacted]"),
+        (f"<html>Bearer <b>{SECRET}</b>", "Bearer [redacted]"),
+        (f"<html>https&#58;//h/p?{SECRET}", "https://h/p?[redacted]"),
+        (f"<html><StringToSign>{SECRET}</StringToSign>", "[redacted]"),
+    ],
+)
+def test_a_page_says_its_title_or_its_first_text(text: str, said: str) -> None:
+    shown = redact_page(text)
+    assert shown == "an HTML page such as proxies send" + (f" ({said!r})" if said else "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no", "{}", '"<html>"', "<Error><Code>x</Code></Error>", "<p>no</p>", "<htmlx>"]
+)
+def test_of_what_is_no_page_nothing_is_said(text: str) -> None:
+    assert redact_page(text) == ""
+
+
+@quick
+@given(
+    st.lists(
+        st.sampled_from(
+            ["<html>", "<!--", "-->", "<![x[", "<title>", "</", ">", "&#xd800;", "<script ", "a"]
+        )
+    )
+)
+def test_any_text_can_be_a_page(parts: list[str]) -> None:
+    redact_page("<html>" + "".join(parts)).encode()
+
+
 @quick
 @given(before=st.text(max_size=30), after=st.text(max_size=30))
 @example(before="https://", after="")
@@ -125,4 +175,5 @@ def test_a_presigned_url_is_hidden_wherever_it_stands(before: str, after: str) -
 def test_a_long_text_is_read_in_no_time() -> None:
     began = time.process_time()
     redact_text("https://" * 4000)
+    redact_page("<html>" + "<!-- <script" * 4000)
     assert time.process_time() - began < 0.1
