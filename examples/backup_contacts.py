@@ -67,7 +67,7 @@ class Progress:
         done = f"{received / MEGABYTE:7.2f} of {size / MEGABYTE:.2f} MB"
         end = "" if sys.stdout.isatty() else "\n"
         start = "\r" if sys.stdout.isatty() else ""
-        print(f"{start}{done}, {self._files} files finished ", end=end, flush=True)
+        print(f"{start}{done}, finished files: {self._files} ", end=end, flush=True)
 
     def _line(self, text: str) -> None:
         print(("\n" if self._received and sys.stdout.isatty() else "") + text, flush=True)

@@ -36,7 +36,7 @@ async def run(*arguments: str, directory: Path) -> tuple[int, str, str]:
 async def test_the_backup_brings_every_contact_and_shows_progress(tmp_path: Path) -> None:
     code, output, errors = await run("backup_contacts.py", directory=tmp_path)
     assert (code, errors) == (0, "")
-    assert "4 files finished" in output
+    assert "finished files: 4" in output
     assert "MB" in output
     [manifest] = (tmp_path / "exports").glob("*.manifest.json")
     told = json.loads(manifest.read_text())
