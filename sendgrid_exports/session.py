@@ -165,7 +165,8 @@ class Session:
                         received += chunk
                         if len(received) > _LONGEST_BODY:
                             raise InvalidResponseError(
-                                f"The answer to {what} is longer than {_LONGEST_BODY} bytes."
+                                f"The answer to {what} is longer than {_LONGEST_BODY:,} bytes: "
+                                "check base_url and the proxies on the way."
                             )
                 return Response(
                     status=answer.status, headers=_lowered(answer), body=bytes(received)

@@ -18,6 +18,7 @@ from sendgrid_exports.api.polling import (
     Polling,
     certainly_not_processed,
     decide,
+    passes,
     timed_out,
 )
 from sendgrid_exports.api.wire import (
@@ -54,6 +55,9 @@ _START_TRIES = 4
 _LONGEST_START_DELAY = 60.0
 _MOST_PAGES = 1000
 _SHORTEST_RENEWAL = 60.0
+_ORPHAN = "The export may be running all the same: list_exports(), or the command list, shows it."
+_HOPELESS = ", any proxy, and the clock and the CA certificates of this machine"
+_LATER = "Waiting or fetching with the same id goes on."
 
 
 class Exports:
@@ -95,8 +99,7 @@ class Exports:
                     export_id = await self._call(request, read_id)
             except TimeoutError:
                 raise ExportTimeoutError(
-                    "The timeout passed before SendGrid said whether the export has started. "
-                    "list_exports() shows whether it runs.",
+                    f"The timeout passed before SendGrid said whether it began. {_ORPHAN}",
                     export_id="",
                 ) from None
             except SendGridExportsError as error:
@@ -109,6 +112,8 @@ class Exports:
                     or tries >= _START_TRIES
                     or delay >= min(_LONGEST_START_DELAY, deadline.left(self._clock.monotonic()))
                 ):
+                    if not certainly_not_processed(error) and passes(error):
+                        _say_more(error, _ORPHAN)
                     raise
                 on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
                 await self._clock.sleep(delay)
@@ -143,7 +148,9 @@ class Exports:
             if page is None or page in asked:
                 return tuple(listings)
             if len(asked) >= _MOST_PAGES:
-                raise InvalidResponseError(f"SendGrid's list of exports has no end: {page}")
+                raise InvalidResponseError(
+                    f"SendGrid's list of exports has no end: {page}. Ask for one by its id."
+                )
 
     async def wait(
         self,
@@ -187,6 +194,8 @@ class Exports:
                 case LookAgain(delay, polling):
                     await self._clock.sleep(delay)
                 case GiveUp(error):
+                    if error is failure and passes(failure):
+                        _say_more(failure, _LATER)
                     raise error from (failure if failure is not error else None)
 
     async def renew(
@@ -218,8 +227,8 @@ class Exports:
             if deadline.at <= bound.at:
                 raise
             raise ExportNotReadyError(
-                f"SendGrid has given no fresh links within {seconds:.0f} s ({error}) What is on "
-                "disk is kept.",
+                f"SendGrid has given no fresh links within {seconds:.0f} s ({error}) Fetch "
+                "again with the same id; what is on disk is kept.",
                 export_id=export_id,
                 export=error.export,
             ) from None
@@ -278,8 +287,8 @@ class Exports:
         except TransportError as error:
             error.message = error.message.replace(self._api_key, "[redacted]")
             if not error.message.endswith("."):
-                later = ", or try later" if error.passing else ", and any proxy"
-                error.message += f". Check the network and base_url{later}."
+                later = ", or try later" if error.passing else _HOPELESS
+                _say_more(error, f"Check the network and base_url{later}.")
             error.args = (error.message,)
             raise
         self.server_clock.hear(response.date)
@@ -298,3 +307,9 @@ class Exports:
         # Some proxies quote the request in their error pages.
         body = response.body.replace(self._api_key.encode(), b"[redacted]")
         return attrs.evolve(response, body=body)
+
+
+def _say_more(error: SendGridExportsError, sentence: str) -> None:
+    """Add a sentence to the message of an error that is about to be raised."""
+    error.message = f"{error.message.removesuffix('.')}. {sentence}"
+    error.args = (error.message,)

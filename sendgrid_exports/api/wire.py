@@ -41,6 +41,7 @@ __all__ = [
 
 _EXPORTS = "/v3/marketing/contacts/exports"
 
+_ON_THE_WAY = "Check base_url and the proxies on the way."
 _ERRORS: Mapping[int, tuple[type[APIError], str]] = {
     400: (InvalidRequestError, "Mend the arguments that the message names."),
     401: (AuthenticationError, "Check the API key: it may be mistyped, deleted or revoked."),
@@ -164,8 +165,7 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
         export_id = str(export_id)
     if not isinstance(export_id, str) or not export_id:
         raise InvalidResponseError(
-            f"SendGrid accepted the export and named no id. It may be running all the same: "
-            f"list_exports() shows it. The answer: {redact_text(repr(value))}",
+            f"SendGrid accepted the export and named no id: {redact_text(repr(value))}",
             problems=("required field missing @ $.id",),
         )
     return export_id
@@ -245,15 +245,21 @@ def _read(response: Response, request: Request, now: datetime) -> object:
 
 def _error(response: Response, request: Request, now: datetime) -> APIError:
     errors = _read_details(response.body)
-    cls, advice = _ERRORS.get(response.status, (APIError, ""))
+    text = response.body[:2000].decode("utf-8", "replace")
+    page = redact_page(text)
+    cls, advice = _ERRORS.get(response.status, (APIError, _ON_THE_WAY))
+    if page and response.status != 429:
+        # What a proxy refuses, no other key or id mends.
+        advice = _ON_THE_WAY
+    if response.status < 400:
+        advice = f"No redirect is followed, as the key would go elsewhere. {_ON_THE_WAY}"
     if response.status >= 500:
         cls, advice = ServerError, "It is trouble on SendGrid's side: ask again later."
     said = "; ".join(
         f"{detail.message} (field {detail.field})" if detail.field else detail.message
         for detail in errors
     )
-    text = response.body[:2000].decode("utf-8", "replace")
-    said = redact_text(said) or redact_page(text) or redact_text(text) or "no explanation"
+    said = redact_text(said) or page or redact_text(text) or "no explanation"
     retry_after = server_delay(response.headers, now) if _may_wait(response.status) else None
     waiting = "" if retry_after is None else f" It asks to wait {retry_after:.0f} s."
     return cls(

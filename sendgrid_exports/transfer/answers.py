@@ -179,7 +179,7 @@ def judge(asked: Asked, answer: Answer, *, utc: datetime, due: bool) -> Meaning:
         wait = server_delay(answer.headers, utc)
         return TryAgain(said, wait, slow_down=status in {429, 503})
     if 300 <= status < 400:
-        said = f"{said}; redirects are not followed"
+        said = f"{said}; redirects are not followed, check the proxies on the way"
     return Refused(reason=said, status=status, code=code)
 
 

@@ -71,7 +71,7 @@ def _load(names: Names, export_id: str) -> Manifest:
     except FileNotFoundError:
         raise DownloadError(
             f"There is no manifest of export {export_id} in {names.directory}: nothing of it was "
-            "fetched to there.",
+            "fetched to there. Fetch it, or mend the id or the directory.",
             path=names.manifest,
         ) from None
     if manifest is None:

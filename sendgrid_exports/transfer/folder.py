@@ -265,7 +265,7 @@ class Folder:
         if not self._lock.is_held():
             raise DownloadInProgressError(
                 f"Another process has taken over the download into {self.names.directory}; "
-                "this one stops.",
+                "this one stops. Wait for that one.",
                 path=final,
             )
         publish(part, final)

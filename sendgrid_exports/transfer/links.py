@@ -103,7 +103,8 @@ def read_links(urls: Sequence[str], *, allow_http: bool, now: float) -> tuple[Li
             problems.append(f"{error} @ $.urls[{place}]")
     if problems:
         raise InvalidResponseError(
-            f"The download links are not what is documented: {'; '.join(problems)}",
+            f"The download links are not what is documented: {'; '.join(problems)}. Fetch "
+            "again; if it stays so, tell SendGrid's support.",
             problems=tuple(problems),
         )
     return tuple(links)

@@ -180,13 +180,14 @@ def error_of(
             )
         case GiveUpOn(reason):
             return IncompleteDownloadError(
-                f"{path.name} did not arrive: {reason}. Fetch again with the same id.",
+                f"{path.name} did not arrive: {reason.rstrip('.')}. Fetch again with the same id.",
                 path=path,
                 url=url,
             )
         case Fail(reason, status, code):
             return DownloadError(
-                f"The storage does not give {path.name}: {reason}.",
+                f"The storage does not give {path.name}: {reason.rstrip('.')}. Fetch again "
+                "with the same id; if it stays so, start another export.",
                 path=path,
                 url=url,
                 status=status,

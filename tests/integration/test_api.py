@@ -246,6 +246,7 @@ async def test_start_gives_up_where_there_never_is_a_connection(
         with pytest.raises(TransportError) as caught:
             await client.start()
     assert not caught.value.request_sent
+    assert "may be running" not in str(caught.value)
     assert clock.sleeps == [1.0, 1.5, 2.25]
 
 
@@ -261,8 +262,10 @@ async def test_start_is_never_sent_twice_where_it_may_have_worked(
     if reused:
         await client.list_exports()
     sendgrid.fail_api(status, on="start", processed=True, times=None)
-    with pytest.raises(SendGridExportsError):
+    with pytest.raises(SendGridExportsError) as caught:
         await client.start()
+    refused = status is not None and status < 500
+    assert ("may be running" in str(caught.value)) is not refused
     assert [request.method for request in sendgrid.requests].count("POST") == 1
     assert clock.sleeps == []
     assert len(await client.list_exports()) == 1, "the orphan is found again"
@@ -276,6 +279,9 @@ async def test_a_start_without_an_id_is_no_start(
     with pytest.raises(InvalidResponseError) as caught:
         await client.start()
     assert caught.value.problems
+    assert str(caught.value).endswith(
+        "running all the same: list_exports(), or the command list, shows it."
+    )
     assert len(sendgrid.requests) == 1
 
 
@@ -528,6 +534,8 @@ async def test_no_redirect_is_followed(
     with pytest.raises(APIError) as caught:
         await call(client)
     assert caught.value.status == status
+    assert "No redirect is followed" in str(caught.value)
+    assert "base_url" in str(caught.value)
     assert len(sendgrid.requests) == 1
 
 

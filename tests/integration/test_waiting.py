@@ -261,6 +261,7 @@ async def test_what_cannot_get_better_ends_it_at_once(
     with pytest.raises(APIError) as caught:
         await client.wait("x")
     assert type(caught.value) is error
+    assert "goes on" not in str(caught.value)
     assert len(sendgrid.requests) == 1
     assert clock.sleeps == []
 
@@ -275,6 +276,7 @@ async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
         with pytest.raises(ServerError) as caught:
             await client.wait("x")
     assert caught.value.status == 503
+    assert str(caught.value).endswith("Waiting or fetching with the same id goes on.")
     assert caught.value.__cause__ is None
     assert len(sendgrid.requests) == 3
 
@@ -307,7 +309,9 @@ async def test_connections_dropped_for_ever_end_it(
 ) -> None:
     sendgrid.fail_api(None, times=None)
     async with client_of(sendgrid, clock, max_failures=4) as client:
-        with pytest.raises(TransportError):
+        with pytest.raises(
+            TransportError, match=r"\. Waiting or fetching with the same id goes on"
+        ):
             await client.wait("x")
     assert clock.sleeps == [1.0, 1.5, 2.25]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from sendgrid_exports.transfer.tries import (
     Renew,
     Step,
     Tries,
+    error_of,
     next_step,
 )
 
@@ -171,6 +173,21 @@ def test_a_used_up_budget_says_why(meaning: Failure, tries: Tries) -> None:
     assert isinstance(step, Fail)
     assert step.reason.startswith("why; ")
     assert after == tries
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (Expired("404 NoSuchKey"), "is deleted (404 NoSuchKey). Start another export."),
+        (GiveUpOn("500"), "did not arrive: 500. Fetch again with the same id."),
+        (GiveUpOn("Too many files."), "did not arrive: Too many files. Fetch again"),
+        (Fail("302"), ": 302. Fetch again with the same id; if it stays so, start another export."),
+    ],
+    ids=repr,
+)
+def test_the_last_word_says_what_to_do(step: GiveUpOn | Expired | Fail, said: str) -> None:
+    error = error_of(step, path=Path("x.csv"), url="https://h/p", export_id="id", export=None)
+    assert said in str(error)
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)

@@ -240,7 +240,7 @@ def test_a_start_without_an_id(body: object) -> None:
     assert error.problems
     assert "s3cr3t" not in str(error)
     if not isinstance(body, bytes):
-        assert "list_exports()" in str(error)
+        assert "named no id" in str(error)
 
 
 @pytest.mark.parametrize("status", [200, 202, 203])
@@ -253,7 +253,7 @@ def test_an_export_is_read_from_any_success(status: int) -> None:
     ("body", "words"),
     [
         (b"", "no JSON: (nothing)"),
-        (b"<html>", "no JSON: <html>"),
+        (b"<html>", "no JSON: an HTML page"),
         (None, "expected an object, not None @ $"),
         ([], "expected an object, not [] @ $"),
         ({}, "required field missing @ $.id"),
@@ -387,7 +387,19 @@ DETAIL = {
             [{"message": "internal error"}],
             "ask again later",
         ),
-        (answer(b"<html>Bad Gateway</html>", 502), ServerError, [], "<html>Bad Gateway</html>"),
+        (
+            answer(b"<html><title>Bad Gateway</title>nginx</html>", 502),
+            ServerError,
+            [],
+            ": an HTML page such as proxies send ('Bad Gateway'). It is trouble",
+        ),
+        (
+            answer(b"<html><h1>Blocked by policy</h1></html>", 403),
+            PermissionDeniedError,
+            [],
+            "('Blocked by policy'). Check base_url and the proxies on the way.",
+        ),
+        (answer(b"<html>Wait</html>", 429), RateLimitedError, [], "('Wait'). Ask less often."),
         (answer(b"", 503), ServerError, [], "no explanation"),
         (answer({"error": "bad"}, 400), InvalidRequestError, [{"message": "bad"}], "bad"),
         (answer({"errors": {"message": "m"}}, 418), APIError, [{"message": "m"}], "m"),
