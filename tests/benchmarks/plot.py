@@ -42,8 +42,14 @@ def _bars(results: Results, axes: Any) -> None:
     samples = results.samples.get(row.name, {})
     found = {tool: value(samples, tool) for tool in row.tools}
     known = {tool: seconds for tool, seconds in found.items() if seconds is not None}
-    tools = sorted(known, key=lambda tool: -known[tool])
-    names = [tool.name.removesuffix(", LENGTH") for tool in tools]
+    limits = [tool for tool in known if not tool.brings]
+    limit = min(limits, key=lambda tool: known[tool], default=None)
+    brought = sorted((tool for tool in known if tool.brings), key=lambda tool: -known[tool])
+    tools = [*brought, *([limit] if limit else [])]
+    names = [
+        tool.name.removesuffix(", LENGTH") if tool.brings else "for comparison: nothing kept"
+        for tool in tools
+    ]
     colours = [
         _OURS if tool.name.startswith(OURS.name) else _PEER if tool.brings else _LIMIT
         for tool in tools
@@ -51,7 +57,7 @@ def _bars(results: Results, axes: Any) -> None:
     drawn = axes.barh(names, [known[tool] for tool in tools], color=colours)
     axes.bar_label(drawn, fmt="%.2f", padding=3)
     axes.set_xlabel("seconds (shorter is better)")
-    axes.set_title(f"4 files of {results.sizes.file} MiB over TLS")
+    axes.set_title(f"4 files of {results.sizes.file:,} MiB over TLS, lengths checked")
 
 
 def _connections(results: Results, axes: Any) -> None:
@@ -69,7 +75,7 @@ def _connections(results: Results, axes: Any) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("connections")
     axes.set_ylabel("MiB a second (higher is better)")
-    axes.set_title(f"1 file of {size} MiB over TLS")
+    axes.set_title(f"1 file of {size:,} MiB over TLS, lengths checked")
     if results.curve:
         axes.legend(frameon=False, loc="lower right")
 
@@ -80,10 +86,14 @@ def _memory(results: Results, axes: Any) -> None:
     if points:
         axes.plot(*zip(*points, strict=True), "o-", color=_OURS)
     axes.axhline(120, color=_PEER, linestyle="--")
-    axes.annotate("asked: under 120 MiB", (1, 122), color="#57606a")
+    axes.annotate("to stay under: 120 MiB", (1, 122), color="#57606a")
     axes.set_xscale("log", base=2)
-    axes.set_xticks([x for x, _ in points], [f"{x:,.0f}" for x, _ in points])
+    axes.set_xticks([x for x, _ in points], [_size(x) for x, _ in points])
     axes.set_ylim(0, 140)
-    axes.set_xlabel("MiB of the file")
+    axes.set_xlabel("size of the file")
     axes.set_ylabel("MiB of memory at the peak")
     axes.set_title("Memory against size, everything checked")
+
+
+def _size(mebibytes: float) -> str:
+    return f"{mebibytes / 1024:g} GiB" if mebibytes >= 1024 else f"{mebibytes:g} MiB"
