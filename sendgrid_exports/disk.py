@@ -12,12 +12,12 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
@@ -26,8 +26,7 @@ __all__ = [
     "DISK_FULL",
     "Disk",
     "PartFile",
-    "Stop",
-    "StoppedError",
+    "Steps",
     "append",
     "free_space",
     "publish",
@@ -41,17 +40,15 @@ __all__ = [
 
 _MOST_BUFFERS = 64
 _MOST_LONG = 2
+_STEPS_A_TURN = 32
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-Stop = Callable[[], bool]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-
-class StoppedError(Exception):
-    """Work on a file was given up in the middle, since nobody waits for it any more."""
+Steps: TypeAlias = Generator[None, None, T]
+"""Long work that yields after each step, where it may be left or given up."""
 
 
 async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = lambda: None) -> T:
@@ -101,21 +98,39 @@ class Disk:
         loop = asyncio.get_running_loop()
         return await unbroken(loop.run_in_executor(self._pool, partial(work, *args, **kwargs)))
 
-    async def run_long(self, work: Callable[..., T], *args: Any) -> T:
-        """Like `run`, for work that takes long, when its turn comes: it is called with `stop` too.
+    async def run_long(self, steps: Steps[T]) -> T:
+        """Like `run`, for work that takes long: some steps at a time, each time in its turn.
 
-        That becomes true once the result is of no use any more; `work` is to look at it between
-        steps, and to raise `StoppedError`.
+        So nobody waits for all of somebody else's work, and a cancellation for one step alone.
         """
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
-        call = partial(work, *args, stop=stopped.is_set)
-        async with self._long:
-            return await unbroken(loop.run_in_executor(self._pool, call), stopped.set)
+        try:
+            while True:
+                async with self._long:
+                    turn = loop.run_in_executor(self._pool, _take_turn, steps, stopped)
+                    ended = await unbroken(turn, stopped.set)
+                if ended is not None:
+                    return ended[0]
+        except asyncio.CancelledError:
+            await self.run(steps.close)
+            raise
 
     def part(self, path: Path, position: int) -> PartFile:
         """Return the part file at `path`, made if need be, to be written from `position` on."""
         return PartFile(path, position, self._pool)
+
+
+def _take_turn(steps: Steps[T], stopped: threading.Event) -> tuple[T] | None:
+    """Go on with `steps`; return their result in a tuple, or None if there are more."""
+    for _ in range(_STEPS_A_TURN):
+        try:
+            next(steps)
+        except StopIteration as end:
+            return (end.value,)
+        if stopped.is_set():
+            break
+    return None
 
 
 def _open_at(position: int, path: str, flags: int) -> int:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from sendgrid_exports.api.wire import check_text
-from sendgrid_exports.disk import Disk, Stop
+from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import DownloadError
 from sendgrid_exports.models import VerificationReport
 from sendgrid_exports.settings import Verify
@@ -49,7 +49,7 @@ async def verify_download(directory: str | os.PathLike[str], export_id: str) -> 
         changed: list[Path] = []
         for entry in manifest.files:
             path = names.directory / entry.name
-            seen = await disk.run_long(_is_as_it_was, path, entry)
+            seen = await disk.run_long(_is_as_it_was(path, entry))
             (missing if seen is None else verified if seen else changed).append(path)
         known = {names.manifest, names.lock, *verified, *changed}
         if manifest.state != "complete":
@@ -96,11 +96,11 @@ def _of_export(names: Names) -> list[Path]:
     return sorted(path for path in names.directory.iterdir() if ours.fullmatch(path.name))
 
 
-def _is_as_it_was(path: Path, entry: FileEntry, *, stop: Stop) -> bool | None:
+def _is_as_it_was(path: Path, entry: FileEntry) -> Steps[bool | None]:
     """Whether a file proves what its entry says, or None where there is no file."""
     verify = Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
     try:
-        checked = prove_file(path, verify, Expected(size=entry.size), "csv", stop=stop)
+        checked = yield from prove_file(path, verify, Expected(size=entry.size), "csv")
     except FileNotFoundError:
         return None
     except CheckFailedError:

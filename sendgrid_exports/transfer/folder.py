@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.disk import Disk, Stop, append, publish, replace_file, sync_file
+from sendgrid_exports.disk import Disk, Steps, append, publish, replace_file, sync_file
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
 from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
@@ -89,7 +89,7 @@ class Folder:
             if record.entry is not None:
                 await self._complete(record, record.entry)
         for entry in self.manifest.files:
-            kept = await self._disk.run_long(self._confirm, entry, policy)
+            kept = await self._disk.run_long(self._confirm(entry, policy))
             if kept is None:
                 await self.save(without_file(self.manifest, entry.number))
             else:
@@ -159,7 +159,7 @@ class Folder:
             return entry
         source = self.names.directory / entry.name
         try:
-            converted = await self._disk.run_long(self._convert, entry, policy)
+            converted = await self._disk.run_long(self._convert(entry, policy))
         except BrokenGzipError as error:
             await self.save(without_file(self.manifest, entry.number))
             await self._disk.run(source.unlink, missing_ok=True)
@@ -270,7 +270,7 @@ class Folder:
             )
         publish(part, final)
 
-    def _confirm(self, entry: FileEntry, policy: DownloadPolicy, *, stop: Stop) -> FileEntry | None:
+    def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry | None]:
         path = self.names.directory / entry.name
         try:
             status = path.stat()
@@ -286,7 +286,7 @@ class Folder:
         verify = max(policy.verify, entry.verify, key=levels.index)
         try:
             expected = Expected(size=entry.size)
-            checked = prove_file(path, verify, expected, _kind(entry), stop=stop)
+            checked = yield from prove_file(path, verify, expected, _kind(entry))
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:
@@ -300,14 +300,14 @@ class Folder:
             verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
         )
 
-    def _convert(self, entry: FileEntry, policy: DownloadPolicy, *, stop: Stop) -> FileEntry:
+    def _convert(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry]:
         source = self.names.directory / entry.name
         part = self.names.converted(entry.number)
         final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
         try:
-            (inflate if policy.decompress else compress)(source, part, stop=stop)
-            checked = prove_file(part, level, Expected(), _kind(entry), stop=stop)
+            yield from (inflate if policy.decompress else compress)(source, part)
+            checked = yield from prove_file(part, level, Expected(), _kind(entry))
         except BaseException:
             part.unlink(missing_ok=True)
             raise

@@ -14,8 +14,6 @@ from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
 
 __all__ = ["prove"]
 
-_STEP = 8 * 1024 * 1024
-
 
 async def prove(
     file: IncomingFile, part: Path, disk: Disk, verify: Verify
@@ -32,12 +30,10 @@ async def prove(
             if prefix == checked:
                 file.grown.clear()
                 await file.grown.wait()
-            elif verify is Verify.LENGTH:
-                checked = prefix
             else:
-                step = min(prefix, checked + _STEP)
-                await disk.run_long(feed_range, part, checks, checked, step)
-                checked = step
+                if verify is not Verify.LENGTH:
+                    await disk.run_long(feed_range(part, checks, checked, prefix))
+                checked = prefix
     except CheckFailedError as error:
         return error
     return partial(_conclude, part, checks, checked, verify)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from io import RawIOBase
 from pathlib import Path
 
-from sendgrid_exports.disk import Stop, StoppedError
+from sendgrid_exports.disk import Steps
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.verify import Checked, Checks, Expected
@@ -19,24 +19,17 @@ __all__ = ["compress", "feed_range", "inflate", "is_gzip", "measure", "prove_fil
 _READ = 256 * 1024
 
 
-def _never() -> bool:
-    return False
-
-
-def prove_file(
-    path: Path, verify: Verify, expected: Expected, kind: str, *, stop: Stop = _never
-) -> Checked:
+def prove_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Steps[Checked]:
     """Return what the file at `path` proves.
 
     Raises:
         CheckFailedError: it fails a check.
-        StoppedError: `stop` became true.
     """
     checks = Checks(verify, expected, kind)
     if verify is Verify.LENGTH:
         measure(path, checks)
     else:
-        feed_range(path, checks, 0, None, stop=stop)
+        yield from feed_range(path, checks, 0, None)
     return checks.finish()
 
 
@@ -52,31 +45,31 @@ def measure(path: Path, checks: Checks) -> None:
         checks.measure(path.stat().st_size, file.read(2))
 
 
-def feed_range(
-    path: Path, checks: Checks, start: int, end: int | None, *, stop: Stop = _never
-) -> None:
+def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps[None]:
     """Feed the bytes from `start` to before `end`, or to the file's end, to `checks`."""
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        for data in _blocks(file, None if end is None else end - start, stop):
+        for data in _blocks(file, None if end is None else end - start):
             checks.feed(data)
+            yield
 
 
-def inflate(source: Path, target: Path, *, stop: Stop = _never) -> None:
+def inflate(source: Path, target: Path) -> Steps[None]:
     """Write the plain text of a gzip file.
 
     Raises:
         BrokenGzipError: it is not whole gzip.
-        StoppedError: `stop` became true.
     """
     gunzip = Gunzip()
     with source.open("rb", buffering=0) as raw, target.open("wb") as plain:
-        for data in _blocks(raw, None, stop):
-            plain.writelines(gunzip.feed(data))
+        for data in _blocks(raw):
+            for text in gunzip.feed(data):
+                plain.write(text)
+                yield
     gunzip.finish()
 
 
-def compress(source: Path, target: Path, *, stop: Stop = _never) -> None:
+def compress(source: Path, target: Path) -> Steps[None]:
     """Write a gzip file of a plain one."""
     # No name and no time in the header: the same contacts give the same bytes.
     with (
@@ -84,15 +77,14 @@ def compress(source: Path, target: Path, *, stop: Stop = _never) -> None:
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, compresslevel=6, mtime=0) as gzipped,
     ):
-        for data in _blocks(plain, None, stop):
+        for data in _blocks(plain):
             gzipped.write(data)
+            yield
 
 
-def _blocks(file: RawIOBase, size: int | None, stop: Stop) -> Iterator[bytes]:
+def _blocks(file: RawIOBase, size: int | None = None) -> Iterator[bytes]:
     """Yield what is in `file` from where it stands, at most `size` bytes."""
     left = math.inf if size is None else size
     while left > 0 and (data := file.read(int(min(_READ, left)))):
-        if stop():
-            raise StoppedError
         yield data
         left -= len(data)

@@ -10,6 +10,7 @@ contacts, for the memory alone.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import csv
 import gzip
@@ -37,10 +38,16 @@ MEBIBYTE = 1024 * 1024
 
 def count_ours(path: Path, _target: Path) -> int:
     from sendgrid_exports import Verify
+    from sendgrid_exports.disk import Disk
     from sendgrid_exports.transfer.reading import prove_file
     from sendgrid_exports.transfer.verify import Expected
 
-    return prove_file(path, Verify.CONTENTS, Expected(), "csv").contacts or 0
+    async def count() -> int:
+        with Disk(1) as disk:
+            steps = prove_file(path, Verify.CONTENTS, Expected(), "csv")
+            return (await disk.run_long(steps)).contacts or 0
+
+    return asyncio.run(count())
 
 
 def count_csv(path: Path, _target: Path) -> int:

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +19,7 @@ from sendgrid_exports import ExportClient, Verify
 from sendgrid_exports import disk as disk_module
 from sendgrid_exports.disk import (
     Disk,
-    Stop,
-    StoppedError,
+    Steps,
     _OneFile,
     append,
     free_space,
@@ -59,23 +57,78 @@ def disk() -> Iterator[Disk]:
         yield disk
 
 
-async def test_a_cancel_stops_long_work_and_waits_for_its_end(disk: Disk) -> None:
-    begun, ended = threading.Event(), threading.Event()
+async def test_a_cancel_waits_for_one_step_of_long_work_and_closes_what_it_has_open(
+    disk: Disk,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    seen: list[str] = []
 
-    def work(*, stop: Stop) -> None:
-        begun.set()
-        while not stop():
-            time.sleep(0.001)
-        ended.set()
-        raise StoppedError
+    def work() -> Steps[None]:
+        try:
+            while True:
+                begun.set()
+                may_end.wait(10)
+                seen.append("step")
+                yield
+        finally:
+            seen.append(threading.current_thread().name)
 
-    task = asyncio.create_task(disk.run_long(work))
+    task = asyncio.create_task(disk.run_long(work()))
     while not begun.is_set():
         await asyncio.sleep(0.005)
     task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert ended.is_set()
+    step, closed_in = seen
+    assert step == "step"
+    assert closed_in.startswith("sendgrid-exports")
+
+
+async def test_long_work_that_waits_for_its_turn_can_be_cancelled(disk: Disk) -> None:
+    may_end = threading.Event()
+
+    def work() -> Steps[bool]:
+        may_end.wait(10)
+        yield
+        return True
+
+    under_way = [asyncio.create_task(disk.run_long(work())) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(disk.run_long(work()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await asyncio.gather(*under_way) == [True, True]
+
+
+async def test_long_work_lets_others_have_their_turn_in_between(disk: Disk) -> None:
+    ended: list[str] = []
+
+    def work(name: str, steps: int) -> Steps[str]:
+        for _ in range(steps):
+            yield
+        ended.append(name)
+        return name
+
+    sizes = {"long": 3000, "longer": 5000, "short": 40, "shorter": 1, "none": 0}
+    results = await asyncio.gather(*(disk.run_long(work(*size)) for size in sizes.items()))
+    assert results == list(sizes)
+    assert ended[-2:] == ["long", "longer"]
+
+
+async def test_an_error_of_long_work_is_raised(disk: Disk) -> None:
+    def work() -> Steps[None]:
+        yield
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await disk.run_long(work())
 
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")

@@ -504,7 +504,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     def slow(path: Path, *args: Any, **options: Any) -> Any:
         read.append(path)
         let_go.wait(0.2)
-        return prove_file(path, *args, **options)
+        return (yield from prove_file(path, *args, **options))
 
     monkeypatch.setattr("sendgrid_exports.transfer.audit.prove_file", slow)
     yield read

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sendgrid_exports.disk import Stop, StoppedError
+from sendgrid_exports.disk import Steps
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.reading import compress, feed_range, inflate, prove_file
 from sendgrid_exports.transfer.verify import Checks, Expected
@@ -23,44 +23,40 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def after(looks: int) -> tuple[Stop, list[None]]:
-    """Return a `stop` that is true from so many looks on, and the looks so far."""
-    made: list[None] = []
-
-    def stop() -> bool:
-        made.append(None)
-        return len(made) > looks
-
-    return stop, made
-
-
-WORK: dict[str, Callable[[Path, Stop], object]] = {
-    "prove": lambda path, stop: prove_file(path, Verify.CONTENTS, Expected(), "csv", stop=stop),
-    "inflate": lambda path, stop: inflate(path, path.with_suffix(".new"), stop=stop),
-    "compress": lambda path, stop: compress(path, path.with_suffix(".new"), stop=stop),
-    "feed": lambda path, stop: feed_range(
-        path, Checks(Verify.CHECKSUM, Expected(), "csv"), 0, None, stop=stop
-    ),
+WORK: dict[str, Callable[[Path], Steps[object]]] = {
+    "prove": lambda path: prove_file(path, Verify.CONTENTS, Expected(), "csv"),
+    "inflate": lambda path: inflate(path, path.with_suffix(".new")),
+    "compress": lambda path: compress(path, path.with_suffix(".new")),
+    "feed": lambda path: feed_range(path, Checks(Verify.CHECKSUM, Expected(), "csv"), 0, None),
 }
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
-def test_work_on_a_file_ends_soon_after_it_is_of_no_use(
-    source: Path, work: Callable[[Path, Stop], object]
+def test_long_work_on_a_file_can_be_left_after_each_step(
+    source: Path, work: Callable[[Path], Steps[object]]
 ) -> None:
-    stop, made = after(1)
-    with pytest.raises(StoppedError):
-        work(source, stop)
-    assert len(made) == 2
-    stop, made = after(1000)
-    work(source, stop)
-    assert len(made) > 3
+    assert sum(1 for _ in work(source)) > 3
+    steps = work(source)
+    next(steps)
+    steps.close()
+    assert not list(steps)
+
+
+def test_what_inflates_to_much_is_left_as_often(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"x" * 4 * MIB))
+    assert sum(1 for _ in inflate(path, tmp_path / "plain")) > 16
+
+
+def done(steps: Steps[object]) -> None:
+    for _ in steps:
+        pass
 
 
 def test_what_was_compressed_or_inflated_is_the_same(source: Path, tmp_path: Path) -> None:
     plain, again, raw = tmp_path / "plain", tmp_path / "again", tmp_path / "raw"
-    inflate(source, plain)
+    done(inflate(source, plain))
     assert plain.read_bytes() == b"x" * MIB
-    compress(plain, raw)
-    inflate(raw, again)
+    done(compress(plain, raw))
+    done(inflate(raw, again))
     assert again.read_bytes() == plain.read_bytes()
