@@ -113,7 +113,9 @@ class Disk:
                 if ended is not None:
                     return ended[0]
         except asyncio.CancelledError:
-            await self.run(steps.close)
+            # To flush what is given up may fail, unheard.
+            with contextlib.suppress(OSError):
+                await self.run(steps.close)
             raise
 
     def part(self, path: Path, position: int) -> PartFile:

@@ -36,6 +36,10 @@ class Share:
         allowed = self.active < self._own.limit
         return self._connections.has_room(self, wanted=wanted and allowed) and allowed
 
+    def passes(self) -> None:
+        """Leave to others the room that there was, for want of anything to ask for."""
+        self._connections.wake_hungry()
+
     def ended(self, *, active: int, resting: int) -> None:
         """Take note of how many requests are left after one has ended."""
         less = active - resting < self.active - self.resting
@@ -103,10 +107,14 @@ class Connections:
             hungry=bool(hungry),
             limit=limit,
         )
-        if room or not wanted:
+        if not room and wanted:
+            if share not in self._hungry:
+                self._hungry.append(share)
+        elif share in self._hungry:
             self._eats(share)
-        elif share not in self._hungry:
-            self._hungry.append(share)
+            if not wanted:
+                # Those behind it found that it was its turn.
+                self.wake_hungry()
         return room
 
     def wake_hungry(self) -> None:

@@ -108,7 +108,10 @@ class Download:
                     prove(file, part, self._job.disk, self._job.policy.verify),
                     partial(self._after_proof, file),
                 )
-        while self._share.has_room(wanted=self._waits) and (found := self._next_piece()):
+        while self._share.has_room(wanted=self._waits):
+            if not (found := self._next_piece()):
+                self._share.passes()
+                break
             file, piece = found
             self._share.active += 1
             after = partial(self._after_request, file, piece, file.link)

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from sendgrid_exports import ExportClient, Verify
+from sendgrid_exports import DownloadPolicy, ExportClient, Verify
 from sendgrid_exports import disk as disk_module
 from sendgrid_exports.disk import (
     Disk,
@@ -72,6 +72,7 @@ async def test_a_cancel_waits_for_one_step_of_long_work_and_closes_what_it_has_o
                 yield
         finally:
             seen.append(threading.current_thread().name)
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     task = asyncio.create_task(disk.run_long(work()))
     while not begun.is_set():
@@ -120,6 +121,27 @@ async def test_long_work_lets_others_have_their_turn_in_between(disk: Disk) -> N
     results = await asyncio.gather(*(disk.run_long(work(*size)) for size in sizes.items()))
     assert results == list(sizes)
     assert ended[-2:] == ["long", "longer"]
+
+
+async def test_two_may_do_long_work_at_once_and_not_three() -> None:
+    begun: list[int] = []
+    may_end = threading.Event()
+
+    def work(number: int) -> Steps[None]:
+        begun.append(number)
+        assert may_end.wait(10)
+        yield
+
+    with Disk(6) as disk:
+        tasks = [asyncio.create_task(disk.run_long(work(number))) for number in range(4)]
+        while len(begun) < 2:
+            await asyncio.sleep(0.001)
+        # The pool is in order: what was given to it before this has begun by now.
+        await disk.run(int)
+        assert sorted(begun) == [0, 1]
+        may_end.set()
+        await asyncio.gather(*tasks)
+    assert sorted(begun) == [0, 1, 2, 3]
 
 
 async def test_an_error_of_long_work_is_raised(disk: Disk) -> None:
@@ -226,6 +248,29 @@ async def test_a_file_is_closed_after_its_last_call_and_not_before() -> None:
         file.may_close.set()
         await closing
         assert file.closed
+
+
+async def test_a_write_begins_only_after_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
+) -> None:
+    write, may_write = disk_module._write_some, threading.Event()
+
+    def held_up(descriptor: int, buffers: list[memoryview]) -> int:
+        may_write.wait(10)
+        return write(descriptor, buffers)
+
+    monkeypatch.setattr(disk_module, "_write_some", held_up)
+    path = tmp_path / "x.part"
+    part = disk.part(path, 0)
+    await part.write([b"one"])
+    second = asyncio.create_task(part.write([b"two"], last=True))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not second.done()
+    may_write.set()
+    await second
+    await part.close()
+    assert await disk.run(path.read_bytes) == b"onetwo"
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -363,3 +408,26 @@ async def test_a_file_system_with_room_to_spare_is_not_asked_for_every_file(
     assert len(result.files) == 20
     # As many as began together, before the first had an answer.
     assert len(looks) <= FEW
+
+
+async def test_a_small_file_takes_few_hops_to_a_thread(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hops: list[object] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+            hops.append(work)
+            return super().submit(work, *args, **kwargs)
+
+    monkeypatch.setattr(disk_module, "ThreadPoolExecutor", Counting)
+    fake = await make_fake(contacts=100)
+    counts = []
+    for files in (10, 40):
+        hops.clear()
+        client = make_client(fake, downloads=DownloadPolicy(verify=Verify.LENGTH))
+        await client.fetch(await fake.add_export(files=files), tmp_path)
+        counts.append(len(hops))
+    few, many = counts
+    # To write it, to publish it, and at most one for the manifest, which several may share.
+    assert many - few <= 3 * 30

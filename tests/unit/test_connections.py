@@ -69,6 +69,38 @@ def test_what_the_other_no_longer_wants_may_be_taken(two: tuple[Download, Downlo
     assert first.take() == 1
 
 
+def test_room_that_its_turn_leaves_unused_goes_to_those_behind(connections: Connections) -> None:
+    first, second, third = (Download(connections) for _ in range(3))
+    with ExitStack() as stack:
+        for download in (first, second, third):
+            stack.enter_context(connections.among(download.share))
+        first.take()
+        assert (second.take(), third.take()) == (0, 0)
+        first.share.ended(active=3, resting=0)
+        # The third looks before the second, whose turn it is, and who waits for a link.
+        assert third.take() == 0
+        assert second.share.has_room(wanted=True)
+        woken = third.woken
+        second.share.passes()
+        assert third.woken == woken + 1
+        assert third.take() == 1
+
+
+def test_one_that_leaves_the_line_makes_place_for_those_behind(connections: Connections) -> None:
+    first, second, third = (Download(connections) for _ in range(3))
+    with ExitStack() as stack:
+        for download in (first, second, third):
+            stack.enter_context(connections.among(download.share))
+        first.take()
+        assert (second.take(), third.take()) == (0, 0)
+        first.share.ended(active=3, resting=0)
+        assert third.take() == 0
+        woken = third.woken
+        second.share.has_room(wanted=False)
+        assert third.woken == woken + 1
+        assert third.take() == 1
+
+
 def test_only_those_who_found_no_room_are_woken(two: tuple[Download, Download]) -> None:
     first, later = two
     later.take(1)
