@@ -274,6 +274,27 @@ async def test_a_write_begins_only_after_the_one_before_it(
 
 
 @pytest.mark.parametrize("last", [False, True])
+async def test_closing_waits_for_the_write_in_flight_which_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, *, last: bool
+) -> None:
+    may_fail = threading.Event()
+
+    def fail(*_: object) -> int:
+        may_fail.wait(10)
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(disk_module, "_write_some", fail)
+    part = disk.part(tmp_path / "x.part", 0)
+    await part.write([b"one"], last=last)
+    closing = asyncio.create_task(part.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    may_fail.set()
+    await closing
+
+
+@pytest.mark.parametrize("last", [False, True])
 async def test_a_short_write_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, *, last: bool
 ) -> None:

@@ -81,6 +81,19 @@ async def test_one_that_has_much_leaves_room_for_one_that_comes_later(
         assert not large.done()
 
 
+async def test_one_that_waits_for_fresh_links_does_not_keep_the_others_waiting(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    # Links that die in the line, again and again.
+    fake = await make_fake(contacts=20, link_lifetime=2)
+    fake.fail_storage(Delay(1), times=None)
+    exports = [await fake.add_export(files=4) for _ in range(3)]
+    client = make_client(fake, downloads=DownloadPolicy(connections=1))
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*(client.fetch(export, tmp_path) for export in exports))
+    assert [len(result.files) for result in results] == [4] * 3
+
+
 async def test_closing_the_client_ends_its_downloads_at_once(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
