@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from sendgrid_exports import DownloadPolicy, ExportClient, Verify
+from sendgrid_exports import DownloadPolicy, ExportClient, InsufficientDiskSpaceError, Verify
 from sendgrid_exports import disk as disk_module
 from sendgrid_exports.disk import (
     Disk,
@@ -25,7 +25,7 @@ from sendgrid_exports.disk import (
     free_space,
     publish,
 )
-from sendgrid_exports.testing import FakeSendGrid, Stall
+from sendgrid_exports.testing import Delay, FakeSendGrid, Stall
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_file
@@ -429,6 +429,28 @@ async def test_a_file_system_with_room_to_spare_is_not_asked_for_every_file(
     assert len(result.files) == 20
     # As many as began together, before the first had an answer.
     assert len(looks) <= FEW
+
+
+@pytest.mark.parametrize(
+    ("free", "seconds"), [pytest.param(1000, 0, id="half"), pytest.param(10**12, 2, id="later")]
+)
+async def test_a_file_system_is_asked_again_where_half_is_needed_or_a_second_later(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    seconds: float,
+) -> None:
+    # Somebody else fills it between the two files.
+    seen = iter([free, 100])
+    monkeypatch.setattr("sendgrid_exports.transfer.progress.free_space", lambda _: next(seen))
+    fake = await make_fake()
+    fake.fail_storage(Delay(seconds), skip=1)
+    export_id = await fake.add_export(bodies=[b"," * 600, b"," * 600])
+    client = make_client(fake, downloads=DownloadPolicy(connections=1))
+    with pytest.raises(InsufficientDiskSpaceError, match="has 100 bytes free"):
+        await client.fetch(export_id, tmp_path)
 
 
 async def test_a_small_file_takes_few_hops_to_a_thread(

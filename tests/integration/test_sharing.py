@@ -138,6 +138,34 @@ async def test_closing_the_client_ends_a_look_in_the_middle_of_its_answer() -> N
             await asyncio.wait_for(looking, 10)
 
 
+async def test_closing_before_an_answer_has_come_ends_that_too() -> None:
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await closed.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nEMAIL")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, aiohttp.ClientSession() as borrowed:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        session = Session(borrowed)
+
+        async def read() -> list[bytes]:
+            async with session.stream(url, headers={}, read_timeout=60) as stream:
+                return [chunk async for chunk in stream.chunks()]
+
+        reading = asyncio.create_task(read())
+        await asked.wait()
+        await session.close()
+        closed.set()
+        with pytest.raises(TransportError, match="closed"):
+            await asyncio.wait_for(reading, 10)
+
+
 async def test_closing_a_client_that_borrowed_its_session_ends_its_downloads_too(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
