@@ -40,7 +40,7 @@ __all__ = [
 
 _MOST_BUFFERS = 64
 _MOST_LONG = 2
-_STEPS_A_TURN = 32
+_STEPS_A_TURN = 64
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 

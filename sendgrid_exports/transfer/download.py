@@ -10,10 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from sendgrid_exports.errors import (
-    CorruptDownloadError,
-    DownloadError,
-)
+from sendgrid_exports.errors import CorruptDownloadError, DownloadError
 from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
 from sendgrid_exports.models import ContactExport, DownloadedFile
 from sendgrid_exports.transfer.answers import LinkDead, TryAgain, Version

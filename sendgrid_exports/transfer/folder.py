@@ -63,6 +63,8 @@ class Folder:
         self._disk = disk
         self._noting = asyncio.Lock()
         self._saving = asyncio.Lock()
+        # What is half inflated takes descriptors and room.
+        self._converting = asyncio.Semaphore(2)
         self._saved: Manifest | None = None
 
     async def save(self, manifest: Manifest) -> None:
@@ -159,7 +161,8 @@ class Folder:
             return entry
         source = self.names.directory / entry.name
         try:
-            converted = await self._disk.run_long(self._convert(entry, policy))
+            async with self._converting:
+                converted = await self._disk.run_long(self._convert(entry, policy))
         except BrokenGzipError as error:
             await self.save(without_file(self.manifest, entry.number))
             await self._disk.run(source.unlink, missing_ok=True)

@@ -14,6 +14,9 @@ from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
 
 __all__ = ["prove"]
 
+# Less than a turn, so that files which wait for theirs are not open.
+_STEP = 8 * 1024 * 1024
+
 
 async def prove(
     file: IncomingFile, part: Path, disk: Disk, verify: Verify
@@ -30,10 +33,12 @@ async def prove(
             if prefix == checked:
                 file.grown.clear()
                 await file.grown.wait()
-            else:
-                if verify is not Verify.LENGTH:
-                    await disk.run_long(feed_range(part, checks, checked, prefix))
+            elif verify is Verify.LENGTH:
                 checked = prefix
+            else:
+                step = min(prefix, checked + _STEP)
+                await disk.run_long(feed_range(part, checks, checked, step))
+                checked = step
     except CheckFailedError as error:
         return error
     return partial(_conclude, part, checks, checked, verify)

@@ -26,6 +26,7 @@ from sendgrid_exports.disk import (
     publish,
 )
 from sendgrid_exports.testing import Delay, FakeSendGrid, Stall
+from sendgrid_exports.transfer import proof, reading
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_file
@@ -474,3 +475,28 @@ async def test_a_small_file_takes_few_hops_to_a_thread(
     few, many = counts
     # To write it, to publish it, and at most one for the manifest, which several may share.
     assert many - few <= 3 * 30
+
+
+def test_a_file_that_waits_for_its_turn_to_be_proved_is_not_open() -> None:
+    assert disk_module._STEPS_A_TURN * reading._READ > proof._STEP
+
+
+async def test_two_files_of_an_export_are_inflated_at_once_and_not_more(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: set[Path] = set()
+    counts: list[int] = []
+
+    def counted(source: Path, target: Path) -> Steps[None]:
+        begun.add(source)
+        counts.append(len(begun))
+        yield from reading.inflate(source, target)
+        begun.remove(source)
+
+    monkeypatch.setattr("sendgrid_exports.transfer.folder.inflate", counted)
+    monkeypatch.setattr(disk_module, "_STEPS_A_TURN", 1)
+    fake = await make_fake(files=8, contacts=20_000)
+    client = make_client(fake, downloads=DownloadPolicy(decompress=True))
+    result = await client.fetch(await fake.add_export(), tmp_path)
+    assert len(result.files) == 8
+    assert max(counts) == 2
