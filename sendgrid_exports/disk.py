@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -41,6 +42,7 @@ __all__ = [
 _MOST_BUFFERS = 64
 _MOST_LONG = 2
 _STEPS_A_TURN = 64
+_NICENESS = 10
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -79,6 +81,9 @@ class Disk:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sendgrid-exports")
             # More at once would not be faster, and hold the event loop up.
             self._long = asyncio.Semaphore(_MOST_LONG)
+            self._long_pool = ThreadPoolExecutor(
+                _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_give_way
+            )
         self._users += 1
         return self
 
@@ -90,8 +95,9 @@ class Disk:
     ) -> None:
         self._users -= 1
         if not self._users:
-            # Its threads are idle, since everything was awaited.
+            # The threads are idle, since everything was awaited.
             self._pool.shutdown(wait=False)
+            self._long_pool.shutdown(wait=False)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns in a thread; a cancellation waits for its end."""
@@ -108,7 +114,7 @@ class Disk:
         try:
             while True:
                 async with self._long:
-                    turn = loop.run_in_executor(self._pool, _take_turn, steps, stopped)
+                    turn = loop.run_in_executor(self._long_pool, _take_turn, steps, stopped)
                     ended = await unbroken(turn, stopped.set)
                 if ended is not None:
                     return ended[0]
@@ -121,6 +127,13 @@ class Disk:
     def part(self, path: Path, position: int) -> PartFile:
         """Return the part file at `path`, made if need be, to be written from `position` on."""
         return PartFile(path, position, self._pool)
+
+
+def _give_way() -> None:
+    # Where processors are scarce the event loop goes first. Elsewhere it is the whole process that
+    # has a niceness.
+    if sys.platform == "linux":
+        os.nice(_NICENESS)
 
 
 def _take_turn(steps: Steps[T], stopped: threading.Event) -> tuple[T] | None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -500,3 +501,18 @@ async def test_two_files_of_an_export_are_inflated_at_once_and_not_more(
     result = await client.fetch(await fake.add_export(), tmp_path)
     assert len(result.files) == 8
     assert max(counts) == 2
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere threads have no niceness of their own"
+)
+async def test_long_work_gives_way_to_all_the_rest(disk: Disk) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def work() -> Steps[int]:
+        yield
+        return niceness()
+
+    assert await disk.run(niceness) == niceness()
+    assert await disk.run_long(work()) == min(niceness() + 10, 19)

@@ -611,18 +611,22 @@ class Killing:
         self._end: Callable[[], None] | None = None
         self._synced: dict[int, bytes] = {}
         self._survives: dict[str, bytes] = {}
+        self._pool: ThreadPoolExecutor
         killing = self
 
         class Stepping(ThreadPoolExecutor):
-            def __init__(self, _: int, thread_name_prefix: str) -> None:
+            def __init__(self, _: int, thread_name_prefix: str, initializer: Any = None) -> None:
                 super().__init__(killing._threads, thread_name_prefix)
+                if initializer is None:
+                    killing._pool = self
 
             def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
                 def stepping() -> T:
                     killing._step()
                     return work(*args, **kwargs)
 
-                return super().submit(stepping)
+                # In one thread for everything, the steps always come in the same order.
+                return ThreadPoolExecutor.submit(killing._pool, stepping)
 
         monkeypatch.setattr("sendgrid_exports.disk.ThreadPoolExecutor", Stepping)
         for name in ("fsync", "fdatasync"):
