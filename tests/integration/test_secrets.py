@@ -51,6 +51,7 @@ from sendgrid_exports.testing import (
     Reset,
     Status,
 )
+from tests.integration.conftest import serving
 
 SIGNED = {"X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token"}
 PLANTED = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -356,13 +357,9 @@ async def garbage(api_key: str) -> AsyncIterator[str]:
         quoted = b" ".join([*words, *(word for word in words if word == api_key.encode())])
         writer.write(b"HTTP/1.1 200 OK\r\nBad header " + quoted + b"\r\n\r\n")
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}"
+    async with serving(answer) as url:
+        yield url
 
 
 async def fail_on_garbage(ears: Ears, where: str, directory: Path) -> None:

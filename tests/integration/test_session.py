@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +31,7 @@ from sendgrid_exports import (
 )
 from sendgrid_exports.session import Session, Stream, translate
 from sendgrid_exports.testing import FakeClock
+from tests.integration.conftest import Handler, serving
 
 KEY = "SG.some-id.some-secret"
 SIGNATURE = "0123456789abcdef0123456789abcdef"
@@ -39,8 +40,6 @@ LINK = (
 )
 SECRETS = (KEY, "some-secret", SIGNATURE, "tok%2Fen", "tok/en")
 SAID = f"while asking {LINK} with Authorization: Bearer {KEY}"
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 # The table: every error class aiohttp has, as it comes
@@ -142,32 +141,6 @@ def test_errors_of_the_system_are_translated_too(original: Exception) -> None:
 
 
 # The real thing
-
-
-@contextlib.asynccontextmanager
-async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve connections on the loopback interface, and yield the url."""
-    connections: list[asyncio.Task[None]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.transport.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.create_task(serve(reader, writer)))
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
-    scheme = "https" if tls else "http"
-    async with server:
-        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    for connection in connections:
-        connection.cancel()
-    await asyncio.gather(*connections, return_exceptions=True)
-    await asyncio.sleep(0)  # The closed transports let go of their sockets now.
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

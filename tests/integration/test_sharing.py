@@ -21,7 +21,7 @@ from sendgrid_exports import (
 )
 from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.testing import Delay, FakeClock, FakeSendGrid, Stall
-from tests.integration.conftest import MakeClient, MakeFake
+from tests.integration.conftest import MakeClient, MakeFake, serving
 
 
 @pytest.fixture
@@ -123,11 +123,8 @@ async def test_closing_the_client_ends_a_look_in_the_middle_of_its_answer() -> N
         await writer.drain()
         begun.set()
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with serving(answer) as url:
         client = ExportClient("key", base_url=url)
         looking = asyncio.create_task(client.get("x"))
         await begun.wait()
@@ -147,11 +144,8 @@ async def test_closing_before_an_answer_has_come_ends_that_too() -> None:
         await closed.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nEMAIL")
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, aiohttp.ClientSession() as borrowed:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with serving(answer) as url, aiohttp.ClientSession() as borrowed:
         session = Session(borrowed)
 
         async def read() -> list[bytes]:

@@ -357,6 +357,8 @@ class DrippingStorage:
                 writer.write(head.encode() + self._body)
                 await writer.drain()
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from sendgrid_exports import (
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 from sendgrid_exports.timing import Clock
+from tests.integration.conftest import serving
 
 HOUR = 3600.0
 PENDING = {"id": "x", "status": "pending"}
@@ -446,14 +447,11 @@ async def test_a_look_that_hangs_after_its_headers_ends_with_the_timeout(
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"id": "x", ')
         answered.set()
         await reader.read()
-        writer.close()
 
     answered = asyncio.Event()
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
     async with (
-        server,
-        ExportClient("SG.key", base_url=f"http://{host}:{port}", clock=clock) as client,
+        serving(answer) as url,
+        ExportClient("SG.key", base_url=url, clock=clock) as client,
     ):
         waiting = asyncio.create_task(client.wait("x", timeout=60))
         await answered.wait()
