@@ -17,7 +17,6 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import aiofiles
@@ -79,7 +78,8 @@ class Disk:
     def __enter__(self) -> Disk:
         if not self._users:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sendgrid-exports")
-            # More at once would not be faster, and hold the event loop up.
+            # More at once would not be faster, and hold the event loop up. Who waits for a turn
+            # here, rather than in the line of the threads, can be cancelled at once.
             self._long = asyncio.Semaphore(_MOST_LONG)
             self._long_pool = ThreadPoolExecutor(
                 _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_give_way
@@ -87,12 +87,7 @@ class Disk:
         self._users += 1
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._users -= 1
         if not self._users:
             # The threads are idle, since everything was awaited.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import attrs
@@ -119,36 +118,29 @@ class Folder:
             DownloadInProgressError: somebody else took the lock meanwhile.
             OSError: the disk failed.
         """
-        prove = partial(self._prove, number, kind, conclude, etag, policy)
+
+        def prove() -> FileEntry:
+            checked = conclude()
+            return FileEntry(
+                number=number,
+                name=self.names.final(number, kind, compressed=checked.compressed).name,
+                size=checked.size,
+                sha256=checked.sha256,
+                mtime_ns=0,
+                compressed=checked.compressed,
+                etag=etag,
+                raw_size=checked.size,
+                raw_compressed=checked.compressed,
+                contacts=checked.contacts,
+                verify=policy.verify,
+                verified_by=checked.verified_by,
+            )
+
         try:
-            entry = await self._enter(prove, self.names.part(number), whole=True)
+            entry = await self._enter(prove, self.names.part(number))
         except CheckFailedError as error:
             return error
         return self.file(await self.convert(entry, policy))
-
-    def _prove(
-        self,
-        number: int,
-        kind: str,
-        conclude: Callable[[], Checked],
-        etag: str | None,
-        policy: DownloadPolicy,
-    ) -> FileEntry:
-        checked = conclude()
-        return FileEntry(
-            number=number,
-            name=self.names.final(number, kind, compressed=checked.compressed).name,
-            size=checked.size,
-            sha256=checked.sha256,
-            mtime_ns=0,
-            compressed=checked.compressed,
-            etag=etag,
-            raw_size=checked.size,
-            raw_compressed=checked.compressed,
-            contacts=checked.contacts,
-            verify=policy.verify,
-            verified_by=checked.verified_by,
-        )
 
     async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
         """Inflate or compress a finished file where `policy` asks for the other form.
@@ -171,31 +163,28 @@ class Folder:
                 path=source,
             ) from None
         part = self.names.converted(entry.number)
-        converted = await self._enter(lambda: converted, part, whole=False)
+        converted = await self._enter(lambda: converted, part)
         await self._disk.run(source.unlink, missing_ok=True)
         return converted
 
-    async def _enter(self, prove: Callable[[], FileEntry], part: Path, *, whole: bool) -> FileEntry:
+    async def _enter(self, prove: Callable[[], FileEntry], part: Path) -> FileEntry:
         """Publish what is proved; synced and noted first, so that dying then loses nothing.
 
         Raises:
             CheckFailedError: `prove` raised it, and nothing happened.
         """
         async with self._noting:
-            entry = await self._disk.run(self._note_and_publish, prove, part, whole)
+            entry = await self._disk.run(self._note_and_publish, prove, part)
         await self.save(with_file(self.manifest, entry))
         return entry
 
-    def _note_and_publish(
-        self, prove: Callable[[], FileEntry], part: Path, whole: bool
-    ) -> FileEntry:
+    def _note_and_publish(self, prove: Callable[[], FileEntry], part: Path) -> FileEntry:
         entry = attrs.evolve(prove(), mtime_ns=part.stat().st_mtime_ns)
         record = Record(
             number=entry.number,
             link=self.manifest.links[entry.number - 1],
             etag="",
             total=entry.size,
-            done=((0, entry.size),) if whole and entry.size else (),
             entry=entry,
         )
         self._append(record, part)

@@ -13,10 +13,12 @@ __all__ = [
     "Pace",
     "fair_part",
     "has_room",
+    "is_room_doubtful",
     "piece_size",
 ]
 
 MIB = 1024 * 1024
+_ROOM_SECONDS = 1.0
 
 DISCOVERY = 8 * MIB
 """The first request of a file asks for this much; what fits into it takes one connection."""
@@ -119,3 +121,14 @@ def has_room(
 def fair_part(limit: int, shares: int) -> int:
     """Return how many requests each download may have while others wait."""
     return max(1, limit // shares)
+
+
+def is_room_doubtful(*, needed: int, free: int, age: float) -> bool:
+    """Whether the disk has to be asked again: thousands of small files need not ask each.
+
+    Args:
+        needed: bytes still to be written, as far as is known.
+        free: bytes that were free when it was asked last.
+        age: seconds since then.
+    """
+    return age >= _ROOM_SECONDS or needed > free / 2

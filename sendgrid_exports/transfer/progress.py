@@ -9,12 +9,11 @@ from sendgrid_exports.disk import free_space
 from sendgrid_exports.errors import InsufficientDiskSpaceError
 from sendgrid_exports.events import RunningLate
 from sendgrid_exports.transfer.job import Job
+from sendgrid_exports.transfer.plan import is_room_doubtful
 from sendgrid_exports.transfer.request import IncomingFile
 from sendgrid_exports.transfer.speed import time_needed
 
 __all__ = ["Progress"]
-
-_FREE_SECONDS = 1.0
 
 
 class Progress:
@@ -54,8 +53,7 @@ class Progress:
         """
         directory = self._job.folder.names.directory
         now = self._job.clock.monotonic()
-        # Thousands of small files need not ask each.
-        if now - self._free_at >= _FREE_SECONDS or self.needed > self._free / 2:
+        if is_room_doubtful(needed=self.needed, free=self._free, age=now - self._free_at):
             self._free_at = now
             self._free = await self._job.disk.run(free_space, directory)
         if self.needed > self._free:

@@ -125,6 +125,12 @@ def test_no_error_says_a_secret(kind: type[aiohttp.ClientError]) -> None:
         assert secret not in f"{error} {error!r} {vars(error)!r}"
 
 
+def test_a_setting_of_aiohttp_is_no_word_for_people() -> None:
+    assert " ssl:default " in str(make(aiohttp.ClientConnectorError))
+    error = translate(make(aiohttp.ClientConnectorError), "GET x")
+    assert "Cannot connect to host bucket.example:443 [" in str(error)
+
+
 async def test_a_host_that_has_no_form_on_the_wire_is_not_asked(tmp_path: Path) -> None:
     export = ContactExport(id="x", status=ExportStatus.READY, urls=("https://a..b/x.csv?s3cr3t=1",))
     async with ExportClient("key", base_url="http://127.0.0.1:1") as client:

@@ -44,6 +44,19 @@ def two(connections: Connections) -> Iterator[tuple[Download, Download]]:
         yield downloads
 
 
+@pytest.fixture
+def waiting(connections: Connections) -> Iterator[tuple[Download, Download]]:
+    """Two that stand in line one behind the other, for what a third has just given back."""
+    first, second, third = (Download(connections) for _ in range(3))
+    with ExitStack() as stack:
+        for download in (first, second, third):
+            stack.enter_context(connections.among(download.share))
+        first.take()
+        assert (second.take(), third.take()) == (0, 0)
+        first.share.ended(active=3, resting=0)
+        yield second, third
+
+
 def test_one_that_comes_later_gets_its_part_as_connections_are_given_back(
     two: tuple[Download, Download],
 ) -> None:
@@ -69,36 +82,28 @@ def test_what_the_other_no_longer_wants_may_be_taken(two: tuple[Download, Downlo
     assert first.take() == 1
 
 
-def test_room_that_its_turn_leaves_unused_goes_to_those_behind(connections: Connections) -> None:
-    first, second, third = (Download(connections) for _ in range(3))
-    with ExitStack() as stack:
-        for download in (first, second, third):
-            stack.enter_context(connections.among(download.share))
-        first.take()
-        assert (second.take(), third.take()) == (0, 0)
-        first.share.ended(active=3, resting=0)
-        # The third looks before the second, whose turn it is, and who waits for a link.
-        assert third.take() == 0
-        assert second.share.has_room(wanted=True)
-        woken = third.woken
-        second.share.passes()
-        assert third.woken == woken + 1
-        assert third.take() == 1
+def test_room_that_its_turn_leaves_unused_goes_to_those_behind(
+    waiting: tuple[Download, Download],
+) -> None:
+    second, third = waiting
+    # The third looks before the second, whose turn it is, and who waits for a link.
+    assert third.take() == 0
+    assert second.share.has_room(wanted=True)
+    woken = third.woken
+    second.share.passes()
+    assert third.woken == woken + 1
+    assert third.take() == 1
 
 
-def test_one_that_leaves_the_line_makes_place_for_those_behind(connections: Connections) -> None:
-    first, second, third = (Download(connections) for _ in range(3))
-    with ExitStack() as stack:
-        for download in (first, second, third):
-            stack.enter_context(connections.among(download.share))
-        first.take()
-        assert (second.take(), third.take()) == (0, 0)
-        first.share.ended(active=3, resting=0)
-        assert third.take() == 0
-        woken = third.woken
-        second.share.has_room(wanted=False)
-        assert third.woken == woken + 1
-        assert third.take() == 1
+def test_one_that_leaves_the_line_makes_place_for_those_behind(
+    waiting: tuple[Download, Download],
+) -> None:
+    second, third = waiting
+    assert third.take() == 0
+    woken = third.woken
+    second.share.has_room(wanted=False)
+    assert third.woken == woken + 1
+    assert third.take() == 1
 
 
 def test_only_those_who_found_no_room_are_woken(two: tuple[Download, Download]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from sendgrid_exports.transfer.plan import (
     Limit,
     Pace,
     has_room,
+    is_room_doubtful,
     piece_size,
 )
 
@@ -133,3 +136,19 @@ def test_never_more_than_the_setting_and_fewer_where_asked_to_slow_down() -> Non
     assert pace.limit == 8
     pace.arrived(1, 1)
     assert pace.limit == 8
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "age", "doubtful"),
+    [
+        (0, 0, math.inf, True),
+        (50, 100, 0.9, False),
+        (51, 100, 0.0, True),
+        (1, 100, 1.0, True),
+        (0, 0, 0.0, False),
+    ],
+)
+def test_the_room_on_the_disk_is_asked_for_anew(
+    needed: int, free: int, age: float, *, doubtful: bool
+) -> None:
+    assert is_room_doubtful(needed=needed, free=free, age=age) is doubtful
