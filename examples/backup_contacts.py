@@ -23,7 +23,7 @@ from sendgrid_exports import (
     LinkRenewed,
     Retrying,
     SendGridExportsError,
-    StatusSeen,
+    StatusPolled,
     export_contacts,
 )
 from sendgrid_exports.testing import FakeSendGrid
@@ -45,8 +45,8 @@ class Progress:
         match event:
             case ExportStarted(export_id=export_id):
                 self._line(f"Export {export_id} has started.")
-            case StatusSeen(export=export, next_look=next_look):
-                again = f"; looking again in {next_look:.1f} s" if next_look else ""
+            case StatusPolled(export=export, next_poll=next_poll):
+                again = f"; looking again in {next_poll:.1f} s" if next_poll else ""
                 self._line(f"Its status is {export.status_text}{again}.")
             case FileStarted(path=path, size=size) | BytesReceived(path=path, size=size):
                 received = event.received
@@ -97,7 +97,9 @@ def main() -> int:
     print()
     for file in result.files:
         print(f"{file.path}  {file.size:,} bytes  verified by {', '.join(file.verified_by)}")
-    print(f"{result.contacts} contacts; SendGrid says it exported {result.export.contact_count}.")
+    print(
+        f"{result.contact_count} contacts; SendGrid says it exported {result.export.contact_count}."
+    )
     return 0
 
 

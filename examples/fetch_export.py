@@ -59,7 +59,7 @@ def main() -> int:
         return 1
     for file in result.files:
         print(f"{file.path}  {file.size:,} bytes  SHA-256 {file.sha256}")
-    print(f"{result.contacts} contacts; the manifest is {result.manifest}.")
+    print(f"{result.contact_count} contacts; the manifest is {result.manifest}.")
     return 0
 
 

@@ -25,7 +25,7 @@ from sendgrid_exports import (
     ExportClient,
     FileFinished,
     SendGridExportsError,
-    StatusSeen,
+    StatusPolled,
 )
 from sendgrid_exports.testing import FakeSendGrid
 
@@ -54,7 +54,7 @@ class Backups:
 
         def note(event: Event) -> None:
             match event:
-                case StatusSeen(export=export):
+                case StatusPolled(export=export):
                     progress["state"] = export.status_text
                 case BytesReceived(path=path, received=count):
                     received[path.name] = count
@@ -68,7 +68,7 @@ class Backups:
         except SendGridExportsError as error:
             progress.update(state="failed", error=str(error))
         else:
-            progress.update(state="done", contacts=result.contacts)
+            progress.update(state="done", contacts=result.contact_count)
 
     async def stop(self) -> None:
         """Cancel what is under way; a later start of the service can fetch it again by its id."""

@@ -60,7 +60,7 @@ from sendgrid_exports.events import (
     LinkRenewed,
     Retrying,
     RunningLate,
-    StatusSeen,
+    StatusPolled,
 )
 from sendgrid_exports.models import (
     Contact,
@@ -141,7 +141,7 @@ __all__ = [
     "RunningLate",
     "SendGridExportsError",
     "ServerError",
-    "StatusSeen",
+    "StatusPolled",
     "SystemClock",
     "TransportError",
     "VerificationReport",

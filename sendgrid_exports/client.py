@@ -20,8 +20,7 @@ from sendgrid_exports.errors import (
     InsufficientDiskSpaceError,
     SendGridExportsError,
 )
-from sendgrid_exports.events import Event, OnEvent
-from sendgrid_exports.logs import log
+from sendgrid_exports.events import Event, OnEvent, log
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session

@@ -152,13 +152,13 @@ class TransportError(SendGridExportsError):
 
     Attributes:
         request_sent: whether the request may have reached the server.
-        passing: whether trying again can help (a refused certificate will stay refused).
+        transient: whether trying again can help (a refused certificate will stay refused).
     """
 
-    def __init__(self, message: str, *, request_sent: bool = True, passing: bool = True) -> None:
+    def __init__(self, message: str, *, request_sent: bool = True, transient: bool = True) -> None:
         super().__init__(message)
         self.request_sent = request_sent
-        self.passing = passing
+        self.transient = transient
 
 
 class InvalidResponseError(SendGridExportsError):

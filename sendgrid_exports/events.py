@@ -1,18 +1,20 @@
-"""What `on_event` is told: one small frozen object for everything that happens.
+"""What `on_event` receives: one small frozen object for everything that happens.
 
-Progress bars, logs, metrics and traces are all built on this one stream. No event carries a
-key or a link's query.
+Progress bars, logs, metrics and traces are all built on this one stream. `str(event)` is one line
+for people. No event carries a key or a link's query.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
-from sendgrid_exports.models import ContactExport, DownloadedFile
+from sendgrid_exports.models import ContactExport, DownloadedFile, ExportStatus
+from sendgrid_exports.redaction import redact_text
 
 __all__ = [
     "BytesReceived",
@@ -25,8 +27,11 @@ __all__ = [
     "OnEvent",
     "Retrying",
     "RunningLate",
-    "StatusSeen",
+    "StatusPolled",
+    "log",
 ]
+
+logger = logging.getLogger("sendgrid_exports")
 
 
 def _without_credentials(export: ContactExport) -> ContactExport:
@@ -39,20 +44,27 @@ class ExportStarted:
 
     export_id: str
 
+    def __str__(self) -> str:
+        return f"Export {self.export_id} started."
+
 
 @attrs.frozen(kw_only=True)
-class StatusSeen:
-    """A look at the status succeeded.
+class StatusPolled:
+    """A poll of the status succeeded.
 
     Attributes:
         export_id: the export.
-        export: what was seen, its links without their query.
-        next_look: seconds until the next look, or None if this was the last.
+        export: what SendGrid answered, its links without their query.
+        next_poll: seconds until the next poll, or None if this was the last.
     """
 
     export_id: str
     export: ContactExport = attrs.field(converter=_without_credentials)
-    next_look: float | None
+    next_poll: float | None
+
+    def __str__(self) -> str:
+        status = redact_text(self.export.status_text or self.export.status.value)
+        return f"Export {self.export_id} is {status}."
 
 
 @attrs.frozen(kw_only=True)
@@ -61,37 +73,50 @@ class FileStarted:
 
     Attributes:
         export_id: the export.
-        path: the file's final path; nothing is there yet.
+        number: the file's place among the files of the export, from 1.
+        path: the file's final path; nothing is there yet. Its suffix may change once the
+            content is known, its number does not.
         size: bytes to come in all, or None where the storage does not say.
         received: bytes of it that an earlier run left on disk.
     """
 
     export_id: str
+    number: int
     path: Path
     size: int | None
     received: int = 0
 
+    def __str__(self) -> str:
+        size = "of unknown size" if self.size is None else f"of {self.size:,} bytes"
+        return f"Downloading {self.path.name} {size}."
+
 
 @attrs.frozen(kw_only=True)
 class BytesReceived:
-    """Some of a file arrived; told at most ten times a second and file, so not of its last byte.
+    """Part of a file arrived; at most ten of these a second and file, so none for its last byte.
 
     Attributes:
         export_id: the export.
+        number: the file's place among the files of the export, from 1.
         path: the file's final path.
         received: bytes so far.
         size: bytes to come in all, or None.
     """
 
     export_id: str
+    number: int
     path: Path
     received: int
     size: int | None
 
+    def __str__(self) -> str:
+        of = "" if self.size is None else f" of {self.size:,}"
+        return f"Received {self.received:,}{of} bytes of {self.path.name}."
+
 
 @attrs.frozen(kw_only=True)
 class LinkRenewed:
-    """Links had died or were about to; a fresh status brought new ones.
+    """Links had died or were about to; a fresh status replaced them.
 
     Attributes:
         export_id: the export.
@@ -101,37 +126,53 @@ class LinkRenewed:
     export_id: str
     links: int
 
+    def __str__(self) -> str:
+        return f"Renewed {self.links} {'link' if self.links == 1 else 'links'}."
+
 
 @attrs.frozen(kw_only=True)
 class Retrying:
-    """Something failed in passing and is tried again.
+    """A request failed in a transient way and is sent again.
 
     Attributes:
         export_id: the export, or None while it has no id yet.
-        path: the file it is about, or None for the API.
+        number: the file it is about, from 1, or None for the API.
+        path: that file's final path, or None for the API.
         reason: what was seen.
-        delay: seconds until the next try.
+        delay: seconds until the next attempt.
     """
 
     export_id: str | None
-    path: Path | None
+    number: int | None = None
+    path: Path | None = None
     reason: str
     delay: float
+
+    def __str__(self) -> str:
+        what = "" if self.path is None else f" {self.path.name}"
+        when = f"in {self.delay:.1f} s" if self.delay else "now"
+        return f"Retrying{what} {when}: {self.reason}"
 
 
 @attrs.frozen(kw_only=True)
 class RunningLate:
-    """At the rate so far, the download will not be done before its deadline; it goes on.
+    """At the rate so far, the download will not finish before its deadline; it continues.
 
     Attributes:
         export_id: the export.
-        needed: seconds that the rest takes at the rate so far.
-        left: seconds until the files expire, or the caller's timeout passes.
+        seconds_needed: what the rest takes at the rate so far.
+        seconds_left: until the files expire, or the caller's timeout passes.
     """
 
     export_id: str
-    needed: float
-    left: float
+    seconds_needed: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        return (
+            f"Export {self.export_id} needs {self.seconds_needed:.0f} s more at this rate, "
+            f"and {self.seconds_left:.0f} s are left."
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -140,6 +181,14 @@ class FileFinished:
 
     export_id: str
     file: DownloadedFile
+
+    @property
+    def number(self) -> int:
+        """The file's place among the files of the export, from 1."""
+        return self.file.number
+
+    def __str__(self) -> str:
+        return f"Downloaded and verified {self.file.path.name}."
 
 
 @attrs.frozen(kw_only=True)
@@ -156,10 +205,16 @@ class CountMismatch:
     expected: int
     counted: int
 
+    def __str__(self) -> str:
+        return (
+            f"SendGrid says that export {self.export_id} has {self.expected:,} contacts; "
+            f"its files hold {self.counted:,}."
+        )
+
 
 Event: TypeAlias = (
     ExportStarted
-    | StatusSeen
+    | StatusPolled
     | FileStarted
     | BytesReceived
     | LinkRenewed
@@ -170,3 +225,42 @@ Event: TypeAlias = (
 )
 
 OnEvent: TypeAlias = Callable[[Event], None]
+
+
+def log(event: Event) -> None:
+    """Log an event to `sendgrid_exports`: its line as the message, its fields as extras.
+
+    The extra `event` is the name of its class. Polls and file starts are logged at debug, what
+    may need a person at warning, received bytes not at all, and everything else at info.
+    """
+    level = logging.INFO
+    fields: dict[str, Any]
+    match event:
+        case BytesReceived():
+            return
+        case StatusPolled(export=export, next_poll=next_poll):
+            if export.status is not ExportStatus.READY:
+                level = logging.DEBUG
+            fields = {
+                "status": redact_text(export.status_text or export.status.value),
+                "files": len(export.urls),
+                "contacts": export.contact_count,
+                "next_poll": next_poll,
+            }
+        case FileFinished(file=file):
+            fields = {
+                "number": file.number,
+                "path": str(file.path),
+                "size": file.size,
+                "verified_by": file.verified_by,
+            }
+        case _:
+            fields = attrs.asdict(event)
+            if fields.get("path") is not None:
+                fields["path"] = str(fields["path"])
+            if isinstance(event, FileStarted):
+                level = logging.DEBUG
+            elif isinstance(event, RunningLate | CountMismatch):
+                level = logging.WARNING
+    extra = {"event": type(event).__name__, "export_id": event.export_id, **fields}
+    logger.log(level, "%s", event, extra=extra)

@@ -161,6 +161,8 @@ class DownloadedFile:
     """A file under its final name: complete and verified.
 
     Attributes:
+        number: its place among the files of the export, from 1.
+        url: where it is, as a `file://` url; of a stream, where it came from, without query.
         path: where it is.
         size: its size on disk, in bytes.
         sha256: of the file on disk, in hex; None under `Verify.LENGTH`.
@@ -170,6 +172,8 @@ class DownloadedFile:
             `x-amz-checksum-crc32`, `x-amz-checksum-sha1`, `x-amz-checksum-sha256`, `gzip-crc`.
     """
 
+    number: int
+    url: str
     path: Path
     size: int
     sha256: str | None
@@ -187,7 +191,7 @@ class DownloadResult:
             result was read from a manifest, which has no metadata either.
         directory: where the files are.
         files: the files, in the order of the links.
-        contacts: how many contacts the files hold, counted while they were verified; None
+        contact_count: how many contacts the files hold, counted while they were verified; None
             where they were not or could not be counted.
         manifest: the path of the manifest.
     """
@@ -195,7 +199,7 @@ class DownloadResult:
     export: ContactExport
     directory: Path
     files: tuple[DownloadedFile, ...]
-    contacts: int | None
+    contact_count: int | None
     manifest: Path
 
 

@@ -181,7 +181,7 @@ class Session:
                 f"{what} was not sent: the session lent takes credentials for that host from a "
                 "netrc file. Lend one with trust_env=False, or remove them there.",
                 request_sent=False,
-                passing=False,
+                transient=False,
             )
         raise failure
 
@@ -310,7 +310,7 @@ def translate(error: Exception, what: str) -> TransportError:
             f"{what} was not sent: too many open files. Raise the limit (ulimit -n), or lower "
             "DownloadPolicy.connections.",
             request_sent=False,
-            passing=False,
+            transient=False,
         )
     unsent = isinstance(
         error,
@@ -327,5 +327,5 @@ def translate(error: Exception, what: str) -> TransportError:
     return TransportError(
         f"{what} brought no complete answer: {kind}" + (f" ({said})" if said else ""),
         request_sent=not unsent,
-        passing=not hopeless,
+        transient=not hopeless,
     )

@@ -37,7 +37,7 @@ from sendgrid_exports.errors import (
     SendGridExportsError,
     TransportError,
 )
-from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusSeen
+from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusPolled
 from sendgrid_exports.messages import Request, Response
 from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
 from sendgrid_exports.redaction import redact_text
@@ -268,7 +268,7 @@ class Exports:
                     text,
                     extra={"export_id": polling.export_id, "status": text},
                 )
-            on_event(StatusSeen(export_id=polling.export_id, export=seen, next_look=delay))
+            on_event(StatusPolled(export_id=polling.export_id, export=seen, next_poll=delay))
         elif delay is not None:
             on_event(
                 Retrying(export_id=polling.export_id, path=None, reason=str(seen), delay=delay)
@@ -287,7 +287,7 @@ class Exports:
         except TransportError as error:
             error.message = error.message.replace(self._api_key, "[redacted]")
             if not error.message.endswith("."):
-                later = ", or try later" if error.passing else _HOPELESS
+                later = ", or try later" if error.transient else _HOPELESS
                 _say_more(error, f"Check the network and base_url{later}.")
             error.args = (error.message,)
             raise

@@ -96,14 +96,14 @@ def passes(error: SendGridExportsError) -> bool:
     if isinstance(error, APIError):
         return error.status in {408, 425, 429} or error.status >= 500
     if isinstance(error, TransportError):
-        return error.passing
+        return error.transient
     return isinstance(error, InvalidResponseError)
 
 
 def certainly_not_processed(error: SendGridExportsError) -> bool:
     """Whether a start that failed like this cannot have begun an export."""
     if isinstance(error, TransportError):
-        return error.passing and not error.request_sent
+        return error.transient and not error.request_sent
     return isinstance(error, APIError) and error.status == 429
 
 

@@ -64,9 +64,9 @@ class _Picture:
         if board.waited is not None:
             return ready_text(board.export, board.waited)
         text = ready_text(board.export, self._now - board.began)
-        if board.next_look is None:
+        if board.next_poll is None:
             return text
-        return f"{text} Next look in {duration_text(max(0.0, board.next_look - self._now))}."
+        return f"{text} Next look in {duration_text(max(0.0, board.next_poll - self._now))}."
 
     def _file(self, file: FileProgress) -> tuple[RenderableType, ...]:
         rate = file.rate.value(self._now)

@@ -16,7 +16,7 @@ from sendgrid_exports import (
     FileStarted,
     LinkRenewed,
     Retrying,
-    StatusSeen,
+    StatusPolled,
 )
 from sendgrid_exports.cli.wording import number_of
 
@@ -81,7 +81,7 @@ class Board:
         began: when the waiting began.
         export_id: the export, or None while it has no id yet.
         export: the export as last seen, or None.
-        next_look: when the next look is due, or None.
+        next_poll: when the next look is due, or None.
         waited: seconds until it was ready, or None while it is not.
         files: what is known of its files, by their number.
         retries: tries that failed so far.
@@ -92,7 +92,7 @@ class Board:
     began: float
     export_id: str | None = None
     export: ContactExport | None = None
-    next_look: float | None = None
+    next_poll: float | None = None
     waited: float | None = None
     files: dict[str, FileProgress] = attrs.field(factory=dict)
     retries: int = 0
@@ -104,9 +104,9 @@ class Board:
         match event:
             case ExportStarted(export_id=export_id):
                 self.export_id = export_id
-            case StatusSeen(export_id=export_id, export=export, next_look=next_look):
+            case StatusPolled(export_id=export_id, export=export, next_poll=next_poll):
                 self.export_id, self.export = export_id, export
-                self.next_look = None if next_look is None else now + next_look
+                self.next_poll = None if next_poll is None else now + next_poll
                 if export.status is ExportStatus.READY and self.waited is None:
                     self.waited = now - self.began
             case FileStarted(path=path, size=size, received=received):

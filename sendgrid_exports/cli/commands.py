@@ -100,7 +100,7 @@ def backup(
 
 def _keep(result: DownloadResult, keep: int, output: Output) -> list[Path]:
     expected = result.export.contact_count
-    if expected is not None and result.contacts not in {None, expected}:
+    if expected is not None and result.contact_count not in {None, expected}:
         output.warn("The count of the contacts is in doubt, so no older backup is dropped.")
         return []
     return drop_old(result.directory, keep, output.warn)
@@ -249,7 +249,9 @@ def show_result(output: Output, result: DownloadResult, dropped: Sequence[Path] 
             for file in result.files
         ],
     )
-    counted = "not counted" if result.contacts is None else count(result.contacts, "contact")
+    counted = (
+        "not counted" if result.contact_count is None else count(result.contact_count, "contact")
+    )
     files = count(len(result.files), "file")
     output.answer(f"{counted} in {files} of {plain(str(result.directory))}")
     for path in dropped:

@@ -69,10 +69,10 @@ async def back_up(
         contacts=contacts, files=files, seed=seed, statuses=["pending", "pending", "ready"]
     ) as fake:
         speed = max(20_000, contacts * _BYTES_A_CONTACT / files / _SECONDS)
-        fake.fail_storage(Reset(after=20_000), file=1)
-        fake.fail_storage(ExpiredLink(), file=min(2, files))
+        fake.inject(Reset(after=20_000), file=1)
+        fake.inject(ExpiredLink(), file=min(2, files))
         for number in range(1, files + 1):
-            fake.fail_storage(Slow(speed * (2 - number / files)), file=number, times=None)
+            fake.inject(Slow(speed * (2 - number / files)), file=number, times=None)
         return await export_contacts(
             folder,
             api_key=fake.api_key,

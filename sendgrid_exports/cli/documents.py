@@ -60,7 +60,7 @@ def result_document(result: DownloadResult) -> dict[str, Any]:
     return {
         "export_id": result.export.id,
         "directory": str(result.directory),
-        "contacts": result.contacts,
+        "contacts": result.contact_count,
         "contact_count": result.export.contact_count,
         "manifest": str(result.manifest),
         "files": [

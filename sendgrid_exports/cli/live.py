@@ -19,7 +19,7 @@ from sendgrid_exports import (
     FileFinished,
     FileStarted,
     RunningLate,
-    StatusSeen,
+    StatusPolled,
 )
 from sendgrid_exports.cli.bars import draw
 from sendgrid_exports.cli.board import Board
@@ -100,7 +100,7 @@ class Lines:
         self.board.tell(event, now)
         text = sentence(event)
         match event:
-            case StatusSeen(export=export):
+            case StatusPolled(export=export):
                 changed = self._status != export.status_text
                 self._status = export.status_text
                 if changed or now - self._told >= _SECONDS_BETWEEN_LOOKS:

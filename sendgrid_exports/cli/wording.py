@@ -128,7 +128,7 @@ def sentence(event: Event) -> str | None:
             return ended(f"Trying {what}again {when}: {_seen(reason)}")
         case LinkRenewed(links=links):
             return f"{count(links, 'link')} {'was' if links == 1 else 'were'} renewed."
-        case RunningLate(needed=needed, left=left):
+        case RunningLate(seconds_needed=needed, seconds_left=left):
             return (
                 f"At this rate the rest takes {duration_text(needed)}, "
                 f"and {duration_text(left)} are left."

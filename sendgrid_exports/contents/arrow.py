@@ -67,7 +67,7 @@ def write_parquet(
     *,
     export_id: str | None = None,
     column_types: Mapping[str, pa.DataType] | None = None,
-    parts: bool = False,
+    one_file_per_part: bool = False,
     compression: str = "zstd",
 ) -> int:
     """Write the contacts as Parquet, with the schema of `read_arrow` and in bounded memory.
@@ -76,10 +76,10 @@ def write_parquet(
 
     Args:
         source: a finished download, a path, several paths, or a directory.
-        path: the file; with `parts`, a directory, which is made if need be.
+        path: the file; with `one_file_per_part`, a directory, which is made if need be.
         export_id: which export, where the directory `source` holds several.
         column_types: as for `read_arrow`.
-        parts: write a file for each file of the export, called like it.
+        one_file_per_part: write a file for each file of the export, called like it.
         compression: of Parquet's pages: `zstd`, `snappy`, `lz4`, `gzip`, `brotli` or `none`.
 
     Returns:
@@ -99,7 +99,7 @@ def write_parquet(
     target, types = Path(path), dict(column_types or {})
     found = survey(find_files(source, export_id))
     schema = unite(found, types)
-    if not parts:
+    if not one_file_per_part:
         reader = open_reader(found, schema, types)
         return write_files([(target, reader)], schema, compression)
     paths = [target / f"{part.file.path.name.partition('.')[0]}.parquet" for part in found]

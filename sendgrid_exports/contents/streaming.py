@@ -100,6 +100,8 @@ class ContactStream:
         assert checked is not None
         self._contacts += checked.contacts or 0
         finished = DownloadedFile(
+            number=file.number,
+            url=file.link.identity,
             path=self._straight.path(file),
             size=checked.size,
             sha256=checked.sha256,

@@ -35,7 +35,7 @@ from sendgrid_exports import (
     LinkRenewed,
     Retrying,
     RunningLate,
-    StatusSeen,
+    StatusPolled,
     __version__,
 )
 
@@ -105,7 +105,7 @@ class _Listener:
         if event.export_id is not None:
             self._span.set_attribute("sendgrid.export.id", event.export_id)
         match event:
-            case StatusSeen(export=export):
+            case StatusPolled(export=export):
                 self._polls.add(1)
                 self._span.set_attribute("sendgrid.export.status", export.status.value)
                 if export.status is ExportStatus.READY:

@@ -1,4 +1,4 @@
-"""What can go wrong between a storage host and a client, as words for `fail_storage`.
+"""What can go wrong between a storage host and a client, as words for `inject`.
 
 Offsets named `after` count the bytes of one answer's body; `at` is an offset in the stored
 object. Seconds pass on the clock of the `FakeSendGrid`. Each fault is seen in the wild; which

@@ -26,7 +26,7 @@ class FakeSendGrid:
     """The export service on two loopback ports: the API, and the storage its links lead to.
 
     It keeps SendGrid's and S3's rules, answers in their words, and breaks in every way asked for
-    by `fail_api` and `fail_storage`. Files lie in a temporary directory, never in memory. Methods
+    by `respond` and `inject`. Files lie in a temporary directory, never in memory. Methods
     that take an export's id raise `KeyError` for one nobody added or started::
 
         import asyncio
@@ -214,7 +214,7 @@ class FakeSendGrid:
         )
         return export.id
 
-    async def stored(self, export_id: str) -> tuple[bytes, ...]:
+    async def file_bytes(self, export_id: str) -> tuple[bytes, ...]:
         """Return the raw bytes of each file, as a client should receive them."""
         spool = self._world.spool
         files = [file.spooled for file in self._world.export(export_id).files]
@@ -229,7 +229,7 @@ class FakeSendGrid:
         """Yield the contacts of a generated export, as the rows of a CSV export have them."""
         return map(csv_row, self.contacts_of(export_id))
 
-    async def replace(self, export_id: str, file: int, body: bytes) -> None:
+    async def replace_file(self, export_id: str, file: int, body: bytes) -> None:
         """Put another object under the key of file `file` (from 1), with another ETag."""
         await self._world.replace(self._world.export(export_id), file, body)
 
@@ -237,11 +237,11 @@ class FakeSendGrid:
         """Delete the files of an export: the storage answers 404 `NoSuchKey`."""
         self._world.export(export_id).removed = True
 
-    def kill_links(self) -> None:
+    def expire_links(self) -> None:
         """Let every link signed so far be an expired one, from now on."""
         self._world.signer.revoke()
 
-    def fail_api(
+    def respond(
         self,
         status: int | None,
         *,
@@ -277,7 +277,7 @@ class FakeSendGrid:
         )
         self._api.scripts.append(script)
 
-    def fail_storage(
+    def inject(
         self,
         fault: Fault,
         *,

@@ -334,7 +334,13 @@ class Download:
     def _tell_retry(self, file: IncomingFile, reason: str, delay: float) -> None:
         path = self._requests.path(file)
         self._job.on_event(
-            Retrying(export_id=self._job.export_id, path=path, reason=reason, delay=delay)
+            Retrying(
+                export_id=self._job.export_id,
+                number=file.number,
+                path=path,
+                reason=reason,
+                delay=delay,
+            )
         )
 
     def _unlisted(self, number: int) -> DownloadError:

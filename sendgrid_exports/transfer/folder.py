@@ -50,6 +50,7 @@ class Folder:
     def __init__(
         self,
         names: Names,
+        location: Path,
         lock: Lock,
         manifest: Manifest,
         journal: Mapping[int, Record],
@@ -58,6 +59,7 @@ class Folder:
         self.names = names
         self.manifest = manifest
         self.journal = journal
+        self._location = location
         self._lock = lock
         self._disk = disk
         self._noting = asyncio.Lock()
@@ -217,6 +219,8 @@ class Folder:
     def file(self, entry: FileEntry) -> DownloadedFile:
         """Return a finished file as callers see it."""
         return DownloadedFile(
+            number=entry.number,
+            url=(self._location / entry.name).as_uri(),
             path=self.names.directory / entry.name,
             size=entry.size,
             sha256=entry.sha256,
@@ -231,7 +235,7 @@ class Folder:
             export=export,
             directory=self.names.directory,
             files=tuple(self.file(entry) for entry in self.manifest.files),
-            contacts=self.manifest.contacts,
+            contact_count=self.manifest.contacts,
             manifest=self.names.manifest,
         )
 

@@ -39,7 +39,8 @@ async def open_folder(directory: Path, export_id: str, disk: Disk) -> AsyncItera
         await disk.run(_prepare, names, lock)
         manifest = await disk.run(_load, names.manifest, export_id)
         journal = await disk.run(_load_journal, names.journal, export_id)
-        yield Folder(names, lock, manifest, journal, disk)
+        location = await disk.run(directory.absolute)
+        yield Folder(names, location, lock, manifest, journal, disk)
     finally:
         await disk.run(lock.release)
 

@@ -80,4 +80,6 @@ class Progress:
         )
         if needed is not None and needed > left:
             self._told = True
-            self._job.on_event(RunningLate(export_id=self._job.export_id, needed=needed, left=left))
+            self._job.on_event(
+                RunningLate(export_id=self._job.export_id, seconds_needed=needed, seconds_left=left)
+            )

@@ -164,7 +164,7 @@ class Requests:
                     await self._conductor.check_space()
                 return await self._receive(file, piece, stream)
         except TransportError as error:
-            return TryAgain(str(error)) if error.passing else Refused(reason=str(error))
+            return TryAgain(str(error)) if error.transient else Refused(reason=str(error))
 
     def _discover(self, file: IncomingFile, piece: Piece, meaning: Receive, stream: Stream) -> bool:
         """Take note of what an answer tells of its file; return whether the size is news."""
@@ -238,6 +238,7 @@ class Requests:
             self._job.on_event(
                 FileStarted(
                     export_id=self._job.export_id,
+                    number=file.number,
                     path=self.path(file),
                     size=file.pieces.total,
                     received=file.pieces.written.size,
@@ -256,6 +257,7 @@ class Requests:
             self._job.on_event(
                 BytesReceived(
                     export_id=self._job.export_id,
+                    number=file.number,
                     path=self.path(file),
                     received=file.pieces.arrived,
                     size=file.pieces.total,

@@ -167,7 +167,7 @@ class Straight:
                             async for data in received:
                                 yield data
             except TransportError as error:
-                failure = TryAgain(str(error)) if error.passing else Refused(reason=str(error))
+                failure = TryAgain(str(error)) if error.transient else Refused(reason=str(error))
             if piece.tried():
                 file.tries = file.tries.after_progress()
             if failure is not None and not piece.finished:
@@ -212,13 +212,19 @@ class Straight:
         if not file.announced:
             file.announced = True
             self.on_event(
-                FileStarted(export_id=self.export.id, path=self.path(file), size=piece.end)
+                FileStarted(
+                    export_id=self.export.id,
+                    number=file.number,
+                    path=self.path(file),
+                    size=piece.end,
+                )
             )
         if now - file.told >= 1 / EVENTS_A_SECOND:
             file.told = now
             self.on_event(
                 BytesReceived(
                     export_id=self.export.id,
+                    number=file.number,
                     path=self.path(file),
                     received=piece.position,
                     size=piece.end,
@@ -243,7 +249,11 @@ class Straight:
                 reason = failure.reason if isinstance(failure, TryAgain) else "again"
                 self.on_event(
                     Retrying(
-                        export_id=self.export.id, path=self.path(file), reason=reason, delay=delay
+                        export_id=self.export.id,
+                        number=file.number,
+                        path=self.path(file),
+                        reason=reason,
+                        delay=delay,
                     )
                 )
                 await self.clock.sleep(delay)

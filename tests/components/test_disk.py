@@ -208,7 +208,7 @@ async def test_a_disk_without_a_single_free_byte_keeps_nobody_out_later(
     with pytest.raises(OSError, match=r"No space left|is full"):
         await client.fetch(export_id, disk)
     ballast.unlink()
-    assert (await client.fetch(export_id, disk)).contacts == 0
+    assert (await client.fetch(export_id, disk)).contact_count == 0
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ async def test_a_disk_too_small_to_inflate_on_keeps_the_raw_file(
         await client.fetch(export_id, disk)
     assert len(list(disk.glob("*.gz"))) == 1
     assert not [*disk.glob("*.csv"), *disk.glob("*.part")]
-    assert (await packed.fetch(export_id, disk)).contacts == 50_000
+    assert (await packed.fetch(export_id, disk)).contact_count == 50_000
     assert len(fake.storage_requests) == 1
 
 

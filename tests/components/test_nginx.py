@@ -193,7 +193,7 @@ async def test_nobody_is_asked_to_compress(
     status = await make_status(lambda: [link])
     result = await make_client(status.base_url, downloads=IN_TURN).fetch(EXPORT_ID, tmp_path)
     assert content(result) == body
-    assert result.contacts == 100_000
+    assert result.contact_count == 100_000
     assert line.statuses == [206, 206]
 
 

@@ -163,7 +163,7 @@ async def test_an_object_arrives_as_it_is_and_is_proven_by_its_etag(
     assert file.path.name == f"{EXPORT_ID}-00001.csv.gz"
     assert file.etag == hashlib.md5(raw).hexdigest()
     assert file.verified_by == ("length", "etag-md5", "gzip-crc")
-    assert result.contacts == 5000
+    assert result.contact_count == 5000
 
 
 async def test_the_etag_of_a_multipart_object_proves_nothing(

@@ -105,7 +105,7 @@ async def test_killed_at_random_it_gets_there_and_little_is_sent_twice(
     async with FakeSendGrid(etag="multipart", link_lifetime=36_000) as fake:
         await fake.add_export(export_id="killed", bodies=[body])
         del body
-        fake.fail_storage(Slow(SIZE / SECONDS / CONNECTIONS), times=None)
+        fake.inject(Slow(SIZE / SECONDS / CONNECTIONS), times=None)
         stored = fake._world.export("killed").files[0].spooled.path
         child, part = Child(fake, tmp_path), tmp_path / "killed-00001.part"
         kept = 0

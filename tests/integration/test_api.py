@@ -178,7 +178,7 @@ async def test_start_waits_where_it_is_told_to(
     sleeps: list[float],
 ) -> None:
     for headers in refusals:
-        sendgrid.fail_api(429, headers=headers)
+        sendgrid.respond(429, headers=headers)
     await client.start()
     assert clock.sleeps == sleeps
     assert len(await client.list_exports()) == 1
@@ -187,7 +187,7 @@ async def test_start_waits_where_it_is_told_to(
 async def test_start_tries_four_times_at_most(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(429, times=None)
+    sendgrid.respond(429, times=None)
     with pytest.raises(RateLimitedError):
         await client.start()
     assert len(sendgrid.requests) == 4
@@ -197,7 +197,7 @@ async def test_start_tries_four_times_at_most(
 async def test_start_does_not_sleep_through_an_hour(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(429, headers={"Retry-After": "3600"})
+    sendgrid.respond(429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimitedError, match="3600") as caught:
         await client.start()
     assert caught.value.retry_after == 3600
@@ -261,7 +261,7 @@ async def test_start_is_never_sent_twice_where_it_may_have_worked(
 ) -> None:
     if reused:
         await client.list_exports()
-    sendgrid.fail_api(status, on="start", processed=True, times=None)
+    sendgrid.respond(status, on="start", processed=True, times=None)
     with pytest.raises(SendGridExportsError) as caught:
         await client.start()
     refused = status is not None and status < 500
@@ -275,7 +275,7 @@ async def test_start_is_never_sent_twice_where_it_may_have_worked(
 async def test_a_start_without_an_id_is_no_start(
     sendgrid: FakeSendGrid, client: ExportClient, body: str
 ) -> None:
-    sendgrid.fail_api(202, body=body, times=None)
+    sendgrid.respond(202, body=body, times=None)
     with pytest.raises(InvalidResponseError) as caught:
         await client.start()
     assert caught.value.problems
@@ -317,7 +317,7 @@ async def test_get_is_one_look_at_every_field(
 async def test_any_success_is_one(
     sendgrid: FakeSendGrid, client: ExportClient, call: Call, status: int
 ) -> None:
-    sendgrid.fail_api(status, body={"id": "x", "status": "pending", "result": []})
+    sendgrid.respond(status, body={"id": "x", "status": "pending", "result": []})
     await call(client)
 
 
@@ -325,11 +325,11 @@ async def test_unknown_fields_and_missing_ones_do_not_matter(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     new = {"id": "x", "status": "pending", "urls": None, "expires_at": "", "colour": {"deep": [1]}}
-    sendgrid.fail_api(200, body=new, on="status")
+    sendgrid.respond(200, body=new, on="status")
     export = await client.get("x")
     assert (export.id, export.urls, export.expires_at) == ("x", (), None)
     listed = {"result": [{"id": "x", "status": "ready", "colour": 1}], "more": 2}
-    sendgrid.fail_api(200, body=listed, on="list")
+    sendgrid.respond(200, body=listed, on="list")
     assert [listing.id for listing in await client.list_exports()] == ["x"]
 
 
@@ -380,7 +380,7 @@ async def test_the_list_tells_what_each_export_was_made_of(
 async def test_an_empty_list_is_one(
     sendgrid: FakeSendGrid, client: ExportClient, body: dict[str, Any]
 ) -> None:
-    sendgrid.fail_api(200, body=body)
+    sendgrid.respond(200, body=body)
     assert await client.list_exports() == ()
 
 
@@ -389,7 +389,7 @@ async def test_the_next_page_never_leads_to_another_host(
 ) -> None:
     elsewhere = f"{sendgrid.storage_url}{EXPORTS}?page_token=7"
     page = {"result": [{"id": "x", "status": "ready"}], "_metadata": {"next": elsewhere}}
-    sendgrid.fail_api(200, body=page)
+    sendgrid.respond(200, body=page)
     assert [listing.id for listing in await client.list_exports()] == ["x"]
     assert sendgrid.storage_requests == []
 
@@ -398,7 +398,7 @@ async def test_pages_that_lead_in_a_circle_end(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     page = {"result": [], "_metadata": {"next": f"{sendgrid.base_url}{EXPORTS}?page_token=1"}}
-    sendgrid.fail_api(200, body=page, times=None)
+    sendgrid.respond(200, body=page, times=None)
     assert await client.list_exports() == ()
     assert len(sendgrid.requests) == 2
 
@@ -466,7 +466,7 @@ async def test_every_error_body_becomes_the_right_error(
     error: type[APIError],
     details: tuple[ErrorDetail, ...],
 ) -> None:
-    sendgrid.fail_api(status, body=body)
+    sendgrid.respond(status, body=body)
     with pytest.raises(APIError) as caught:
         await client.get("x")
     raised = caught.value
@@ -498,7 +498,7 @@ async def test_an_error_says_when_to_come_again(
     headers: dict[str, str],
     retry_after: float | None,
 ) -> None:
-    sendgrid.fail_api(status, headers=headers)
+    sendgrid.respond(status, headers=headers)
     with pytest.raises(APIError) as caught:
         await client.get("x")
     assert caught.value.retry_after == retry_after
@@ -511,7 +511,7 @@ async def test_a_wrong_key_is_said(sendgrid: FakeSendGrid, clock: FakeClock) -> 
 
 
 async def test_a_missing_scope_is_said(sendgrid: FakeSendGrid, client: ExportClient) -> None:
-    sendgrid.fail_api(403)
+    sendgrid.respond(403)
     with pytest.raises(PermissionDeniedError, match=r"marketing\.read.*legacy"):
         await client.list_exports()
 
@@ -520,7 +520,7 @@ async def test_a_missing_scope_is_said(sendgrid: FakeSendGrid, client: ExportCli
 async def test_an_answer_that_cannot_be_decoded_is_an_error_of_ours(
     sendgrid: FakeSendGrid, client: ExportClient, call: Call
 ) -> None:
-    sendgrid.fail_api(200, body=b"no gzip", headers={"Content-Encoding": "gzip"})
+    sendgrid.respond(200, body=b"no gzip", headers={"Content-Encoding": "gzip"})
     with pytest.raises(TransportError):
         await call(client)
 
@@ -530,7 +530,7 @@ async def test_an_answer_that_cannot_be_decoded_is_an_error_of_ours(
 async def test_no_redirect_is_followed(
     sendgrid: FakeSendGrid, client: ExportClient, call: Call, status: int
 ) -> None:
-    sendgrid.fail_api(status, headers={"Location": sendgrid.storage_url + EXPORTS})
+    sendgrid.respond(status, headers={"Location": sendgrid.storage_url + EXPORTS})
     with pytest.raises(APIError) as caught:
         await call(client)
     assert caught.value.status == status
@@ -546,7 +546,7 @@ async def test_no_redirect_is_followed(
 async def test_a_parent_account_acts_for_a_subuser(
     sendgrid: FakeSendGrid, clock: FakeClock, call: Call
 ) -> None:
-    sendgrid.fail_api(200, body={"id": "x", "status": "pending", "result": []})
+    sendgrid.respond(200, body={"id": "x", "status": "pending", "result": []})
     async with client_of(sendgrid, clock, on_behalf_of="a subuser") as client:
         await call(client)
     assert sendgrid.requests[0].headers["on-behalf-of"] == "a subuser"
@@ -567,7 +567,7 @@ async def test_a_scheme_may_be_written_large(
     export_id = await sendgrid.add_export()
     base_url = sendgrid.base_url.replace("http://", "HTTP://")
     async with client_of(sendgrid, clock, base_url=base_url) as client:
-        assert (await client.fetch(export_id, tmp_path)).contacts == 3
+        assert (await client.fetch(export_id, tmp_path)).contact_count == 3
 
 
 async def test_the_key_goes_to_the_api_alone(
@@ -601,13 +601,13 @@ async def test_nothing_a_lent_session_carries_matters(
         async with client_of(sendgrid, clock, session=session) as client:
             with pytest.raises(ExportNotFoundError):
                 await client.get("unknown")
-            sendgrid.fail_api(200, body=squeezed, headers={"Content-Encoding": "gzip"})
+            sendgrid.respond(200, body=squeezed, headers={"Content-Encoding": "gzip"})
             assert (await client.get("x")).status is ExportStatus.PENDING
             result = await client.fetch(export_id, tmp_path)
         assert not session.closed
-    (raw,) = await sendgrid.stored(export_id)
+    (raw,) = await sendgrid.file_bytes(export_id)
     assert result.files[0].path.read_bytes() == raw
-    assert result.contacts == 3
+    assert result.contact_count == 3
     assert {request.headers["Accept-Encoding"] for request in sendgrid.storage_requests} == {
         "identity"
     }
@@ -642,7 +642,7 @@ async def test_a_session_that_reads_netrc_says_what_to_do(
         client = client_of(sendgrid, clock, session=session)
         with pytest.raises(TransportError, match="trust_env=False") as caught:
             await client.fetch(export_id, tmp_path / "exports")
-    assert not caught.value.passing
+    assert not caught.value.transient
     assert not sendgrid.requests
 
 

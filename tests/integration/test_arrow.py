@@ -124,7 +124,7 @@ def test_batches_and_parquet_are_what_the_standard_library_reads(
         target = Path(directory, "contacts.parquet")
         assert write_parquet(paths, target) == len(records)
         assert pq.read_table(target).to_pylist() == expected
-        assert write_parquet(paths, Path(directory, "all"), parts=True) == len(records)
+        assert write_parquet(paths, Path(directory, "all"), one_file_per_part=True) == len(records)
         assert [
             row
             for path in sorted(Path(directory, "all").iterdir())
@@ -416,7 +416,7 @@ def test_a_parquet_file_is_replaced_whole_or_not_at_all(
         write_parquet([broken], target)
     assert target.read_bytes() == before
     with pytest.raises(ValueError, match="one name"):
-        write_parquet([both[0], both[0]], tmp_path / "parts", parts=True)
+        write_parquet([both[0], both[0]], tmp_path / "parts", one_file_per_part=True)
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DownloadError, match="no export"):
         write_parquet(tmp_path / "nothing", target)

@@ -99,8 +99,8 @@ async def test_keep_drops_the_oldest_once_the_new_one_is_verified(command: Comma
 @pytest.mark.parametrize(
     "fail",
     [
-        lambda fake: fake.fail_api(401, times=None),
-        lambda fake: fake.fail_storage(FlippedBit(at=30), times=None),
+        lambda fake: fake.respond(401, times=None),
+        lambda fake: fake.inject(FlippedBit(at=30), times=None),
     ],
     ids=["refused", "corrupt"],
 )
@@ -121,7 +121,7 @@ async def test_a_backup_that_fails_drops_nothing(
 async def test_a_count_in_doubt_drops_nothing(command: Command) -> None:
     assert (await command.here("backup", "backups")).code == 0
     export_id = await command.fake.add_export(contact_count=501)
-    command.fake.fail_api(202, body={"id": export_id}, on="start")
+    command.fake.respond(202, body={"id": export_id}, on="start")
     ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
     assert ended.code == 0
     assert ended.errors.splitlines() == [
@@ -318,8 +318,8 @@ async def test_json_is_one_document_whatever_happens(
     command: Command, options: tuple[str, ...]
 ) -> None:
     export_id = await command.fake.add_export()
-    command.fake.kill_links()
-    command.fake.fail_storage(EarlyEnd(after=100))
+    command.fake.expire_links()
+    command.fake.inject(EarlyEnd(after=100))
     good = await command.here("fetch", export_id, "here", "--output", "json", *options)
     told = document(good)
     assert (told["contacts"], len(told["files"])) == (500, 2)
@@ -459,11 +459,11 @@ def nothing(fake: Fake) -> None:
 
 CODES: list[tuple[str, int, Arrange]] = [
     ("done", 0, fetching(nothing)),
-    ("done in spite of trouble", 0, fetching(lambda fake: fake.fail_storage(ExpiredLink()))),
+    ("done in spite of trouble", 0, fetching(lambda fake: fake.inject(ExpiredLink()))),
     (
         "the storage refuses",
         1,
-        fetching(lambda fake: fake.fail_storage(Status(400, "InvalidArgument"), times=None)),
+        fetching(lambda fake: fake.inject(Status(400, "InvalidArgument"), times=None)),
     ),
     ("no such option", 2, typing("fetch", "--api-key", "SG.fake-key-id.fake-key-secret")),
     ("a key as an argument", 2, typing("start", "SG.fake-key-id.fake-key-secret")),
@@ -472,12 +472,12 @@ CODES: list[tuple[str, int, Arrange]] = [
     ("no such folder", 2, typing("verify", "nowhere")),
     ("no export there", 2, typing("verify", ".")),
     ("no command", 2, typing()),
-    ("401", 3, fetching(lambda fake: fake.fail_api(401))),
-    ("403", 3, fetching(lambda fake: fake.fail_api(403))),
+    ("401", 3, fetching(lambda fake: fake.respond(401))),
+    ("403", 3, fetching(lambda fake: fake.respond(403))),
     ("failure", 4, fetching(nothing, statuses=["failure"])),
     ("no such export", 5, typing("fetch", "unknown", "here")),
     ("expired", 5, gone),
-    ("a fixed bug in the file", 7, fetching(lambda f: f.fail_storage(FlippedBit(30), times=None))),
+    ("a fixed bug in the file", 7, fetching(lambda f: f.inject(FlippedBit(30), times=None))),
     ("under a file", 8, under_a_file),
     ("into a file", 8, into_a_file),
     ("an unreachable service", 9, typing("list", "--base-url", "http://127.0.0.1:1")),
@@ -528,7 +528,7 @@ async def test_what_went_wrong_is_said_in_sentences(
 
 async def test_the_timeout_has_its_code_and_the_line_that_goes_on(command: Command) -> None:
     export_id = await command.fake.add_export(statuses=["pending", "ready"])
-    command.fake.fail_api(503, headers={"Retry-After": "60"}, on="status")
+    command.fake.respond(503, headers={"Retry-After": "60"}, on="status")
     ended = await command.here("fetch", export_id, "some where", "--timeout", "20s")
     assert ended.code == 6
     _, line = ended.errors.strip().rsplit("Go on with: ", 1)
@@ -539,7 +539,7 @@ async def test_the_timeout_has_its_code_and_the_line_that_goes_on(command: Comma
 
 async def test_two_at_once_have_their_code(command: Command) -> None:
     export_id = await command.fake.add_export()
-    command.fake.fail_storage(Stall(after=100), times=None)
+    command.fake.inject(Stall(after=100), times=None)
     first = await command.begin("fetch", export_id, "here")
     assert first.stderr is not None
     await first.stderr.readuntil(b"Ready after")
@@ -553,7 +553,7 @@ async def test_two_at_once_have_their_code(command: Command) -> None:
 async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
     command: Command, number: signal.Signals
 ) -> None:
-    command.fake.fail_storage(Stall(after=2000), file=2, times=1)
+    command.fake.inject(Stall(after=2000), file=2, times=1)
     process = await command.begin("backup", "backups")
     assert process.stderr is not None
     heard = await process.stderr.readuntil(b"00001.csv.gz is there")
@@ -572,7 +572,7 @@ async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
 
 async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command) -> None:
     assert (await command.here("backup", "backups")).code == 0
-    command.fake.fail_storage(Stall(after=2000), file=2, times=1)
+    command.fake.inject(Stall(after=2000), file=2, times=1)
     process = await command.begin("backup", "backups")
     assert process.stderr is not None
     await process.stderr.readuntil(b"00001.csv.gz is there")

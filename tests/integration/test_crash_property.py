@@ -237,7 +237,7 @@ class Telling:
             await self.change(run.change)
         known, before = self.durable(), len(self.fake.storage_requests)
         for fault, skip, times in run.faults:
-            self.fake.fail_storage(fault, skip=skip, times=times)
+            self.fake.inject(fault, skip=skip, times=times)
         step, how = (run.ending.step, run.ending.how) if run.ending else (1 << 40, "cancel")
         try:
             async with self.client(run.policy) as client:
@@ -269,14 +269,14 @@ class Telling:
 
     async def change(self, change: Change) -> None:
         if change.what == "kill links":
-            self.fake.kill_links()
+            self.fake.expire_links()
             return
         number = min(change.file, len(self.story.sizes))
         seed = 100 * number + len(self.versions[number])
         size = self.story.sizes[number - 1] + (0 if change.same_size else 1234)
         body = self.story.body(size, seed)
         self.versions[number].append(body)
-        await self.fake.replace(ID, number, body)
+        await self.fake.replace_file(ID, number, body)
 
     async def finish(self) -> None:
         known, before = self.durable(), len(self.fake.storage_requests)

@@ -159,7 +159,7 @@ async def test_an_error_of_long_work_is_raised(disk: Disk) -> None:
 def test_no_part_file_stays_open_when_the_event_loop_ends(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeSendGrid() as fake:
-            fake.fail_storage(Stall(after=5_000_000), times=None)
+            fake.inject(Stall(after=5_000_000), times=None)
             export_id = await fake.add_export(bodies=[b"," * 6_000_000])
             client = ExportClient(fake.api_key, base_url=fake.base_url)
             fetching = asyncio.create_task(client.fetch(export_id, tmp_path))
@@ -328,7 +328,7 @@ async def test_manifests_saved_at_once_are_written_together(
 
     monkeypatch.setattr(Folder, "_write", counted)
     names = Names(tmp_path, "x")
-    folder = Folder(names, Lock(names.lock), Manifest(export_id="x"), {}, disk)
+    folder = Folder(names, tmp_path, Lock(names.lock), Manifest(export_id="x"), {}, disk)
 
     async def finish(number: int) -> None:
         await folder.save(with_file(folder.manifest, attrs.evolve(ENTRY, number=number)))
@@ -389,7 +389,7 @@ async def test_a_file_system_without_flock_is_good_enough(
     monkeypatch.setattr(fcntl, "flock", no_flock)
     fake = await make_fake(contacts=10)
     result = await make_client(fake).fetch(await fake.add_export(), tmp_path)
-    assert result.contacts == 10
+    assert result.contact_count == 10
     assert not list(tmp_path.glob("*.lock"))
 
 
@@ -448,7 +448,7 @@ async def test_a_file_system_is_asked_again_where_half_is_needed_or_a_second_lat
     seen = iter([free, 100])
     monkeypatch.setattr("sendgrid_exports.transfer.progress.free_space", lambda _: next(seen))
     fake = await make_fake()
-    fake.fail_storage(Delay(seconds), skip=1)
+    fake.inject(Delay(seconds), skip=1)
     export_id = await fake.add_export(bodies=[b"," * 600, b"," * 600])
     client = make_client(fake, downloads=DownloadPolicy(connections=1))
     with pytest.raises(InsufficientDiskSpaceError, match="has 100 bytes free"):

@@ -34,7 +34,7 @@ from sendgrid_exports import (
     FileStarted,
     InvalidResponseError,
     LinkRenewed,
-    StatusSeen,
+    StatusPolled,
     Verify,
     export_contacts,
     fetch_export,
@@ -57,7 +57,7 @@ async def test_an_export_becomes_verified_files(
     export_id = await client.start()
     result = await client.fetch(export_id, tmp_path, on_event=events.append)
 
-    stored = await fake.stored(export_id)
+    stored = await fake.file_bytes(export_id)
     assert [file.path.read_bytes() for file in result.files] == list(stored)
     assert names(tmp_path) == [f"{export_id}-{n:05}.csv.gz" for n in (1, 2, 3)] + [
         f"{export_id}.manifest.json"
@@ -68,14 +68,14 @@ async def test_an_export_becomes_verified_files(
         assert file.etag == hashlib.md5(raw).hexdigest()
         assert file.compressed
         assert file.verified_by == ("length", "etag-md5", "gzip-crc")
-    assert (result.contacts, result.export.contact_count) == (3000, 3000)
+    assert (result.contact_count, result.export.contact_count) == (3000, 3000)
     assert result.directory == tmp_path
     manifest = json.loads(result.manifest.read_text())
     assert (manifest["state"], manifest["contacts"]) == ("complete", 3000)
     assert len(fake.storage_requests) == 3
 
     kinds = [type(event) for event in events]
-    assert kinds[:2] == [StatusSeen, StatusSeen]
+    assert kinds[:2] == [StatusPolled, StatusPolled]
     assert kinds.count(FileStarted) == kinds.count(FileFinished) == 3
     assert kinds.count(BytesReceived) >= 3
     rows = [
@@ -105,8 +105,8 @@ async def test_names_follow_the_bytes_and_not_the_headers(
     result = await client.fetch(export_id, tmp_path)
     [file] = result.files
     assert file.path.name == f"{export_id}-00001.{file_type}{'.gz' if compressed else ''}"
-    assert [file.path.read_bytes()] == list(await fake.stored(export_id))
-    assert result.contacts == 50
+    assert [file.path.read_bytes()] == list(await fake.file_bytes(export_id))
+    assert result.contact_count == 50
 
 
 async def test_a_finished_export_is_answered_without_a_request(
@@ -121,7 +121,7 @@ async def test_a_finished_export_is_answered_without_a_request(
     also = await make_client(fake).download(first.export, tmp_path)
     assert len(fake.requests) == requests
     assert again.files == also.files == first.files
-    assert again.contacts == first.contacts
+    assert again.contact_count == first.contact_count
     assert again.export == attrs.evolve(
         first.export, urls=tuple(url.partition("?")[0] for url in first.export.urls), metadata=None
     )
@@ -196,7 +196,7 @@ async def test_decompressing_is_a_matter_of_the_disk_alone(
 ) -> None:
     fake = await make_fake(files=2)
     export_id = await fake.add_export()
-    stored = await fake.stored(export_id)
+    stored = await fake.file_bytes(export_id)
     plain = await make_client(fake, downloads=DownloadPolicy(decompress=True)).fetch(
         export_id, tmp_path
     )
@@ -233,13 +233,13 @@ async def test_more_proof_asked_for_later_is_taken_from_the_disk(
     lengths = DownloadPolicy(verify=Verify.LENGTH)
     first = await make_client(fake, downloads=lengths).fetch(export_id, tmp_path)
     assert first.files[0].verified_by == ("length",)
-    assert (first.files[0].sha256, first.contacts) == (None, None)
+    assert (first.files[0].sha256, first.contact_count) == (None, None)
     requests = len(fake.requests)
     again = await make_client(fake).fetch(export_id, tmp_path)
     assert len(fake.requests) == requests
     assert again.files[0].verified_by == ("length", "gzip-crc")
     assert again.files[0].sha256 is not None
-    assert again.contacts == 1000
+    assert again.contact_count == 1000
     assert json.loads(again.manifest.read_text())["contacts"] == 1000
 
 
@@ -264,7 +264,7 @@ async def test_an_etag_is_an_md5_only_where_it_is_one(
     export_id = await fake.add_export()
     result = await make_client(fake, downloads=SMALL_PIECES).fetch(export_id, tmp_path)
     assert result.files[0].verified_by == verified_by
-    assert [result.files[0].path.read_bytes()] == list(await fake.stored(export_id))
+    assert [result.files[0].path.read_bytes()] == list(await fake.file_bytes(export_id))
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "crc32"])
@@ -282,7 +282,7 @@ async def test_no_contacts_are_no_files(
     fake = await make_fake()
     export_id = await fake.add_export(contacts=0, bodies=[], contact_count=0)
     result = await make_client(fake).fetch(export_id, tmp_path)
-    assert (result.files, result.contacts) == ((), 0)
+    assert (result.files, result.contact_count) == ((), 0)
     requests = len(fake.requests)
     assert (await make_client(fake).fetch(export_id, tmp_path)).files == ()
     assert len(fake.requests) == requests
@@ -295,7 +295,7 @@ async def test_an_empty_object_is_an_empty_file(
     export_id = await fake.add_export(bodies=[b"", b"EMAIL,CONTACT_ID\n"])
     result = await make_client(fake).fetch(export_id, tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [b"", b"EMAIL,CONTACT_ID\n"]
-    assert result.contacts == 0
+    assert result.contact_count == 0
 
 
 @pytest.mark.parametrize("repeat_header", [True, False])
@@ -304,7 +304,7 @@ async def test_contacts_are_counted_with_or_without_a_header_in_each_part(
 ) -> None:
     fake = await make_fake(files=3, contacts=100, repeat_header=repeat_header)
     result = await make_client(fake).fetch(await fake.add_export(), tmp_path)
-    assert result.contacts == 100
+    assert result.contact_count == 100
 
 
 async def test_a_wrong_count_is_told_and_raised_only_where_asked(
@@ -313,7 +313,7 @@ async def test_a_wrong_count_is_told_and_raised_only_where_asked(
     fake = await make_fake()
     export_id = await fake.add_export(contacts=10, contact_count=11)
     result = await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
-    assert result.contacts == 10
+    assert result.contact_count == 10
     assert events[-1] == CountMismatch(export_id=export_id, expected=11, counted=10)
     strict = make_client(fake, downloads=DownloadPolicy(require_count=True))
     with pytest.raises(CorruptDownloadError, match=r"11 contacts, and the files hold 10"):
@@ -325,7 +325,7 @@ async def test_what_cannot_be_counted_has_no_count(
 ) -> None:
     fake = await make_fake()
     export_id = await fake.add_export(bodies=[b'EMAIL,CONTACT_ID\n"lone quote\n'], contact_count=1)
-    assert (await make_client(fake).fetch(export_id, tmp_path)).contacts is None
+    assert (await make_client(fake).fetch(export_id, tmp_path)).contact_count is None
     strict = make_client(fake, downloads=DownloadPolicy(require_count=True))
     with pytest.raises(CorruptDownloadError, match="can't be counted"):
         await strict.fetch(export_id, tmp_path)
@@ -337,7 +337,7 @@ async def test_a_file_comes_over_several_connections(
     fake = await make_fake(contacts=20_000)
     export_id = await fake.add_export()
     await make_client(fake, downloads=SMALL_PIECES).fetch(export_id, tmp_path)
-    [raw] = await fake.stored(export_id)
+    [raw] = await fake.file_bytes(export_id)
     ranges = [request.headers["Range"] for request in fake.storage_requests]
     assert ranges[0] == f"bytes=0-{16 * 1024 - 1}"
     assert len(ranges) == len(set(ranges)) == -(-len(raw) // (16 * 1024))
@@ -348,11 +348,13 @@ async def test_links_that_live_two_seconds_are_renewed_once_for_all_that_wait(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
 ) -> None:
     fake = await make_fake(link_lifetime=2, files=4, contacts=400)
-    fake.fail_storage(Delay(3), times=2)
+    fake.inject(Delay(3), times=2)
     export_id = await fake.add_export()
     client = make_client(fake, downloads=DownloadPolicy(connections=2))
     result = await client.fetch(export_id, tmp_path, on_event=events.append)
-    assert [file.path.read_bytes() for file in result.files] == list(await fake.stored(export_id))
+    assert [file.path.read_bytes() for file in result.files] == list(
+        await fake.file_bytes(export_id)
+    )
     assert [type(event) for event in events].count(LinkRenewed) == 1
     assert len(fake.api_requests) == 2
     assert len(fake.storage_requests) == 4
@@ -365,7 +367,7 @@ async def test_links_killed_from_outside_cost_one_request_and_one_status(
     client = make_client(fake)
     export_id = await fake.add_export()
     export = await client.wait(export_id)
-    fake.kill_links()
+    fake.expire_links()
     await client.download(export, tmp_path)
     assert len(fake.api_requests) == 2
     assert [request.status for request in fake.storage_requests] == [403] * 3 + [206] * 3
@@ -426,7 +428,7 @@ async def test_a_clock_that_is_an_hour_wrong_changes_nothing(
     await make_client(fake, clock=wrong).download(
         await make_client(fake).get(export_id), tmp_path / "downloaded"
     )
-    assert result.contacts == 1000
+    assert result.contact_count == 1000
     assert {request.status for request in fake.storage_requests} == {206}
 
 
@@ -434,7 +436,7 @@ async def test_the_timeout_bounds_a_stalled_download(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake(files=2)
-    fake.fail_storage(Stall(after=100), file=2, times=None)
+    fake.inject(Stall(after=100), file=2, times=None)
     client = make_client(fake, downloads=DownloadPolicy(read_timeout=0.05, attempts=99))
     export_id = await fake.add_export()
     started = clock.monotonic()
@@ -450,7 +452,7 @@ async def test_cancelling_is_prompt_and_leaves_nothing_behind(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
 ) -> None:
     fake = await make_fake(files=4, contacts=8000)
-    fake.fail_storage(Stall(after=50_000), times=None)
+    fake.inject(Stall(after=50_000), times=None)
     export_id = await fake.add_export()
     before = asyncio.all_tasks()
     started = asyncio.Event()
@@ -590,7 +592,7 @@ async def test_dying_after_the_start_loses_nothing(
     fake = await make_fake(statuses=["pending"] * 3 + ["ready"])
 
     def die(event: Event) -> None:
-        if isinstance(event, StatusSeen):
+        if isinstance(event, StatusPolled):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -603,7 +605,7 @@ async def test_dying_after_the_start_loses_nothing(
     result = await fetch_export(
         seen["export_id"], tmp_path, api_key=fake.api_key, base_url=fake.base_url, clock=clock
     )
-    assert result.contacts == 1000
+    assert result.contact_count == 1000
 
 
 async def test_an_error_of_the_listener_is_the_callers(
@@ -634,7 +636,7 @@ async def test_a_borrowed_session_is_used_and_left_open(
         headers={"User-Agent": "ours"}, raise_for_status=True, timeout=timeout
     ) as session:
         client = make_client(fake, session=session)
-        fake.kill_links()
+        fake.expire_links()
         await client.fetch(export_id, tmp_path)
         await client.close()
         assert not session.closed

@@ -98,7 +98,7 @@ async def test_an_export_from_start_to_files(
     assert url.startswith(sendgrid.storage_url + "/")
     assert ".csv.gzip?X-Amz-Algorithm=" in url
     raw = await body_at(session, url)
-    assert (raw,) == await sendgrid.stored(export_id)
+    assert (raw,) == await sendgrid.file_bytes(export_id)
     text = io.StringIO(gzip.decompress(raw).decode(), newline="")
     assert list(csv.DictReader(text)) == list(sendgrid.rows_of(export_id))
     _, again = await call(session, sendgrid, f"/{export_id}")
@@ -119,7 +119,7 @@ async def test_json_exports_and_what_was_asked_for(
         "max_file_size": 500,
     }
     export_id = await start(session, sendgrid, asked)
-    (raw,) = await sendgrid.stored(export_id)
+    (raw,) = await sendgrid.file_bytes(export_id)
     lines = [json.loads(line) for line in gzip.decompress(raw).splitlines()]
     assert lines == list(sendgrid.contacts_of(export_id)) == list(make_contacts(20))
     await call(session, sendgrid, f"/{export_id}")
@@ -134,7 +134,7 @@ async def test_json_exports_and_what_was_asked_for(
 async def test_a_largest_file_size_splits(session: aiohttp.ClientSession) -> None:
     async with FakeSendGrid(contacts=6000, statuses=["ready"]) as sendgrid:
         export_id = await start(session, sendgrid, {"max_file_size": 1})
-        files = await sendgrid.stored(export_id)
+        files = await sendgrid.file_bytes(export_id)
         assert len(files) == 2
         assert all(len(gzip.decompress(file)) <= 1_000_000 for file in files)
 
@@ -390,7 +390,7 @@ async def test_requests_are_recorded(
 async def test_scripted_errors_speak_as_documented(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession, status: int
 ) -> None:
-    sendgrid.fail_api(status)
+    sendgrid.respond(status)
     seen, answer = await call(session, sendgrid)
     assert seen == status
     assert answer["errors"][0]["message"]
@@ -401,7 +401,7 @@ async def test_scripted_errors_speak_as_documented(
 async def test_scripted_proxies_answer_html(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession, status: int
 ) -> None:
-    sendgrid.fail_api(status)
+    sendgrid.respond(status)
     seen, text = await call(session, sendgrid)
     assert seen == status
     assert text.startswith("<html>")
@@ -421,14 +421,14 @@ async def test_scripted_proxies_answer_html(
 async def test_scripted_bodies(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: Any, received: bytes
 ) -> None:
-    sendgrid.fail_api(200, body=body)
+    sendgrid.respond(200, body=body)
     async with session.get(sendgrid.base_url) as response:
         assert response.status == 200
         assert await response.read() == received
 
 
 async def test_scripted_headers(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
-    sendgrid.fail_api(429, headers={"X-RateLimit-Reset": "17", "Date": "never"})
+    sendgrid.respond(429, headers={"X-RateLimit-Reset": "17", "Date": "never"})
     async with session.get(sendgrid.base_url) as response:
         assert response.headers["X-RateLimit-Reset"] == "17"
         assert response.headers["Date"] == "never"
@@ -438,9 +438,9 @@ async def test_scripts_wait_for_their_call(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     export_id = await sendgrid.add_export()
-    sendgrid.fail_api(500, on="status", times=2)
-    sendgrid.fail_api(429, on="status")
-    sendgrid.fail_api(403, on="list", times=None)
+    sendgrid.respond(500, on="status", times=2)
+    sendgrid.respond(429, on="status")
+    sendgrid.respond(403, on="list", times=None)
     assert (await call(session, sendgrid, method="POST"))[0] == 202
     looks = [(await call(session, sendgrid, f"/{export_id}"))[0] for _ in range(4)]
     assert looks == [500, 500, 429, 200]
@@ -448,7 +448,7 @@ async def test_scripts_wait_for_their_call(
 
 
 async def test_a_dropped_connection(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
-    sendgrid.fail_api(None)
+    sendgrid.respond(None)
     with pytest.raises(aiohttp.ServerDisconnectedError):
         # A GET would be tried again by aiohttp itself.
         await call(session, sendgrid, method="POST")
@@ -459,7 +459,7 @@ async def test_a_dropped_connection(sendgrid: FakeSendGrid, session: aiohttp.Cli
 async def test_an_answer_lost_after_the_work(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    sendgrid.fail_api(None, on="start", processed=True)
+    sendgrid.respond(None, on="start", processed=True)
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await call(session, sendgrid, method="POST")
     assert len((await call(session, sendgrid))[1]["result"]) == 1
@@ -468,7 +468,7 @@ async def test_an_answer_lost_after_the_work(
 async def test_a_delayed_answer(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(503, delay=40)
+    sendgrid.respond(503, delay=40)
     with pytest.raises(TimeoutError):
         async with clock.timeout(30):
             await call(session, sendgrid)
@@ -480,7 +480,7 @@ async def test_shuts_down_at_once_whatever_goes_on(session: aiohttp.ClientSessio
     async with FakeSendGrid(contacts=1) as sendgrid:
         directory = sendgrid.directory
         assert await asyncio.to_thread(directory.is_dir)
-        sendgrid.fail_api(200, delay=math.inf)
+        sendgrid.respond(200, delay=math.inf)
         hanging = asyncio.create_task(call(session, sendgrid, method="POST"))
         while not sendgrid.requests:
             await asyncio.sleep(0.001)
@@ -504,7 +504,7 @@ async def test_does_not_finish_files_at_the_end() -> None:
 
 async def test_unknown_ids(sendgrid: FakeSendGrid) -> None:
     with pytest.raises(KeyError):
-        await sendgrid.stored("nobody")
+        await sendgrid.file_bytes("nobody")
     with pytest.raises(KeyError):
         sendgrid.contacts_of("nobody")
 

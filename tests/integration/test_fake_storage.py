@@ -308,7 +308,7 @@ async def test_killed_links_are_renewed_by_a_look(
 ) -> None:
     export_id = await sendgrid.add_export(bodies=[BODY])
     (old,) = await links(session, sendgrid, export_id)
-    sendgrid.kill_links()
+    sendgrid.expire_links()
     got = await get(session, old)
     assert got.status == 403
     assert "Request has expired" in got.text
@@ -374,11 +374,11 @@ async def test_a_replaced_object(sendgrid: FakeSendGrid, session: aiohttp.Client
     export_id = await sendgrid.add_export(bodies=[BODY])
     (url,) = await links(session, sendgrid, export_id)
     before = await get(session, url)
-    await sendgrid.replace(export_id, 1, BODY[::-1])
+    await sendgrid.replace_file(export_id, 1, BODY[::-1])
     after = await get(session, url)
     assert (after.status, after.body) == (200, BODY[::-1])
     assert after.headers["ETag"] != before.headers["ETag"]
-    assert await sendgrid.stored(export_id) == (BODY[::-1],)
+    assert await sendgrid.file_bytes(export_id) == (BODY[::-1],)
 
 
 async def test_an_answer_under_way_keeps_the_old_object(
@@ -387,7 +387,7 @@ async def test_an_answer_under_way_keeps_the_old_object(
     export_id = await sendgrid.add_export(bodies=[bytes(20_000_000)])
     (url,) = await links(session, sendgrid, export_id)
     async with session.get(URL(url, encoded=True)) as response:
-        await sendgrid.replace(export_id, 1, b"\x01" * 20_000_000)
+        await sendgrid.replace_file(export_id, 1, b"\x01" * 20_000_000)
         assert await response.read() == bytes(20_000_000)
 
 
@@ -396,7 +396,7 @@ async def test_all_files_are_there(session: aiohttp.ClientSession) -> None:
         export_id = await sendgrid.add_export()
         urls = await links(session, sendgrid, export_id)
         bodies = await asyncio.gather(*(get(session, url) for url in urls))
-        assert tuple(got.body for got in bodies) == await sendgrid.stored(export_id)
+        assert tuple(got.body for got in bodies) == await sendgrid.file_bytes(export_id)
 
 
 # -- faults -----------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ async def faulty(
     asked: str | None = None,
 ) -> Got:
     url = await link(session, sendgrid)
-    sendgrid.fail_storage(fault)
+    sendgrid.inject(fault)
     got = await (get(session, url) if asked is None else get(session, url, Range=asked))
     assert (await get(session, url)).body == BODY, "a fault strikes once"
     return got
@@ -433,7 +433,7 @@ async def test_a_reset_is_one_on_the_wire_too(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession, kind: Any
 ) -> None:
     url = URL(await link(session, sendgrid), encoded=True)
-    sendgrid.fail_storage(kind(10))
+    sendgrid.inject(kind(10))
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(f"GET {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
@@ -450,7 +450,7 @@ async def test_a_reset_after_more_than_fits_a_socket(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     url = await link(session, sendgrid, bytes(20_000_000))
-    sendgrid.fail_storage(Reset(15_000_000))
+    sendgrid.inject(Reset(15_000_000))
     got = await get(session, url)
     assert got.error is not None
     assert 0 < len(got.body) <= 15_000_000
@@ -521,7 +521,7 @@ async def test_a_longer_body(sendgrid: FakeSendGrid, session: aiohttp.ClientSess
 
 async def test_an_endless_body(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
     url = await link(session, sendgrid)
-    sendgrid.fail_storage(EndlessBody())
+    sendgrid.inject(EndlessBody())
     async with session.get(URL(url, encoded=True), headers={"Range": "bytes=0-"}) as response:
         assert response.status == 200
         assert "Content-Length" not in response.headers
@@ -534,7 +534,7 @@ async def test_a_stall_ends_when_the_client_hangs_up(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     url = await link(session, sendgrid)
-    sendgrid.fail_storage(Stall(100))
+    sendgrid.inject(Stall(100))
     timeout = aiohttp.ClientTimeout(sock_read=0.05)
     async with session.get(URL(url, encoded=True), timeout=timeout) as response:
         assert await response.content.readexactly(100) == BODY[:100]
@@ -550,7 +550,7 @@ async def test_the_servers_exit_ends_whatever_hangs(
 ) -> None:
     async with FakeSendGrid() as sendgrid:
         url = await link(session, sendgrid)
-        sendgrid.fail_storage(fault)
+        sendgrid.inject(fault)
         hanging = asyncio.create_task(get(session, url))
         await asyncio.sleep(0.02)
         began = time.perf_counter()
@@ -564,7 +564,7 @@ async def test_a_client_that_stops_reading_does_not_hold_up_the_exit(
 ) -> None:
     async with FakeSendGrid() as sendgrid:
         url = await link(session, sendgrid, bytes(30_000_000))
-        sendgrid.fail_storage(Reset(29_000_000))
+        sendgrid.inject(Reset(29_000_000))
         response = await session.get(URL(url, encoded=True))
         await asyncio.sleep(0.02)
         began = time.perf_counter()
@@ -679,9 +679,9 @@ async def test_faults_choose_their_requests(
     one = await sendgrid.add_export(bodies=[b"1", b"2"])
     two = await sendgrid.add_export(bodies=[b"3"])
     urls = [*await links(session, sendgrid, one), *await links(session, sendgrid, two)]
-    sendgrid.fail_storage(Status(500), file=2)
-    sendgrid.fail_storage(Status(503), export_id=two, times=2, skip=1)
-    sendgrid.fail_storage(Status(429), file=1, export_id=one, times=None, skip=2)
+    sendgrid.inject(Status(500), file=2)
+    sendgrid.inject(Status(503), export_id=two, times=2, skip=1)
+    sendgrid.inject(Status(429), file=1, export_id=one, times=None, skip=2)
     statuses = [[(await get(session, url)).status for _ in range(5)] for url in urls]
     assert statuses == [
         [200, 200, 429, 429, 429],
@@ -694,7 +694,7 @@ async def test_refused_requests_use_up_no_fault(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     url = await link(session, sendgrid)
-    sendgrid.fail_storage(Status(500))
+    sendgrid.inject(Status(500))
     assert (await get(session, url + "0")).status == 403
     assert (await get(session, url)).status == 500
 

@@ -105,17 +105,17 @@ async def usual(stage: Stage) -> DownloadResult:
 
 async def with_dead_links(stage: Stage) -> DownloadResult:
     export = await stage.client.wait(stage.export_id)
-    stage.fake.kill_links()
+    stage.fake.expire_links()
     return await stage.client.download(export, stage.directory, timeout=DEADLINE)
 
 
 async def with_another_object(stage: Stage) -> DownloadResult:
     """Put other bytes of the same length under the key while the next try is waited for."""
-    [old] = await stage.fake.stored(stage.export_id)
+    [old] = await stage.fake.file_bytes(stage.export_id)
     sleep = stage.clock.sleep
 
     async def replace(seconds: float) -> None:
-        await stage.fake.replace(stage.export_id, 1, b"n" * len(old))
+        await stage.fake.replace_file(stage.export_id, 1, b"n" * len(old))
         await sleep(seconds)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -475,7 +475,7 @@ async def test_every_row_holds(
     fake = await make_fake(**row.service)
     export_id = await fake.add_export(**{"contacts": 2000, **row.export})
     for fault, options in row.faults:
-        fake.fail_storage(fault, **options)
+        fake.inject(fault, **options)
     client = make_client(fake, downloads=row.policy)
     stage = Stage(fake, client, clock, tmp_path / "exports", export_id)
     began, error = clock.monotonic(), None
@@ -493,7 +493,7 @@ async def test_every_row_holds(
     assert type(error) is (row.outcome or type(None)), error
     if error is None:
         [file] = result.files
-        assert [file.path.read_bytes()] == list(await fake.stored(export_id))
+        assert [file.path.read_bytes()] == list(await fake.file_bytes(export_id))
         assert sorted(path.name for path in stage.directory.iterdir()) == sorted(
             [file.path.name, result.manifest.name]
         )
@@ -625,7 +625,7 @@ async def come_to_an_end(
             ) as client,
         ):
             for fault, times, skip in faults:
-                fake.fail_storage(fault, times=times, skip=skip)
+                fake.inject(fault, times=times, skip=skip)
             export_id = await fake.add_export(files=files, contacts=300)
             try:
                 async with asyncio.timeout(30):
@@ -634,7 +634,7 @@ async def come_to_an_end(
                 assert not list(directory.glob("*.lock"))
             else:
                 assert [plain(file.path) for file in result.files] == [
-                    gzip.decompress(raw) for raw in await fake.stored(export_id)
+                    gzip.decompress(raw) for raw in await fake.file_bytes(export_id)
                 ]
                 assert len(list(directory.iterdir())) == files + 1
             for path in map(directory.joinpath, finals(directory)):

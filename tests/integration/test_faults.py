@@ -78,7 +78,7 @@ async def test_a_fault_that_passes_costs_one_request(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, fault: Fault, requests: int
 ) -> None:
     fake = await make_fake(contacts=2000)
-    fake.fail_storage(fault)
+    fake.inject(fault)
     await arrives(fake, make_client(fake, downloads=POLICY), tmp_path / "exports")
     assert len(fake.storage_requests) == requests
     assert [path.name for path in tmp_path.iterdir()] == ["exports"]
@@ -87,7 +87,9 @@ async def test_a_fault_that_passes_costs_one_request(
 async def arrives(fake: FakeSendGrid, client: ExportClient, directory: Path) -> None:
     export_id = await fake.add_export()
     result = await client.fetch(export_id, directory)
-    assert [file.path.read_bytes() for file in result.files] == list(await fake.stored(export_id))
+    assert [file.path.read_bytes() for file in result.files] == list(
+        await fake.file_bytes(export_id)
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ async def test_a_fault_that_stays_ends_in_its_error(
     requests: int,
 ) -> None:
     fake = await make_fake(contacts=2000)
-    fake.fail_storage(fault, times=None)
+    fake.inject(fault, times=None)
     client = make_client(fake, downloads=DownloadPolicy(read_timeout=0.05, attempts=3))
     export_id = await fake.add_export()
     with pytest.raises(error) as caught:
@@ -133,7 +135,7 @@ async def test_every_request_cut_still_arrives_since_progress_resets_the_budget(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake(contacts=2000)
-    fake.fail_storage(EarlyEnd(after=10_000), times=None)
+    fake.inject(EarlyEnd(after=10_000), times=None)
     client = make_client(fake, downloads=DownloadPolicy(attempts=2))
     await arrives(fake, client, tmp_path)
     starts = [request.headers["Range"].partition("-")[0] for request in fake.storage_requests]
@@ -145,8 +147,8 @@ async def test_without_ranges_a_cut_file_begins_again(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, fault: Fault
 ) -> None:
     fake = await make_fake(contacts=2000, etag="none")
-    fake.fail_storage(IgnoreRange(), times=1)
-    fake.fail_storage(fault, times=1)
+    fake.inject(IgnoreRange(), times=1)
+    fake.inject(fault, times=1)
     await arrives(fake, make_client(fake, downloads=DownloadPolicy(piece_size=20_000)), tmp_path)
 
 
@@ -169,10 +171,10 @@ async def test_a_replaced_object_is_never_mixed_with_the_old_one(
 ) -> None:
     fake = await make_fake(contacts=2000)
     export_id = await fake.add_export()
-    [old] = await fake.stored(export_id)
+    [old] = await fake.file_bytes(export_id)
     new = b"x" * len(old)
-    fake.fail_storage(Reset(after=30_000), times=1)
-    client = make_client(fake, clock=Meanwhile(lambda: fake.replace(export_id, 1, new)))
+    fake.inject(Reset(after=30_000), times=1)
+    client = make_client(fake, clock=Meanwhile(lambda: fake.replace_file(export_id, 1, new)))
     result = await client.fetch(export_id, tmp_path)
     assert result.files[0].path.read_bytes() == new
     assert [request.status for request in fake.storage_requests] == [206, 412, 206]
@@ -182,7 +184,7 @@ async def test_an_object_that_keeps_changing_is_given_up(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake(contacts=2000)
-    fake.fail_storage(WrongETag('"00000000000000000000000000000001"'), times=None, skip=1)
+    fake.inject(WrongETag('"00000000000000000000000000000001"'), times=None, skip=1)
     client = make_client(fake, downloads=DownloadPolicy(piece_size=20_000))
     with pytest.raises((DownloadError, CorruptDownloadError)):
         await client.fetch(await fake.add_export(), tmp_path)
@@ -193,7 +195,7 @@ async def test_an_endless_body_ends_with_the_timeout(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(EndlessBody(), times=None)
+    fake.inject(EndlessBody(), times=None)
 
     def tick(_: Event) -> None:
         clock.advance(20)
@@ -217,7 +219,7 @@ async def test_retry_after_is_obeyed_in_both_forms(
     fake = await make_fake()
     until = clock.utc().replace(microsecond=0).timestamp() + 44
     date = format_datetime(datetime.fromtimestamp(until, UTC), usegmt=True)
-    fake.fail_storage(Status(503, retry_after=date if as_date else 44))
+    fake.inject(Status(503, retry_after=date if as_date else 44))
     export_id = await fake.add_export()
     await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
     [delay] = [event.delay for event in events if isinstance(event, Retrying)]
@@ -228,7 +230,7 @@ async def test_a_retry_after_beyond_the_deadline_fails_now_with_the_number(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Status(503, retry_after=600))
+    fake.inject(Status(503, retry_after=600))
     started = clock.monotonic()
     with pytest.raises(IncompleteDownloadError, match="600 s"):
         await make_client(fake).fetch(await fake.add_export(), tmp_path, timeout=60)
@@ -262,7 +264,7 @@ async def test_a_stream_without_ranges_that_always_breaks_off_is_given_up(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake(contacts=2000, etag="none")
-    fake.fail_storage(TruncatedChunks(after=1000), times=None)
+    fake.inject(TruncatedChunks(after=1000), times=None)
     export_id = await fake.add_export()
     client = make_client(fake, downloads=DownloadPolicy(attempts=3))
     with pytest.raises(IncompleteDownloadError, match="3 tries without progress"):

@@ -56,7 +56,7 @@ async def test_too_late_for_the_timeout_is_told_once_and_early(
     files: int,
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(LINE, times=None)
+    fake.inject(LINE, times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)] * files)
     began = clock.monotonic()
     told: list[tuple[float, RunningLate]] = []
@@ -73,8 +73,8 @@ async def test_too_late_for_the_timeout_is_told_once_and_early(
     [(at, late)] = told
     assert 10 <= at <= 15
     assert late.export_id == export_id
-    assert late.left == pytest.approx(60 - at, abs=0.5)
-    assert late.needed > 80
+    assert late.seconds_left == pytest.approx(60 - at, abs=0.5)
+    assert late.seconds_needed > 80
     # The last sync may end while everything is being stopped: then more is durable than said.
     assert 0 < said(caught.value) <= durable(tmp_path) <= files * SIZE * 0.7
     assert not list(tmp_path.glob("*.csv"))
@@ -88,7 +88,7 @@ async def test_too_late_for_the_expiry_is_told_and_ends_as_expired(
     events: list[Event],
 ) -> None:
     fake = await make_fake(file_lifetime=60)
-    fake.fail_storage(LINE, times=None)
+    fake.inject(LINE, times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)])
     began = clock.monotonic()
     with pytest.raises(ExportExpiredError) as caught:
@@ -105,7 +105,7 @@ async def test_whichever_comes_first_names_the_error(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake(file_lifetime=60)
-    fake.fail_storage(LINE, times=None)
+    fake.inject(LINE, times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)])
     with pytest.raises(ExportTimeoutError, match="fetch again"):
         await make_client(fake, downloads=ANY_SPEED).fetch(export_id, tmp_path, timeout=30)
@@ -115,7 +115,7 @@ async def test_what_is_said_to_be_durable_is_not_fetched_again(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(LINE)
+    fake.inject(LINE)
     export_id = await fake.add_export(bodies=[rows(SIZE)])
     with pytest.raises(ExportTimeoutError) as caught:
         await make_client(fake, downloads=ANY_SPEED).fetch(export_id, tmp_path, timeout=30)
@@ -134,7 +134,7 @@ async def test_fast_enough_is_not_told(
     timeout: float | None,
 ) -> None:
     fake = await make_fake(file_lifetime=300)
-    fake.fail_storage(LINE, times=None)
+    fake.inject(LINE, times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)])
     await make_client(fake, downloads=ANY_SPEED).fetch(
         export_id, tmp_path, timeout=timeout, on_event=events.append
@@ -150,7 +150,7 @@ async def test_resumed_bytes_do_not_count_as_speed(
     events: list[Event],
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(LINE, times=None)
+    fake.inject(LINE, times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)])
     client = make_client(fake, downloads=ANY_SPEED)
     with pytest.raises(ExportTimeoutError):
@@ -158,14 +158,14 @@ async def test_resumed_bytes_do_not_count_as_speed(
     with pytest.raises(ExportTimeoutError):
         await client.fetch(export_id, tmp_path, timeout=40, on_event=events.append)
     [late] = [event for event in events if isinstance(event, RunningLate)]
-    assert late.needed == pytest.approx(40, rel=0.5)
+    assert late.seconds_needed == pytest.approx(40, rel=0.5)
 
 
 async def test_files_that_wait_for_their_turn_do_not_keep_it_from_being_told(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(LINE, times=None)
+    fake.inject(LINE, times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)] * 5)
     policy = DownloadPolicy(minimum_speed=0, connections=2)
     with pytest.raises(ExportTimeoutError):
@@ -179,7 +179,7 @@ async def test_a_stall_is_told_once_bytes_come_again(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Trickle(after=100_000, size=100), times=None)
+    fake.inject(Trickle(after=100_000, size=100), times=None)
     export_id = await fake.add_export(bodies=[rows(SIZE)])
     with pytest.raises(ExportTimeoutError):
         await make_client(fake, downloads=ANY_SPEED).fetch(
@@ -192,7 +192,7 @@ async def split_requests(
     fake: FakeSendGrid, client: ExportClient, directory: Path, timeout: float
 ) -> int:
     """Fetch a file whose first big piece is so slow that others would gladly take half of it."""
-    fake.fail_storage(Slow(2 * MIB), skip=1, times=1)
+    fake.inject(Slow(2 * MIB), skip=1, times=1)
     export_id = await fake.add_export(bodies=[bytes(32 * MIB)])
     await client.fetch(export_id, directory, timeout=timeout)
     return len(fake.storage_requests)
@@ -224,7 +224,7 @@ async def test_no_sleep_goes_past_the_deadline(
     limit: str,
 ) -> None:
     fake = await make_fake(file_lifetime=40 if limit == "expiry" else 9999)
-    fake.fail_storage(fault, times=None)
+    fake.inject(fault, times=None)
     policy = DownloadPolicy(attempts=1000, read_timeout=0.02)
     client = make_client(fake, downloads=policy)
     export_id = await fake.add_export()

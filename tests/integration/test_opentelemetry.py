@@ -89,9 +89,9 @@ async def test_a_download_is_a_span_with_one_for_each_file(
     fake = await make_fake(contacts=100, files=2, statuses=["pending", "ready"])
     client = make_client(fake)
     export_id = await fake.add_export(statuses=["pending", "ready"])
-    fake.fail_storage(EarlyEnd(after=50), file=1)
-    fake.fail_storage(ExpiredLink(), file=2)
-    fake.fail_api(503, on="status")
+    fake.inject(EarlyEnd(after=50), file=1)
+    fake.inject(ExpiredLink(), file=2)
+    fake.respond(503, on="status")
     heard: list[Event] = []
     with traced(heard.append, **memory.providers) as on_event:
         result = await client.fetch(export_id, tmp_path, on_event=on_event)
@@ -149,7 +149,7 @@ async def test_an_inflated_file_counts_as_it_came(
     export_id = await fake.add_export()
     with traced(**memory.providers) as on_event:
         await client.fetch(export_id, tmp_path, on_event=on_event)
-    [raw] = await fake.stored(export_id)
+    [raw] = await fake.file_bytes(export_id)
     assert memory.metrics()["sendgrid.export.received"] == ("By", [({}, len(raw))])
 
 
@@ -159,7 +159,7 @@ async def test_an_error_is_on_the_spans_that_are_open(
     fake = await make_fake(contacts=10)
     client = make_client(fake)
     export_id = await fake.add_export()
-    fake.fail_storage(FlippedBit(at=30), times=None)
+    fake.inject(FlippedBit(at=30), times=None)
     with pytest.raises(CorruptDownloadError) as caught, traced(**memory.providers) as on_event:
         await client.fetch(export_id, tmp_path, on_event=on_event)
     for span in (memory.job(), *memory.files()):
@@ -175,7 +175,7 @@ async def test_no_secret_is_in_a_span(
     fake = await make_fake(contacts=10)
     client = make_client(fake)
     export_id = await fake.add_export(statuses=["failure"])
-    fake.fail_api(500, body=f"what is {fake.api_key}?")
+    fake.respond(500, body=f"what is {fake.api_key}?")
     with pytest.raises(ExportFailedError) as caught, traced(**memory.providers) as on_event:
         await client.fetch(export_id, tmp_path, on_event=on_event)
     said = told(memory.spans.get_finished_spans()) + "".join(

@@ -99,7 +99,7 @@ async def arrives(
     fake: FakeSendGrid, client: ExportClient, export_id: str, directory: Path, **options: Any
 ) -> None:
     result = await client.fetch(export_id, directory, timeout=3000, **options)
-    stored = await fake.stored(export_id)
+    stored = await fake.file_bytes(export_id)
     for file, raw in zip(result.files, stored, strict=True):
         assert await asyncio.to_thread(file.path.read_bytes) == raw
 
@@ -123,7 +123,7 @@ async def test_there_are_few_at_first_and_more_while_they_bring_more(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Delay(1), times=None)
     export_id = await fake.add_export(files=60, contacts=120)
     await arrives(fake, make_client(fake), export_id, tmp_path)
     assert gauge.opened[:4] == [1, 2, 3, 4]
@@ -134,7 +134,7 @@ async def test_nothing_that_came_is_no_reason_for_more_connections(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Delay(1000), times=None)
+    fake.inject(Delay(1000), times=None)
     export_id = await fake.add_export(files=20, contacts=20)
     with pytest.raises(ExportTimeoutError):
         await make_client(fake).fetch(export_id, tmp_path, timeout=5)
@@ -146,8 +146,8 @@ async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Status(503), times=3)
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Status(503), times=3)
+    fake.inject(Delay(1), times=None)
     export_id = await fake.add_export(files=110, contacts=220)
     client = make_client(fake)
     await arrives(fake, client, export_id, tmp_path)
@@ -164,8 +164,8 @@ async def test_each_wave_of_slow_down_lowers_it_further(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Status(503), times=16 + 8 + 4)
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Status(503), times=16 + 8 + 4)
+    fake.inject(Delay(1), times=None)
     export_id = await fake.add_export(files=40, contacts=80)
     await arrives(fake, make_client(fake), export_id, tmp_path)
     assert max(gauge.opened[16:24]) <= 8
@@ -186,7 +186,7 @@ async def test_a_storage_that_takes_six_at_once_is_not_asked_much_in_vain(
     fake = await make_fake()
     throttle = Throttle(gauge, most=6)
     fake._storage.rules.append(throttle)
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Delay(1), times=None)
     export_id = await fake.add_export(files=60, contacts=120)
     began = clock.monotonic()
     await arrives(fake, make_client(fake), export_id, tmp_path)
@@ -241,7 +241,7 @@ async def fetch(policy: DownloadPolicy, sizes: list[int], faults: list[Fault]) -
             ) as client,
         ):
             for place, fault in enumerate(faults):
-                fake.fail_storage(fault, skip=place)
+                fake.inject(fault, skip=place)
             bodies = [(b"EMAIL\n" * size)[:size] for size in sizes]
             export_id = await fake.add_export(bodies=bodies)
             await arrives(fake, client, export_id, Path(directory))
@@ -275,7 +275,7 @@ async def test_every_file_is_begun_before_one_gets_several(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, small: None
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Slow(20 * KIB), times=None)
+    fake.inject(Slow(20 * KIB), times=None)
     export_id = await fake.add_export(bodies=[bytes(40 * KIB)] * 5)
     policy = DownloadPolicy(connections=6, verify=Verify.LENGTH, minimum_speed=0)
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
@@ -287,7 +287,7 @@ async def test_a_file_without_any_byte_goes_before_another_piece_of_one_begun(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, small: None
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Slow(20 * KIB), times=None)
+    fake.inject(Slow(20 * KIB), times=None)
     export_id = await fake.add_export(bodies=[bytes(80 * KIB)] * 4)
     policy = DownloadPolicy(
         connections=2, piece_size=8 * KIB, verify=Verify.LENGTH, minimum_speed=0
@@ -325,8 +325,8 @@ async def test_no_connection_idles_while_a_slow_one_has_much_left(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path, small: None
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Slow(1000), skip=1)
-    fake.fail_storage(Slow(10_000), times=None)
+    fake.inject(Slow(1000), skip=1)
+    fake.inject(Slow(10_000), times=None)
     export_id = await fake.add_export(bodies=[bytes(240 * KIB)])
     policy = DownloadPolicy(connections_per_file=4, verify=Verify.LENGTH, minimum_speed=0)
     began = clock.monotonic()
@@ -339,7 +339,7 @@ async def test_the_connections_of_a_finished_file_go_to_one_that_is_not(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, small: None
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Slow(20_000), times=None)
+    fake.inject(Slow(20_000), times=None)
     export_id = await fake.add_export(bodies=[bytes(8 * KIB)] * 3 + [bytes(200 * KIB)])
     policy = DownloadPolicy(connections=4, verify=Verify.LENGTH, minimum_speed=0)
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)

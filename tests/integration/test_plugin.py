@@ -18,7 +18,7 @@ async def test_the_fixture_takes_its_arguments_from_the_marker(
 ) -> None:
     async with ExportClient(fake_sendgrid.api_key, base_url=fake_sendgrid.base_url) as client:
         result = await client.fetch(await client.start(), tmp_path)
-    assert result.contacts == 7
+    assert result.contact_count == 7
 
 
 USERS_TEST = """

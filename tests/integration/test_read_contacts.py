@@ -168,12 +168,12 @@ def test_a_header_longer_than_a_step_is_united_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_no_rows(tmp_path: Path, kind: str) -> None:
     assert list(read_contacts(write(tmp_path, b"", kind=kind))) == []
-    assert list(read_contacts(write(tmp_path, gzip.compress(b""), b"\n", kind=kind))) == []
+    assert list(read_contacts(write(tmp_path, gzip.compress(b"", mtime=0), b"\n", kind=kind))) == []
     if kind == "csv":
         assert list(read_contacts(write(tmp_path, HEADER, gzip.compress(HEADER)))) == []
 
 
-GOOD = gzip.compress(HEADER + record(["e", "1", "n"]) * 50)
+GOOD = gzip.compress(HEADER + record(["e", "1", "n"]) * 50, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ GOOD = gzip.compress(HEADER + record(["e", "1", "n"]) * 50)
         (GOOD[:-8] + bytes(8), "in the gzip data after byte"),
         (HEADER + b'"a\xff"', "line 2, column 3: b'\\\\xff' is not UTF-8"),
         (b"<!DOCTYPE html>\n<html></html>", "line 1: .* there is markup: '<!DOCTYPE html>'"),
-        (gzip.compress(b'"a"\n'), "line 1: .* a record of 1 values"),
+        (gzip.compress(b'"a"\n', mtime=0), "line 1: .* a record of 1 values"),
         (HEADER + b'"e","1","a lone quote\n"f","2","n"\n', "line 2: the record is no CSV"),
     ],
 )

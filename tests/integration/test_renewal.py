@@ -18,7 +18,7 @@ from sendgrid_exports import (
     InvalidResponseError,
     PollPolicy,
     SendGridExportsError,
-    StatusSeen,
+    StatusPolled,
 )
 from sendgrid_exports.testing import Delay, EarlyEnd, ExpiredLink, FakeClock, FakeSendGrid, Reset
 from tests.integration.conftest import MakeClient, MakeFake
@@ -40,11 +40,11 @@ async def test_a_renewal_that_stays_pending_ends_within_the_polling_timeout(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake: FakeSendGrid = await make_fake()
-    fake.fail_storage(ExpiredLink(), times=None)
+    fake.inject(ExpiredLink(), times=None)
     export_id = await fake.add_export(contacts=10)
     client = make_client(fake, polling=PollPolicy(timeout=120))
     export = await client.get(export_id)
-    fake.fail_api(200, body=status_body(export_id, "pending"), times=None, on="status")
+    fake.respond(200, body=status_body(export_id, "pending"), times=None, on="status")
     began = clock.monotonic()
     with pytest.raises(ExportNotReadyError, match="no fresh links") as caught:
         await client.download(export, tmp_path)
@@ -59,7 +59,7 @@ async def test_links_of_other_paths_in_another_order_bring_no_file_twice(
     fake: FakeSendGrid = await make_fake()
     bodies = [b"EMAIL,CONTACT_ID\n" + b"%d@example.com,%d\n" % (n, n) * 50 for n in range(2)]
     export_id = await fake.add_export(bodies=bodies)
-    fake.fail_storage(Reset(after=0), file=2, times=None)
+    fake.inject(Reset(after=0), file=2, times=None)
     client = make_client(fake)
     with pytest.raises(DownloadError):
         await client.fetch(export_id, tmp_path)
@@ -67,7 +67,7 @@ async def test_links_of_other_paths_in_another_order_bring_no_file_twice(
     # The same files by other names, the second one in the place of the first.
     moved = await fake.add_export(bodies=bodies[::-1], names=["x.csv", "y.csv"])
     links = (await client.get(moved)).urls
-    fake.fail_api(200, body=status_body(export_id, "ready", links), times=None, on="status")
+    fake.respond(200, body=status_body(export_id, "ready", links), times=None, on="status")
     with pytest.raises(DownloadError, match="another one's"):
         await client.fetch(export_id, tmp_path)
     assert list(tmp_path.glob("*.csv")) == [first]
@@ -80,11 +80,11 @@ async def test_a_file_under_way_is_not_brought_in_the_place_of_another_either(
     fake: FakeSendGrid = await make_fake()
     bodies = [b"EMAIL,CONTACT_ID\n" + b"%d@example.com,%d\n" % (n, n) * 50 for n in range(2)]
     export_id = await fake.add_export(bodies=bodies)
-    fake.fail_storage(Delay(math.inf), file=1, export_id=export_id, times=None)
-    fake.fail_storage(EarlyEnd(after=100), file=2)
+    fake.inject(Delay(math.inf), file=1, export_id=export_id, times=None)
+    fake.inject(EarlyEnd(after=100), file=2)
     # Enough time passes for a sync, and then nothing more comes.
-    fake.fail_storage(Reset(after=0), file=2, times=3)
-    fake.fail_storage(Delay(math.inf), file=2, export_id=export_id, times=None)
+    fake.inject(Reset(after=0), file=2, times=3)
+    fake.inject(Delay(math.inf), file=2, export_id=export_id, times=None)
     fetching = asyncio.create_task(make_client(fake).fetch(export_id, tmp_path))
     while not any(b'"done":[[0,100]]' in path.read_bytes() for path in tmp_path.glob("*.journal")):
         await asyncio.sleep(0.005)
@@ -93,7 +93,7 @@ async def test_a_file_under_way_is_not_brought_in_the_place_of_another_either(
         await fetching
     moved = await fake.add_export(bodies=bodies[::-1], names=["x.csv", "y.csv"])
     links = (await make_client(fake).get(moved)).urls
-    fake.fail_api(200, body=status_body(export_id, "ready", links), times=None, on="status")
+    fake.respond(200, body=status_body(export_id, "ready", links), times=None, on="status")
     # One at a time, and the one of which nothing is there yet comes first.
     client = make_client(fake, downloads=DownloadPolicy(connections=1))
     with pytest.raises(DownloadError, match="another one's"):
@@ -117,9 +117,9 @@ async def test_links_that_live_are_followed_though_the_api_is_down(
     fake: FakeSendGrid = await make_fake()
     export_id = await fake.add_export(contacts=10)
     export = await make_client(fake).get(export_id)
-    fake.fail_api(503, times=None)
+    fake.respond(503, times=None)
     result = await make_client(fake).download(export, tmp_path)
-    assert result.contacts == 10
+    assert result.contact_count == 10
 
 
 async def test_links_that_live_are_followed_though_the_api_hangs(
@@ -128,10 +128,10 @@ async def test_links_that_live_are_followed_though_the_api_hangs(
     fake: FakeSendGrid = await make_fake()
     export_id = await fake.add_export(contacts=10)
     export = await make_client(fake).get(export_id)
-    fake.fail_api(200, delay=1000.0, times=None)
+    fake.respond(200, delay=1000.0, times=None)
     began = clock.monotonic()
     result = await make_client(fake).download(export, tmp_path, timeout=100)
-    assert result.contacts == 10
+    assert result.contact_count == 10
     assert clock.monotonic() - began <= 60
 
 
@@ -142,8 +142,8 @@ async def test_a_timeout_says_that_links_did_not_come_and_what_is_kept(
     export_id = await fake.add_export(contacts=10)
     client = make_client(fake)
     export = await client.get(export_id)
-    fake.kill_links()
-    fake.fail_api(503, headers={"Retry-After": "90"}, times=None)
+    fake.expire_links()
+    fake.respond(503, headers={"Retry-After": "90"}, times=None)
     with pytest.raises(ExportTimeoutError, match=r"no fresh links came.*90 s.*durable"):
         await client.download(export, tmp_path, timeout=60)
 
@@ -154,7 +154,7 @@ async def test_a_refusal_of_the_api_is_told_and_no_link_followed(
     fake: FakeSendGrid = await make_fake()
     export_id = await fake.add_export(contacts=10)
     export = await make_client(fake).get(export_id)
-    fake.fail_api(401, times=None)
+    fake.respond(401, times=None)
     with pytest.raises(SendGridExportsError, match="401"):
         await make_client(fake).download(export, tmp_path)
     assert not fake.storage_requests
@@ -167,13 +167,13 @@ async def test_an_answer_about_another_export_is_not_taken_for_this_one(
     export_id, other = await fake.add_export(contacts=10), await fake.add_export(contacts=3)
     client = make_client(fake)
     links = (await client.get(other)).urls
-    fake.fail_api(200, body=status_body(other, "ready", links), on="status")
+    fake.respond(200, body=status_body(other, "ready", links), on="status")
     with pytest.raises(InvalidResponseError, match="another export") as caught:
         await client.get(export_id)
     assert caught.value.problems == ("another id than the one asked for @ $.id",)
-    fake.fail_api(200, body=status_body(other, "ready", links), on="status")
+    fake.respond(200, body=status_body(other, "ready", links), on="status")
     result = await client.fetch(export_id, tmp_path)
-    assert result.contacts == 10
+    assert result.contact_count == 10
 
 
 async def test_no_event_and_no_error_carries_a_link_that_opens_anything(
@@ -181,14 +181,14 @@ async def test_no_event_and_no_error_carries_a_link_that_opens_anything(
 ) -> None:
     fake: FakeSendGrid = await make_fake()
     export_id = await fake.add_export(contacts=10)
-    fake.fail_storage(ExpiredLink(), times=None)
+    fake.inject(ExpiredLink(), times=None)
     with pytest.raises(SendGridExportsError) as caught:
         await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
     signatures = {request.query.rpartition("=")[2] for request in fake.storage_requests}
     assert len(signatures) > 1
     told = pickle.dumps([*events, caught.value])
     assert not any(signature.encode() in told for signature in signatures)
-    [seen, *_] = [event.export for event in events if isinstance(event, StatusSeen)]
+    [seen, *_] = [event.export for event in events if isinstance(event, StatusPolled)]
     assert seen.urls == tuple(url.partition("?")[0] for url in seen.urls) != ()
 
 
@@ -199,7 +199,7 @@ async def test_what_sendgrid_said_is_the_same_the_second_time(
     export_id = await fake.add_export(contacts=10)
     [link] = (await make_client(fake).get(export_id)).urls
     body = {**status_body(export_id, "ready", (link,)), "message": "done, after a while"}
-    fake.fail_api(200, body=body, times=None, on="status")
+    fake.respond(200, body=body, times=None, on="status")
     first = await make_client(fake).fetch(export_id, tmp_path)
     again = await make_client(fake).fetch(export_id, tmp_path)
     assert first.export.message == again.export.message == "done, after a while"
@@ -212,7 +212,7 @@ async def test_a_renewal_is_for_the_files_too_that_have_not_begun(
     export_id = await fake.add_export(files=6, contacts=60)
     client = make_client(fake, downloads=DownloadPolicy(connections=1))
     export = await client.get(export_id)
-    fake.kill_links()
+    fake.expire_links()
     await client.download(export, tmp_path)
     # The one that brought the links, and one for all that died.
     assert len(fake.api_requests) == 2

@@ -132,7 +132,7 @@ async def broken_off(
     fake: FakeSendGrid, client: ExportClient, directory: Path, *, after: int = 6, file: int = 1
 ) -> dict[int, Record]:
     """Bring some pieces of a file until the rest stalls, cancel, and return the journal."""
-    fake.fail_storage(Stall(after=1000), skip=after, times=None, file=file)
+    fake.inject(Stall(after=1000), skip=after, times=None, file=file)
     before = durable(directory, file)
     await cancelled(client, directory, lambda: durable(directory, file) > before)
     fake._storage.rules.clear()
@@ -188,7 +188,7 @@ async def test_a_cancel_keeps_what_had_come_since_the_last_sync(
     monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
     fake = await make_fake()
     await add(fake, BODY)
-    fake.fail_storage(Stall(after=50_000), times=None)
+    fake.inject(Stall(after=50_000), times=None)
     part = tmp_path / f"{ID}-00001.part"
     await cancelled(
         make_client(fake), tmp_path, lambda: part.exists() and part.stat().st_size > 20_000
@@ -217,7 +217,7 @@ async def test_the_journal_claims_nothing_of_a_write_that_failed(
 
     fake = await make_fake()
     await add(fake, BODY)
-    fake.fail_storage(Slow(40_000), times=None)
+    fake.inject(Slow(40_000), times=None)
     with monkeypatch.context() as patch:
         patch.setattr("sendgrid_exports.disk._write_some", full_in_the_end)
         with pytest.raises(InsufficientDiskSpaceError):
@@ -279,7 +279,7 @@ async def test_finished_files_stay_while_the_others_go_on(
         random_file(90_000, seed=3),
     ]
     await add(fake, *bodies)
-    fake.fail_storage(Stall(after=1000), skip=4, times=None, file=2)
+    fake.inject(Stall(after=1000), skip=4, times=None, file=2)
 
     told: list[Event] = []
 
@@ -401,8 +401,8 @@ async def test_a_part_file_shorter_than_the_journal_says_starts_over(
     other = random_file(120_000, seed=9)
     await add(fake, BODY, other)
     wide = attrs.evolve(PIECES, connections=16)
-    fake.fail_storage(Stall(after=1000), skip=4, times=None, file=1)
-    fake.fail_storage(Stall(after=1000), skip=4, times=None, file=2)
+    fake.inject(Stall(after=1000), skip=4, times=None, file=1)
+    fake.inject(Stall(after=1000), skip=4, times=None, file=2)
     await cancelled(
         make_client(fake, downloads=wide), tmp_path, lambda: len(journal(tmp_path)) == 2
     )
@@ -440,7 +440,7 @@ async def test_an_object_replaced_between_the_runs_starts_over(
     await add(fake, BODY)
     await broken_off(fake, make_client(fake, downloads=PIECES), tmp_path)
     new = random_file(size, seed=5)
-    await fake.replace(ID, 1, new)
+    await fake.replace_file(ID, 1, new)
     before = len(fake.storage_requests)
     policy = attrs.evolve(PIECES, verify=verify)
     result = await make_client(fake, downloads=policy).fetch(ID, tmp_path)
@@ -467,8 +467,8 @@ async def test_a_storage_that_behaves_otherwise_the_second_time(
     await add(fake, BODY)
     await broken_off(fake, make_client(fake, downloads=PIECES), tmp_path)
     new = random_file(len(BODY), seed=5) if replaced else BODY
-    await fake.replace(ID, 1, new)
-    fake.fail_storage(fault, times=1 if replaced else 2)
+    await fake.replace_file(ID, 1, new)
+    fake.inject(fault, times=1 if replaced else 2)
     result = await make_client(fake, downloads=PIECES).fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == new
     assert settled(tmp_path, result)
@@ -480,13 +480,13 @@ async def test_a_storage_without_ranges_is_begun_anew_each_time(
 ) -> None:
     fake = await make_fake(etag="none")
     await add(fake, BODY)
-    fake.fail_storage(Reset(after=150_000), times=None)
+    fake.inject(Reset(after=150_000), times=None)
     client = make_client(fake, downloads=DownloadPolicy(attempts=1))
     with pytest.raises(IncompleteDownloadError):
         await client.fetch(ID, tmp_path)
     assert not journal(tmp_path)
     fake._storage.rules.clear()
-    fake.fail_storage(fault)
+    fake.inject(fault)
     result = await make_client(fake).fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == BODY
     assert settled(tmp_path, result)
@@ -505,7 +505,7 @@ async def test_links_in_another_order_or_of_another_path(
     await add(fake, BODY, other)
     wide = attrs.evolve(PIECES, connections=16)
     for file in (1, 2):
-        fake.fail_storage(Stall(after=1000), skip=4, times=None, file=file)
+        fake.inject(Stall(after=1000), skip=4, times=None, file=file)
     await cancelled(
         make_client(fake, downloads=wide), tmp_path, lambda: len(journal(tmp_path)) == 2
     )
@@ -576,7 +576,7 @@ async def test_a_slow_line_is_journalled_before_a_resume_and_after(
 ) -> None:
     fake = await make_fake()
     await add(fake, BODY)
-    fake.fail_storage(Slow(20_000), times=None)
+    fake.inject(Slow(20_000), times=None)
     assert max(await lags(make_client(fake), tmp_path, 100_000)) < 60_000
     before = durable(tmp_path)
     assert before > 40_000
@@ -589,7 +589,7 @@ async def test_of_a_slow_line_at_most_the_last_second_or_so_is_lost(
 ) -> None:
     fake = await make_fake()
     await add(fake, BODY)
-    fake.fail_storage(Slow(20_000), times=None)
+    fake.inject(Slow(20_000), times=None)
     assert max(await lags(make_client(fake), tmp_path, 100_000)) <= 1.5 * 20_000
 
 
@@ -892,8 +892,8 @@ async def test_a_record_that_was_not_believed_once_is_not_believed_later(
     part = tmp_path / f"{ID}-00001.part"
     part.unlink()
     # The first piece stalls before it is durable, later ones are written: a hole, then bytes.
-    fake.fail_storage(Stall(after=2 * KIB), times=1)
-    fake.fail_storage(Stall(after=14 * KIB), times=None)
+    fake.inject(Stall(after=2 * KIB), times=1)
+    fake.inject(Stall(after=14 * KIB), times=None)
     client = make_client(fake, downloads=attrs.evolve(PIECES, connections=8))
     far = 5 * 16 * KIB
 
@@ -918,12 +918,12 @@ async def test_a_sync_that_a_start_over_cancels_claims_nothing_later(
         append(path, data)
         if not fake._storage.rules:
             monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
-            fake.fail_storage(WrongETag('"another-2"'))
+            fake.inject(WrongETag('"another-2"'))
             time.sleep(0.3)
 
     def truncate_and_hold_the_beginning_up(path: Path) -> None:
         if len(fake._storage.rules) == 1:
-            fake.fail_storage(Stall(after=2 * KIB))
+            fake.inject(Stall(after=2 * KIB))
         truncate(path)
 
     monkeypatch.setattr("sendgrid_exports.transfer.folder.append", append_slowly)

@@ -38,7 +38,7 @@ from sendgrid_exports import (
     Retrying,
     SendGridExportsError,
     ServerError,
-    StatusSeen,
+    StatusPolled,
     TransportError,
 )
 from sendgrid_exports.testing import (
@@ -99,7 +99,7 @@ class Ears:
 
     def secrets(self) -> set[str]:
         """The key, and whatever was in the query of a link that was ever handed out."""
-        seen = {event.export for event in self.events if isinstance(event, StatusSeen)}
+        seen = {event.export for event in self.events if isinstance(event, StatusPolled)}
         for model in self.models:
             if isinstance(model, DownloadResult):
                 seen.add(model.export)
@@ -184,28 +184,28 @@ async def test_nothing_is_told_by_an_export_that_survives_everything(
         ears.events.append(event)
         if isinstance(event, FileStarted) and not killed:
             killed = True
-            sendgrid.kill_links()
+            sendgrid.expire_links()
 
     echo = {"errors": [{"message": f"retry later, Bearer {sendgrid.api_key} at {PLANTED_URL}"}]}
-    sendgrid.fail_api(429, body=echo, on="start")
-    sendgrid.fail_api(429, body=echo, on="status")
-    sendgrid.fail_api(503, body=f"<html>{PLANTED_URL} {sendgrid.api_key}</html>", on="status")
-    sendgrid.fail_api(None, times=2, on="status")
+    sendgrid.respond(429, body=echo, on="start")
+    sendgrid.respond(429, body=echo, on="status")
+    sendgrid.respond(503, body=f"<html>{PLANTED_URL} {sendgrid.api_key}</html>", on="status")
+    sendgrid.respond(None, times=2, on="status")
     for fault in (
         ExpiredLink(),
         Status(503, message=PLANTED_URL),
         Reset(100),
         Status(403, message=PLANTED_URL),
     ):
-        sendgrid.fail_storage(fault)
+        sendgrid.inject(fault)
     export_id = await ears.client.start(list_ids=["a-list"])
     result = await ears.client.fetch(export_id, tmp_path, on_event=on_event)
     ears.models += [result, *result.files, await ears.client.get(export_id)]
     ears.models += await ears.client.list_exports()
     ears.models.append(await ears.client.fetch(export_id, tmp_path))
-    assert result.contacts == 50
+    assert result.contact_count == 50
     assert killed
-    assert {LinkRenewed, Retrying, StatusSeen} <= {type(event) for event in ears.events}
+    assert {LinkRenewed, Retrying, StatusPolled} <= {type(event) for event in ears.events}
     assert len(ears.secrets()) > 10
     assert any(record.name.startswith("sendgrid_exports") for record in caplog.records)
     ears.check(tmp_path, caplog.records)
@@ -218,12 +218,12 @@ Arrange = Callable[[FakeSendGrid], None]
 
 def answer(status: int, body: Callable[[str], Any]) -> Arrange:
     """Let the API answer for ever with a body made of the key."""
-    return lambda sendgrid: sendgrid.fail_api(status, body=body(sendgrid.api_key), times=None)
+    return lambda sendgrid: sendgrid.respond(status, body=body(sendgrid.api_key), times=None)
 
 
 def refuse(fault: Any) -> Arrange:
     """Let the storage meet every request with a fault."""
-    return lambda sendgrid: sendgrid.fail_storage(fault, times=None)
+    return lambda sendgrid: sendgrid.inject(fault, times=None)
 
 
 def said(text: str) -> Callable[[str], Any]:
@@ -286,7 +286,7 @@ FAILURES: dict[str, tuple[type[Exception], Arrange]] = {
         ExportTimeoutError,
         answer(200, lambda key: {"id": "x", "status": f"held for {key}"}),
     ),
-    "dropped": (TransportError, lambda sendgrid: sendgrid.fail_api(None, times=None)),
+    "dropped": (TransportError, lambda sendgrid: sendgrid.respond(None, times=None)),
     "hangs": (ExportTimeoutError, refuse(Delay(10_000.0))),
     "resets": (IncompleteDownloadError, refuse(Reset())),
     "storage 403": (DownloadError, refuse(Status(403, message=f"{PLANTED_URL} is denied"))),

@@ -111,7 +111,7 @@ def test_every_error_says_whether_it_was_sent_and_whether_it_passes(
 ) -> None:
     error = translate(make(kind), "GET https://api.sendgrid.com/v3")
     assert error.request_sent is not certainly_unsent(kind)
-    assert error.passing is not will_stay(kind)
+    assert error.transient is not will_stay(kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +142,7 @@ async def test_a_host_that_has_no_form_on_the_wire_is_not_asked(tmp_path: Path) 
 @pytest.mark.parametrize("original", [TimeoutError(), OSError(5, "io"), ConnectionResetError()])
 def test_errors_of_the_system_are_translated_too(original: Exception) -> None:
     error = translate(original, "GET x")
-    assert (error.request_sent, error.passing) == (True, True)
+    assert (error.request_sent, error.transient) == (True, True)
     assert type(original).__name__ in str(error)
 
 
@@ -234,13 +234,13 @@ async def test_a_refused_connection(ask: Ask) -> None:
     async with serving(no_answer) as url:
         pass
     error = await failure_of(ask, url)
-    assert (error.request_sent, error.passing) == (False, True)
+    assert (error.request_sent, error.transient) == (False, True)
 
 
 @both_ways
 async def test_a_name_nobody_knows(ask: Ask) -> None:
     error = await failure_of(ask, "http://nowhere.invalid")
-    assert (error.request_sent, error.passing) == (False, True)
+    assert (error.request_sent, error.transient) == (False, True)
     assert "nowhere.invalid" in str(error)
 
 
@@ -264,7 +264,7 @@ async def test_what_breaks_once_there_is_a_connection_may_have_been_processed(
     monkeypatch.setattr(session, "_API_SECONDS", 0.1)
     async with serving(handler) as url:
         error = await failure_of(ask, url)
-    assert (error.request_sent, error.passing) == (True, True)
+    assert (error.request_sent, error.transient) == (True, True)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def untrusted(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 async def test_a_certificate_nobody_vouches_for(ask: Ask, untrusted: ssl.SSLContext) -> None:
     async with serving(no_answer, untrusted) as url:
         error = await failure_of(ask, url)
-    assert (error.request_sent, error.passing) == (False, False)
+    assert (error.request_sent, error.transient) == (False, False)
     assert "certificate" in str(error).lower()
 
 
@@ -309,7 +309,7 @@ async def test_a_refused_certificate_ends_the_waiting_at_once(untrusted: ssl.SSL
 async def test_tls_with_a_server_that_speaks_none(ask: Ask) -> None:
     async with serving(no_http) as url:
         error = await failure_of(ask, url.replace("http:", "https:"))
-    assert (error.request_sent, error.passing) == (False, True)
+    assert (error.request_sent, error.transient) == (False, True)
 
 
 async def test_an_error_of_the_caller_is_left_alone() -> None:

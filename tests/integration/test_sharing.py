@@ -50,7 +50,7 @@ async def test_all_downloads_of_a_client_share_its_connections(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, opened: list[int]
 ) -> None:
     fake = await make_fake(contacts=20)
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Delay(1), times=None)
     exports = [await fake.add_export(files=3) for _ in range(8)]
     client = make_client(fake, downloads=DownloadPolicy(connections=4))
     results = await asyncio.gather(*(client.fetch(export, tmp_path) for export in exports))
@@ -64,7 +64,7 @@ async def test_one_that_has_much_leaves_room_for_one_that_comes_later(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, clock: FakeClock
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Delay(1), times=None)
     much = await fake.add_export(files=60, contacts=60)
     little = await fake.add_export(files=1, contacts=5)
     client = make_client(fake, downloads=DownloadPolicy(connections=4))
@@ -86,7 +86,7 @@ async def test_one_that_waits_for_fresh_links_does_not_keep_the_others_waiting(
 ) -> None:
     # Links that die in the line, again and again.
     fake = await make_fake(contacts=20, link_lifetime=2)
-    fake.fail_storage(Delay(1), times=None)
+    fake.inject(Delay(1), times=None)
     exports = [await fake.add_export(files=4) for _ in range(3)]
     client = make_client(fake, downloads=DownloadPolicy(connections=1))
     async with asyncio.timeout(20):
@@ -98,7 +98,7 @@ async def test_closing_the_client_ends_its_downloads_at_once(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake(contacts=500)
-    fake.fail_storage(Stall(after=100), times=None)
+    fake.inject(Stall(after=100), times=None)
     export_id = await fake.add_export()
     client = make_client(fake)
     arrived = asyncio.Event()
@@ -164,7 +164,7 @@ async def test_closing_a_client_that_borrowed_its_session_ends_its_downloads_too
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake: FakeSendGrid = await make_fake(contacts=500)
-    fake.fail_storage(Stall(after=100), times=None)
+    fake.inject(Stall(after=100), times=None)
     export_id = await fake.add_export()
     async with aiohttp.ClientSession() as session:
         client = make_client(fake, session=session)
@@ -182,7 +182,7 @@ async def test_a_lender_who_closes_the_session_does_not_leave_a_download_hanging
     make_fake: MakeFake, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake: FakeSendGrid = await make_fake(contacts=500)
-    fake.fail_storage(Stall(after=100), times=None)
+    fake.inject(Stall(after=100), times=None)
     export_id = await fake.add_export()
     async with aiohttp.ClientSession() as session:
         client = ExportClient(

@@ -51,7 +51,9 @@ async def arrives(
     on_event: Callable[[Event], None] | None = None,
 ) -> None:
     result = await client.fetch(export_id, directory, timeout=130, on_event=on_event)
-    assert [file.path.read_bytes() for file in result.files] == list(await fake.stored(export_id))
+    assert [file.path.read_bytes() for file in result.files] == list(
+        await fake.file_bytes(export_id)
+    )
 
 
 def too_slow(events: list[Event]) -> int:
@@ -67,8 +69,8 @@ async def test_one_that_trickles_among_fast_ones_is_dropped_and_its_rest_asked_f
 ) -> None:
     fake = await make_fake()
     export_id = await fake.add_export(bodies=[rows(2_000_000)] * 3)
-    fake.fail_storage(DRIP, file=2)
-    fake.fail_storage(Slow(200_000), times=None)
+    fake.inject(DRIP, file=2)
+    fake.inject(Slow(200_000), times=None)
     began = clock.monotonic()
     client = make_client(fake, downloads=QUICK)
     await arrives(fake, client, export_id, tmp_path, events.append)
@@ -88,7 +90,7 @@ async def test_one_that_trickles_alone_is_dropped_too(
     events: list[Event],
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(DRIP)
+    fake.inject(DRIP)
     began = clock.monotonic()
     await arrives(fake, make_client(fake), await fake.add_export(), tmp_path, events.append)
     assert clock.monotonic() - began < 25
@@ -101,7 +103,7 @@ async def test_one_that_starts_well_and_then_trickles_keeps_what_it_brought(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake(contacts=2000)
-    fake.fail_storage(Trickle(after=30_000, size=1, every=0.4))
+    fake.inject(Trickle(after=30_000, size=1, every=0.4))
     began = clock.monotonic()
     await arrives(fake, make_client(fake), await fake.add_export(), tmp_path)
     assert clock.monotonic() - began < 50
@@ -113,8 +115,8 @@ async def test_one_that_trickles_alone_again_later_is_dropped_again(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake(contacts=3000)
-    fake.fail_storage(DRIP)
-    fake.fail_storage(DRIP, skip=3)
+    fake.inject(DRIP)
+    fake.inject(DRIP, skip=3)
     client = make_client(fake, downloads=DownloadPolicy(connections=1, piece_size=50_000))
     began = clock.monotonic()
     await arrives(fake, client, await fake.add_export(), tmp_path)
@@ -125,7 +127,7 @@ async def test_the_last_two_trickling_are_not_the_line(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(DRIP, times=2)
+    fake.inject(DRIP, times=2)
     began = clock.monotonic()
     await arrives(fake, make_client(fake), await fake.add_export(files=5), tmp_path)
     assert clock.monotonic() - began < 120
@@ -135,7 +137,7 @@ async def test_two_that_trickle_from_the_start_are_not_the_line_for_ever(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(DRIP, times=2)
+    fake.inject(DRIP, times=2)
     began = clock.monotonic()
     await arrives(fake, make_client(fake), await fake.add_export(files=2), tmp_path)
     assert clock.monotonic() - began < 120
@@ -145,7 +147,7 @@ async def test_a_second_trickle_on_end_is_given_up_as_well(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(DRIP, times=2)
+    fake.inject(DRIP, times=2)
     began = clock.monotonic()
     await arrives(fake, make_client(fake), await fake.add_export(), tmp_path)
     assert clock.monotonic() - began < 120
@@ -223,7 +225,7 @@ async def test_a_slow_line_gets_fewer_connections_and_no_drops(
     # The time that passes for the line while the disk is waited for does not count: have none.
     monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE_SECONDS", math.inf)
     fake = await make_fake(clock=SharedLine(clock, under_way))
-    fake.fail_storage(Slow(100_000), times=None)
+    fake.inject(Slow(100_000), times=None)
     # No two end at once, so that each end shows how many there may be.
     sizes = [24 * 200_000 // files + 5_000 * number for number in range(files)]
     export_id = await fake.add_export(bodies=[rows(size) for size in sizes])
@@ -250,7 +252,7 @@ async def test_a_line_at_just_the_lowest_speed_is_no_storm(
     under_way: list[object],
 ) -> None:
     fake = await make_fake(clock=SharedLine(clock, under_way))
-    fake.fail_storage(Slow(100_000), times=None)
+    fake.inject(Slow(100_000), times=None)
     export_id = await fake.add_export(bodies=[rows(300_000)] * 10)
     client = make_client(fake, downloads=DownloadPolicy(minimum_speed=10_000))
     await arrives(fake, client, export_id, tmp_path, events.append)
@@ -283,7 +285,7 @@ async def test_time_blocked_on_our_own_disk_drops_nothing(
     fake = await make_fake()
     export_id = await fake.add_export(bodies=[rows(8_300_000)])
     result = await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
-    assert [result.files[0].path.read_bytes()] == list(await fake.stored(export_id))
+    assert [result.files[0].path.read_bytes()] == list(await fake.file_bytes(export_id))
     assert len(writes) > 3
     assert not too_slow(events)
     assert len(fake.storage_requests) == 1
@@ -297,7 +299,7 @@ async def test_time_spent_in_the_callers_listener_drops_nothing(
             clock.advance(1000)
 
     fake = await make_fake()
-    fake.fail_storage(Trickle(size=300_000, every=1.0))
+    fake.inject(Trickle(size=300_000, every=1.0))
     export_id = await fake.add_export(bodies=[rows(2_000_000)])
     await make_client(fake).fetch(export_id, tmp_path, on_event=ponder)
     assert len(fake.storage_requests) == 1
@@ -307,7 +309,7 @@ async def test_no_lowest_speed_drops_nothing(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Trickle(size=500), file=1)
+    fake.inject(Trickle(size=500), file=1)
     export_id = await fake.add_export(bodies=[rows(60_000), rows(60_000)])
     began = clock.monotonic()
     await arrives(fake, make_client(fake, downloads=OFF), export_id, tmp_path)

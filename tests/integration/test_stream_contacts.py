@@ -106,7 +106,9 @@ async def test_every_contact_comes(
     assert [file.path.name for file in finished] == [
         f"{export_id}-{number:05}{suffix}" for number in (1, 2, 3)
     ]
-    assert [file.size for file in finished] == [len(body) for body in await fake.stored(export_id)]
+    assert [file.size for file in finished] == [
+        len(body) for body in await fake.file_bytes(export_id)
+    ]
     passed = ("length", "etag-md5", "gzip-crc") if compressed else ("length", "etag-md5")
     assert {file.verified_by for file in finished} == {passed}
     assert all("authorization" not in request.headers for request in fake.storage_requests)
@@ -144,7 +146,7 @@ async def test_what_passes(
     make_fake: MakeFake, make_client: MakeClient, fault: Fault, requests: int
 ) -> None:
     fake = await make_fake(contacts=CONTACTS, files=2)
-    fake.fail_storage(fault, file=1)
+    fake.inject(fault, file=1)
     export_id = await fake.add_export()
     client = make_client(fake)
     rows = await stream(client, await client.wait(export_id))
@@ -161,7 +163,7 @@ async def test_it_goes_on_as_often_as_it_makes_progress(
     make_fake: MakeFake, make_client: MakeClient, events: list[Event]
 ) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Reset(after=3000), times=30)
+    fake.inject(Reset(after=3000), times=30)
     export_id = await fake.add_export()
     client = make_client(fake)
     rows = await stream(client, await client.wait(export_id), on_event=events.append)
@@ -173,8 +175,8 @@ async def test_it_goes_on_as_often_as_it_makes_progress(
 
 async def test_it_gives_up_without_progress(make_fake: MakeFake, make_client: MakeClient) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Reset(after=3000))
-    fake.fail_storage(Status(503), times=None)
+    fake.inject(Reset(after=3000))
+    fake.inject(Status(503), times=None)
     client = make_client(fake, downloads=DownloadPolicy(attempts=3))
     export = await client.wait(await fake.add_export())
     await fails(IncompleteDownloadError, "3 tries without progress", client, export)
@@ -185,7 +187,7 @@ async def test_dead_links_are_renewed_in_the_middle(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, events: list[Event]
 ) -> None:
     fake = await make_fake(contacts=CONTACTS, files=3)
-    fake.fail_storage(Reset(after=20_000), file=2)
+    fake.inject(Reset(after=20_000), file=2)
     export_id = await fake.add_export()
     client = make_client(fake)
     export = await client.wait(export_id)
@@ -193,7 +195,7 @@ async def test_dead_links_are_renewed_in_the_middle(
     def tell(event: Event) -> None:
         events.append(event)
         if isinstance(event, Retrying):
-            fake.kill_links()
+            fake.expire_links()
 
     assert await stream(client, export, on_event=tell) == list(fake.rows_of(export_id))
     assert [event.links for event in events if isinstance(event, LinkRenewed)] == [2]
@@ -236,15 +238,15 @@ async def test_a_slow_consumer_holds_the_sender_back(
 
 
 async def replaced(fake: FakeSendGrid, export_id: str) -> None:
-    [body] = await fake.stored(export_id)
-    await fake.replace(export_id, 1, body + gzip.compress(b'"more"\n'))
+    [body] = await fake.file_bytes(export_id)
+    await fake.replace_file(export_id, 1, body + gzip.compress(b'"more"\n'))
 
 
 async def test_an_object_replaced_in_the_middle_is_an_error(
     make_fake: MakeFake, make_client: MakeClient
 ) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Reset(after=60_000))
+    fake.inject(Reset(after=60_000))
     export_id = await fake.add_export()
     client = make_client(fake)
     export = await client.wait(export_id)
@@ -276,9 +278,9 @@ async def test_an_object_replaced_before_its_first_byte_is_no_error(
 ) -> None:
     fake = await make_fake(contacts=50)
     export_id = await fake.add_export(contact_count=None)
-    fake.fail_storage(Reset())
+    fake.inject(Reset())
     body = gzip.compress(b'"EMAIL","CONTACT_ID"\n"a","1"\n')
-    client = make_client(fake, clock=Meanwhile(lambda: fake.replace(export_id, 1, body)))
+    client = make_client(fake, clock=Meanwhile(lambda: fake.replace_file(export_id, 1, body)))
     rows = await stream(client, await client.wait(export_id))
     assert rows == [{"EMAIL": "a", "CONTACT_ID": "1"}]
     assert [request.status for request in fake.storage_requests] == [206, 412, 206]
@@ -302,7 +304,7 @@ async def test_what_does_not_pass(
     said: str,
 ) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(fault, times=None)
+    fake.inject(fault, times=None)
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
     await fails(error, said, client, export)
@@ -317,7 +319,7 @@ async def test_without_a_version_it_can_not_go_on(
     client = make_client(fake)
     export = await client.wait(export_id)
     assert await stream(client, export) == list(fake.rows_of(export_id))
-    fake.fail_storage(Reset(after=60_000))
+    fake.inject(Reset(after=60_000))
     error = await fails(IncompleteDownloadError, "nothing pins its version", client, export)
     assert "or download" in str(error)
 
@@ -326,8 +328,8 @@ async def test_a_storage_that_can_not_go_on_in_the_middle(
     make_fake: MakeFake, make_client: MakeClient
 ) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Reset(after=60_000))
-    fake.fail_storage(IgnoreRange())
+    fake.inject(Reset(after=60_000))
+    fake.inject(IgnoreRange())
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
     await fails(CorruptDownloadError, "answers a range with the whole file", client, export)
@@ -338,7 +340,7 @@ async def test_an_etag_that_is_no_md5_still_pins(
 ) -> None:
     for etag in ("multipart", "kms"):
         fake = await make_fake(contacts=CONTACTS, etag=etag, checksum_headers="crc32")
-        fake.fail_storage(Reset(after=60_000))
+        fake.inject(Reset(after=60_000))
         export_id = await fake.add_export()
         client = make_client(fake)
         assert await stream(client, await client.wait(export_id)) == list(fake.rows_of(export_id))
@@ -350,7 +352,7 @@ async def test_what_is_verified(
 ) -> None:
     """A bit flipped in the header of gzip changes no row, and is known by the MD5 alone."""
     fake = await make_fake(contacts=100)
-    fake.fail_storage(FlippedBit(at=5))
+    fake.inject(FlippedBit(at=5))
     client = make_client(fake, downloads=DownloadPolicy(verify=verify))
     export = await client.wait(await fake.add_export())
     if verify is Verify.LENGTH:
@@ -421,7 +423,7 @@ async def test_bad_arguments(
 
 async def test_the_timeout_bounds_the_waiting(make_fake: MakeFake, make_client: MakeClient) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Delay(100), times=None)
+    fake.inject(Delay(100), times=None)
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
     with pytest.raises(ExportTimeoutError, match="The timeout passed") as caught:
@@ -457,7 +459,7 @@ async def test_files_that_expire_meanwhile(
 
 async def test_a_stall_is_gone_on_from(make_fake: MakeFake, make_client: MakeClient) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Stall(after=60_000))
+    fake.inject(Stall(after=60_000))
     export_id = await fake.add_export()
     client = make_client(fake, downloads=DownloadPolicy(read_timeout=0.1))
     assert await stream(client, await client.wait(export_id)) == list(fake.rows_of(export_id))
@@ -473,7 +475,7 @@ async def test_leaving_early_leaves_nothing_behind(
     make_fake: MakeFake, make_client: MakeClient, how: str
 ) -> None:
     fake = await make_fake(contacts=CONTACTS)
-    fake.fail_storage(Stall(after=100_000))
+    fake.inject(Stall(after=100_000))
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
     before = asyncio.all_tasks()
@@ -526,7 +528,7 @@ async def test_a_link_matched_by_its_place_may_not_bring_another_file(
     client = make_client(fake)
     export = await client.wait(await fake.add_export(bodies=[body, body], names=["a.csv", "b.csv"]))
     urls = (export.urls[0], export.urls[1].replace("/b.csv", "/c.csv"))
-    fake.kill_links()
+    fake.expire_links()
     await fails(DownloadError, "another one's", client, attrs.evolve(export, urls=urls))
 
 
@@ -548,8 +550,8 @@ async def test_a_renewal_that_takes_too_long(make_fake: MakeFake, make_client: M
     fake = await make_fake(contacts=10)
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
-    fake.kill_links()
-    fake.fail_api(500, times=None)
+    fake.expire_links()
+    fake.respond(500, times=None)
     with pytest.raises(ExportTimeoutError):
         await stream(client, export, timeout=20)
 
@@ -590,7 +592,7 @@ async def test_one_contact_of_one_byte_is_not_taken_for_gzip(
     make_fake: MakeFake, make_client: MakeClient
 ) -> None:
     fake = await make_fake()
-    fake.fail_storage(Reset(after=1))
+    fake.inject(Reset(after=1))
     client = make_client(fake)
     body = b'{"contact_id":"1"}'
     export_id = await fake.add_export(bodies=[body], file_type="json")

@@ -104,7 +104,7 @@ def once(trigger: str, typed: bytes) -> Callable[[str], bytes]:
 
 @pytest.mark.parametrize("columns", [80, 200])
 async def test_a_terminal_shows_what_came_and_nothing_wraps(command: Command, columns: int) -> None:
-    command.fake.fail_storage(EarlyEnd(after=100))
+    command.fake.inject(EarlyEnd(after=100))
     terminal = Terminal(command, columns)
     said = await terminal.run("backup", "backups")
     assert terminal.code == 0, said
@@ -152,7 +152,7 @@ async def test_a_dumb_terminal_gets_lines(command: Command) -> None:
 async def test_bars_and_after_control_c_the_line_that_goes_on(
     command: Command, columns: int
 ) -> None:
-    command.fake.fail_storage(Stall(after=2000), file=2, times=1)
+    command.fake.inject(Stall(after=2000), file=2, times=1)
     terminal = Terminal(command, columns)
     said = await terminal.run("backup", "backups", react=once("1 of 2 files verified", CONTROL_C))
     assert terminal.code == 130

@@ -320,8 +320,8 @@ async def interrupted(
     fake: FakeSendGrid, make_client: MakeClient, directory: Path, **policy: Any
 ) -> str:
     """Break a download off of which one file has arrived and another has begun; return its id."""
-    fake.fail_storage(Stall(after=2000), file=2, times=None)
-    fake.fail_storage(Stall(), file=3, times=None)
+    fake.inject(Stall(after=2000), file=2, times=None)
+    fake.inject(Stall(), file=3, times=None)
     client = make_client(fake, downloads=DownloadPolicy(read_timeout=0.05, **policy))
     export_id = await fake.add_export(contacts=3000)
     with pytest.raises(ExportTimeoutError):
@@ -350,7 +350,7 @@ async def test_a_download_under_way_is_incomplete_and_goes_on(
     fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path
 ) -> None:
     export_id = await fake.add_export()
-    fake.fail_storage(Stall(after=100), file=3)
+    fake.inject(Stall(after=100), file=3)
     finished = asyncio.Semaphore(0)
 
     def listen(event: object) -> None:
@@ -374,7 +374,7 @@ async def test_a_cancelled_download_is_incomplete(
     fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path
 ) -> None:
     export_id = await fake.add_export()
-    fake.fail_storage(Stall(after=100), times=None)
+    fake.inject(Stall(after=100), times=None)
     begun = asyncio.Event()
 
     def listen(event: object) -> None:

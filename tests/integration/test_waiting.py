@@ -32,7 +32,7 @@ from sendgrid_exports import (
     Retrying,
     SendGridExportsError,
     ServerError,
-    StatusSeen,
+    StatusPolled,
     TransportError,
     export_contacts,
 )
@@ -86,25 +86,25 @@ async def test_every_look_has_its_slot_whatever_it_saw(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
-    sendgrid.fail_api(200, body=PENDING)
-    sendgrid.fail_api(429)
-    sendgrid.fail_api(503)
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(429)
+    sendgrid.respond(503)
     events: list[Event] = []
     export = await client.wait(export_id, on_event=events.append)
     assert export.status is ExportStatus.READY
     assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
     first, limited, trouble, second, last = events
-    assert isinstance(first, StatusSeen)
-    assert (first.export.status, first.next_look) == (ExportStatus.PENDING, 1.0)
+    assert isinstance(first, StatusPolled)
+    assert (first.export.status, first.next_poll) == (ExportStatus.PENDING, 1.0)
     assert isinstance(limited, Retrying)
     assert (limited.export_id, limited.path, limited.delay) == (export_id, None, 1.5)
     assert "429" in limited.reason
     assert isinstance(trouble, Retrying)
     assert trouble.delay == 2.25
     assert "503" in trouble.reason
-    assert isinstance(second, StatusSeen)
-    assert second.next_look == 3.375
-    assert last == StatusSeen(export_id=export_id, export=export, next_look=None)
+    assert isinstance(second, StatusPolled)
+    assert second.next_poll == 3.375
+    assert last == StatusPolled(export_id=export_id, export=export, next_poll=None)
 
 
 async def test_waits_grow_to_the_longest_and_no_further(
@@ -147,7 +147,7 @@ async def test_the_server_may_ask_for_a_longer_wait(
     skew: float,
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(status, headers=headers(clock))
+    sendgrid.respond(status, headers=headers(clock))
     async with client_of(sendgrid, clock.offset(skew)) as client:
         await client.wait(export_id)
     assert clock.sleeps == [seconds]
@@ -158,10 +158,10 @@ async def test_a_wrong_clock_changes_nothing(
     sendgrid: FakeSendGrid, clock: FakeClock, skew: float, tmp_path: Path
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "pending", "ready"])
-    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"expires_at": "2026-03-02T10:00:00Z"})
+    sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"expires_at": "2026-03-02T10:00:00Z"})
     async with client_of(sendgrid, clock.offset(skew)) as client:
         result = await client.fetch(export_id, tmp_path)
-    assert result.contacts == 3
+    assert result.contact_count == 3
     assert clock.sleeps == [1.0, 1.5, 2.25]
 
 
@@ -186,7 +186,7 @@ async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str
 async def test_ready_with_nothing_in_it_is_ready(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
+    sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
     assert (await client.wait("x")).urls == ()
     assert clock.sleeps == []
 
@@ -196,7 +196,7 @@ async def test_ready_without_its_links_is_looked_at_again(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS | {"urls": urls, "contact_count": 3})
+    sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"urls": urls, "contact_count": 3})
     assert (await client.wait(export_id)).urls
     assert clock.sleeps == [1.0]
 
@@ -234,8 +234,8 @@ async def test_what_was_ready_before_has_expired_rather_than_never_been(
 async def test_what_was_ready_a_look_ago_has_expired(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.fail_api(200, body=READY_WITHOUT_LINKS)
-    sendgrid.fail_api(404)
+    sendgrid.respond(200, body=READY_WITHOUT_LINKS)
+    sendgrid.respond(404)
     with pytest.raises(ExportExpiredError):
         await client.wait("x")
 
@@ -258,7 +258,7 @@ async def test_what_cannot_get_better_ends_it_at_once(
     status: int,
     error: type[APIError],
 ) -> None:
-    sendgrid.fail_api(status, times=None)
+    sendgrid.respond(status, times=None)
     with pytest.raises(APIError) as caught:
         await client.wait("x")
     assert type(caught.value) is error
@@ -270,9 +270,9 @@ async def test_what_cannot_get_better_ends_it_at_once(
 async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(429)
-    sendgrid.fail_api(200, body="null")
-    sendgrid.fail_api(503, times=None)
+    sendgrid.respond(429)
+    sendgrid.respond(200, body="null")
+    sendgrid.respond(503, times=None)
     async with client_of(sendgrid, clock, max_failures=3) as client:
         with pytest.raises(ServerError) as caught:
             await client.wait("x")
@@ -287,7 +287,7 @@ async def test_a_success_between_failures_forgives_them(
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
     for status in (500, 502, 200, 503, 504):
-        sendgrid.fail_api(status, body=PENDING if status == 200 else None)
+        sendgrid.respond(status, body=PENDING if status == 200 else None)
     async with client_of(sendgrid, clock, max_failures=3) as client:
         assert (await client.wait(export_id)).status is ExportStatus.READY
 
@@ -296,19 +296,19 @@ async def test_a_dropped_connection_is_survived(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(None, times=6)
+    sendgrid.respond(None, times=6)
     events: list[Event] = []
     assert (await client.wait(export_id, on_event=events.append)).urls
     # How often aiohttp itself repeats a lost GET is its own affair.
     assert clock.sleeps
     assert clock.sleeps == [1.0, 1.5, 2.25, 3.375, 5.0625, 7.59375][: len(clock.sleeps)]
-    assert [type(event) for event in events] == [Retrying] * len(clock.sleeps) + [StatusSeen]
+    assert [type(event) for event in events] == [Retrying] * len(clock.sleeps) + [StatusPolled]
 
 
 async def test_connections_dropped_for_ever_end_it(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(None, times=None)
+    sendgrid.respond(None, times=None)
     async with client_of(sendgrid, clock, max_failures=4) as client:
         with pytest.raises(
             TransportError, match=r"\. Waiting or fetching with the same id goes on"
@@ -322,11 +322,11 @@ async def test_a_strange_answer_is_survived_once_and_told_if_it_stays(
     sendgrid: FakeSendGrid, clock: FakeClock, body: str
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(200, body=body)
+    sendgrid.respond(200, body=body)
     async with client_of(sendgrid, clock, max_failures=3) as client:
         assert (await client.wait(export_id)).urls
         assert clock.sleeps == [1.0]
-        sendgrid.fail_api(200, body=body, times=None)
+        sendgrid.respond(200, body=body, times=None)
         with pytest.raises(InvalidResponseError) as caught:
             await client.wait(export_id)
     assert caught.value.problems
@@ -337,8 +337,8 @@ async def test_an_absurd_date_does_not_break_the_reckoning(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(503, headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
-    sendgrid.fail_api(None, times=2)
+    sendgrid.respond(503, headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
+    sendgrid.respond(None, times=2)
     assert (await client.wait(export_id)).urls
 
 
@@ -350,11 +350,11 @@ async def test_an_unknown_status_is_pending_and_said_once(
     status: str,
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=[status, status, status, "ready"])
-    sendgrid.fail_api(503)
+    sendgrid.respond(503)
     events: list[Event] = []
     with caplog.at_level(logging.WARNING, logger="sendgrid_exports"):
         await client.wait(export_id, on_event=events.append)
-    unknown = next(event.export for event in events if isinstance(event, StatusSeen))
+    unknown = next(event.export for event in events if isinstance(event, StatusPolled))
     assert (unknown.status, unknown.status_text) == (ExportStatus.PENDING, status)
     (record,) = caplog.records
     assert repr(status) in record.getMessage()
@@ -398,7 +398,7 @@ async def test_no_time_at_all_is_a_timeout(sendgrid: FakeSendGrid, client: Expor
 async def test_the_timeout_names_what_kept_failing(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.fail_api(503, times=None)
+    sendgrid.respond(503, times=None)
     with pytest.raises(ExportTimeoutError) as caught:
         await client.wait("x", timeout=5)
     assert isinstance(caught.value.__cause__, ServerError)
@@ -408,8 +408,8 @@ async def test_the_timeout_names_what_kept_failing(
 async def test_a_wait_beyond_the_timeout_is_not_begun(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, status: int
 ) -> None:
-    sendgrid.fail_api(200, body=PENDING)
-    sendgrid.fail_api(status, headers={"Retry-After": "120"})
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(status, headers={"Retry-After": "120"})
     with pytest.raises(ExportTimeoutError, match="120") as caught:
         await client.wait("x", timeout=60)
     assert clock.sleeps == [1.0]
@@ -422,7 +422,7 @@ async def test_a_wait_that_fits_is_kept_however_long(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(429, headers={"Retry-After": "59"})
+    sendgrid.respond(429, headers={"Retry-After": "59"})
     await client.wait(export_id, timeout=60)
     assert clock.sleeps == [59.0]
 
@@ -430,8 +430,8 @@ async def test_a_wait_that_fits_is_kept_however_long(
 async def test_a_look_that_hangs_ends_with_the_timeout(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.fail_api(200, body=PENDING)
-    sendgrid.fail_api(200, body=PENDING, delay=1000)
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(200, body=PENDING, delay=1000)
     began = clock.monotonic()
     with pytest.raises(ExportTimeoutError, match="pending") as caught:
         await client.wait("x", timeout=60)
@@ -478,7 +478,7 @@ class TestExportContacts:
     async def test_a_start_is_bounded(
         self, sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, trouble: dict[str, Any]
     ) -> None:
-        sendgrid.fail_api(**trouble, on="start")
+        sendgrid.respond(**trouble, on="start")
         began = clock.monotonic()
         with pytest.raises(SendGridExportsError):
             await export_contacts(
@@ -510,7 +510,7 @@ async def test_a_cancellation_goes_through_and_the_client_lives_on(
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
     stuck = StuckClock()
     if where == "a look":
-        sendgrid.fail_api(200, delay=math.inf)
+        sendgrid.respond(200, delay=math.inf)
     async with client_of(sendgrid, stuck) as client:
         waiting = asyncio.create_task(client.wait(export_id))
         await until(lambda: sendgrid.requests if where == "a look" else stuck.sleeps)
@@ -525,7 +525,7 @@ class CallersError(Exception):
 
 
 @pytest.mark.parametrize("error", [CallersError(), TimeoutError(), OSError(), RuntimeError()])
-@pytest.mark.parametrize("told", [StatusSeen, Retrying])
+@pytest.mark.parametrize("told", [StatusPolled, Retrying])
 async def test_an_error_in_on_event_is_the_callers_own(
     sendgrid: FakeSendGrid, client: ExportClient, error: Exception, told: type[Event]
 ) -> None:
@@ -534,7 +534,7 @@ async def test_an_error_in_on_event_is_the_callers_own(
             raise error
 
     export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.fail_api(503)
+    sendgrid.respond(503)
     with pytest.raises(type(error)) as caught:
         await client.wait(export_id, on_event=on_event)
     assert caught.value is error
@@ -553,7 +553,7 @@ async def test_one_client_waits_for_many_at_once(
 async def test_a_rate_limit_of_one_call_is_told_by_another(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.fail_api(429, headers={"Retry-After": "9"}, on="status")
+    sendgrid.respond(429, headers={"Retry-After": "9"}, on="status")
     with pytest.raises(RateLimitedError):
         await client.get("x")
     assert await client.list_exports() == ()

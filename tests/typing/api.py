@@ -46,7 +46,7 @@ async def script(key: str, list_id: str) -> None:
     )
     result = await export_contacts("exports/", api_key=key, list_ids=[list_id], file_type="json")
     assert_type(result.files, tuple[DownloadedFile, ...])
-    assert_type(result.contacts, int | None)
+    assert_type(result.contact_count, int | None)
     assert_type(result.files[0].sha256, str | None)
 
 
@@ -106,7 +106,7 @@ def elsewhere(result: DownloadResult) -> None:
     for batch in read_arrow(result):
         batch.to_pylist()
     assert_type(write_parquet("exports", "contacts.parquet", export_id="id"), int)
-    write_parquet("exports", Path("parts"), parts=True, compression="snappy")
+    write_parquet("exports", Path("parts"), one_file_per_part=True, compression="snappy")
     with compare_exports("old", result, old_export_id="id", ignore=["UPDATED_AT"]) as comparison:
         assert_type(comparison.summary, ComparisonSummary)
         assert_type(comparison.summary.fields, Mapping[str, int])

@@ -32,7 +32,7 @@ from sendgrid_exports import (
     Retrying,
     RunningLate,
     SendGridExportsError,
-    StatusSeen,
+    StatusPolled,
 )
 from sendgrid_exports.cli.bars import draw
 from sendgrid_exports.cli.board import Board, Rate
@@ -107,6 +107,8 @@ def test_what_others_wrote_moves_no_cursor() -> None:
 
 def finished(number: int = 1, size: int = 1000) -> FileFinished:
     file = DownloadedFile(
+        number=1,
+        url="file:///x",
         path=Path(f"exports/{ID}-{number:05}.csv.gz"),
         size=size,
         sha256="0" * 64,
@@ -117,7 +119,7 @@ def finished(number: int = 1, size: int = 1000) -> FileFinished:
     return FileFinished(export_id=ID, file=file)
 
 
-def seen(status: str, files: int = 0, contacts: int | None = None) -> StatusSeen:
+def seen(status: str, files: int = 0, contacts: int | None = None) -> StatusPolled:
     export = ContactExport(
         id=ID,
         status=ExportStatus(status),
@@ -125,15 +127,15 @@ def seen(status: str, files: int = 0, contacts: int | None = None) -> StatusSeen
         urls=tuple(f"https://h/{n}?X-Amz-Signature=s3cr3t" for n in range(files)),
         contact_count=contacts,
     )
-    return StatusSeen(export_id=ID, export=export, next_look=None if status == "ready" else 3.0)
+    return StatusPolled(export_id=ID, export=export, next_poll=None if status == "ready" else 3.0)
 
 
 PATH = Path(f"exports/{ID}-00001.csv.gz")
 SENTENCES: list[tuple[Event, str | None]] = [
     (ExportStarted(export_id="x"), "Export x has started."),
     (seen("pending"), None),
-    (FileStarted(export_id=ID, path=PATH, size=1), None),
-    (BytesReceived(export_id=ID, path=PATH, received=1, size=1), None),
+    (FileStarted(export_id=ID, number=1, path=PATH, size=1), None),
+    (BytesReceived(export_id=ID, number=1, path=PATH, received=1, size=1), None),
     (finished(), f"{PATH.name} is there: 1.0 kB, verified by length, gzip-crc."),
     (
         Retrying(export_id=ID, path=PATH, reason="GET https://h/p brought no\nanswer", delay=1.6),
@@ -146,7 +148,7 @@ SENTENCES: list[tuple[Event, str | None]] = [
     (LinkRenewed(export_id=ID, links=1), "1 link was renewed."),
     (LinkRenewed(export_id=ID, links=2), "2 links were renewed."),
     (
-        RunningLate(export_id=ID, needed=90, left=30),
+        RunningLate(export_id=ID, seconds_needed=90, seconds_left=30),
         "At this rate the rest takes 1:30, and 30 s are left.",
     ),
     (
@@ -308,21 +310,21 @@ def test_an_interruption_says_what_stays(verified: int, expected: int, said: str
 
 def received(number: int, count: int, size: int | None = 1000) -> BytesReceived:
     path = Path(f"exports/{ID}-{number:05}.csv.gz")
-    return BytesReceived(export_id=ID, path=path, received=count, size=size)
+    return BytesReceived(export_id=ID, number=1, path=path, received=count, size=size)
 
 
 def begun(number: int, size: int | None = 1000, there: int = 0) -> FileStarted:
     path = Path(f"exports/{ID}-{number:05}.csv.gz")
-    return FileStarted(export_id=ID, path=path, size=size, received=there)
+    return FileStarted(export_id=ID, number=1, path=path, size=size, received=there)
 
 
 def test_the_board_adds_up() -> None:
     board = Board(began=100.0)
     board.tell(ExportStarted(export_id=ID), 100.0)
     board.tell(seen("pending"), 101.0)
-    assert (board.waited, board.next_look, board.expected, board.size) == (None, 104.0, 0, 0)
+    assert (board.waited, board.next_poll, board.expected, board.size) == (None, 104.0, 0, 0)
     board.tell(seen("ready", files=2, contacts=10), 104.0)
-    assert (board.waited, board.next_look, board.expected) == (4.0, None, 2)
+    assert (board.waited, board.next_poll, board.expected) == (4.0, None, 2)
     board.tell(begun(1), 104.0)
     assert (board.size, board.received, board.left(105.0)) == (None, 0, None)
     board.tell(begun(2, there=500), 104.0)
@@ -343,7 +345,7 @@ def test_a_file_whose_ending_is_known_later_is_one_file() -> None:
     board = Board(began=0.0)
     board.tell(seen("ready", files=1), 0.0)
     path = Path(f"exports/{ID}-00001.csv")
-    board.tell(FileStarted(export_id=ID, path=path, size=1000, received=300), 0.0)
+    board.tell(FileStarted(export_id=ID, number=1, path=path, size=1000, received=300), 0.0)
     board.tell(received(1, 600), 1.0)
     assert [file.name for file in board.active] == [f"{ID}-00001.csv.gz"]
     board.tell(finished(1), 2.0)

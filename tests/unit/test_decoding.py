@@ -326,7 +326,14 @@ def test_a_misfit_is_quoted_shortly() -> None:
         ErrorDetail(message="m", field="f", help="h"),
         Kept(flag=True, path=Path("a/b"), at=NOON, sizes=(1, 2)),
         DownloadedFile(
-            path=Path("a"), size=1, sha256=None, etag="e", compressed=False, verified_by=("length",)
+            number=1,
+            url="file:///x",
+            path=Path("a"),
+            size=1,
+            sha256=None,
+            etag="e",
+            compressed=False,
+            verified_by=("length",),
         ),
     ],
     ids=lambda model: type(model).__name__,

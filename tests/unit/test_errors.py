@@ -66,7 +66,7 @@ FULL: list[tuple[type[SendGridExportsError], dict[str, Any]]] = [
             "request_id": "r",
         },
     ),
-    (TransportError, {"request_sent": False, "passing": False}),
+    (TransportError, {"request_sent": False, "transient": False}),
     (InvalidResponseError, {"problems": ("bad @ $.a", "worse @ $.b")}),
     (ExportError, {"export_id": "abc", "export": EXPORT}),
     (InsufficientDiskSpaceError, {"path": Path("exports/a.csv.gz")}),

@@ -11,7 +11,7 @@ import pytest
 
 import sendgrid_exports
 from sendgrid_exports import events, models
-from sendgrid_exports.events import Event, FileFinished, StatusSeen
+from sendgrid_exports.events import Event, FileFinished, StatusPolled
 from sendgrid_exports.models import (
     ContactExport,
     DownloadedFile,
@@ -27,10 +27,17 @@ LINK = "https://user:s3cr3t@bucket/a.csv.gzip?X-Amz-Credential=s3cr3t&X-Amz-Sign
 EXPORT = ContactExport(id="abc", status=ExportStatus.READY, urls=(LINK, LINK, "s3cr3t?"))
 LISTING = ExportListing(id="abc", status=ExportStatus.READY, urls=(LINK,))
 FILE = DownloadedFile(
-    path=Path("a.csv.gz"), size=1, sha256=None, etag=None, compressed=True, verified_by=("length",)
+    number=1,
+    url="file:///x",
+    path=Path("a.csv.gz"),
+    size=1,
+    sha256=None,
+    etag=None,
+    compressed=True,
+    verified_by=("length",),
 )
 RESULT = DownloadResult(
-    export=EXPORT, directory=Path(), files=(FILE,), contacts=1, manifest=Path("m.json")
+    export=EXPORT, directory=Path(), files=(FILE,), contact_count=1, manifest=Path("m.json")
 )
 MODELS = [getattr(models, name) for name in models.__all__ if name != "ExportStatus"]
 EVENTS = list(get_args(Event))
@@ -42,7 +49,7 @@ EVENTS = list(get_args(Event))
         EXPORT,
         LISTING,
         RESULT,
-        StatusSeen(export_id="abc", export=EXPORT, next_look=None),
+        StatusPolled(export_id="abc", export=EXPORT, next_poll=None),
         FileFinished(export_id="abc", file=FILE),
         (EXPORT, {"listing": LISTING}),
     ],
@@ -99,8 +106,8 @@ def test_each_survives_pickle(thing: object) -> None:
         (ExportMetadata, "prev self_ next count"),
         (NamedId, "id name"),
         (ErrorDetail, "message field parameter error_id help"),
-        (DownloadResult, "export directory files contacts manifest"),
-        (DownloadedFile, "path size sha256 etag compressed verified_by"),
+        (DownloadResult, "export directory files contact_count manifest"),
+        (DownloadedFile, "number url path size sha256 etag compressed verified_by"),
     ],
 )
 def test_the_fields_are_those_that_are_documented(cls: type[Any], names: str) -> None:
@@ -119,7 +126,11 @@ def test_an_absent_field_is_none_or_empty(cls: Any) -> None:
 
 
 def test_the_stream_of_events_has_every_event() -> None:
-    named = {getattr(events, name) for name in events.__all__} - {events.Event, events.OnEvent}
+    named = {getattr(events, name) for name in events.__all__} - {
+        events.Event,
+        events.OnEvent,
+        events.log,
+    }
     assert set(EVENTS) == named
 
 

@@ -175,7 +175,7 @@ def test_a_failure_shows_no_secret_and_is_cut(message: str) -> None:
         PermissionDeniedError("scope", status=403),
         ExportNotFoundError("id", status=404),
         APIError("moved", status=301),
-        TransportError("certificate", passing=False),
+        TransportError("certificate", transient=False),
     ],
     ids=str,
 )
@@ -344,7 +344,7 @@ def test_no_wait_ever_reaches_the_deadline(
     [
         (LOST, (True, False)),
         (TransportError("dns", request_sent=False), (True, True)),
-        (TransportError("tls", request_sent=False, passing=False), (False, False)),
+        (TransportError("tls", request_sent=False, transient=False), (False, False)),
         (LIMITED, (True, True)),
         (BUSY, (True, False)),
         (APIError("m", status=408), (True, False)),

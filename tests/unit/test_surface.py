@@ -21,7 +21,7 @@ ExportNotFoundError ExportNotReadyError ExportStarted ExportStatus ExportTimeout
 FileStarted IncompleteDownloadError InsufficientDiskSpaceError InvalidRequestError
 InvalidResponseError LinkRenewed NamedId PermissionDeniedError PollPolicy RateLimitedError Retrying
 RunningLate VerificationReport verify_download
-SendGridExportsError ServerError StatusSeen SystemClock TransportError Verify export_contacts
+SendGridExportsError ServerError StatusPolled SystemClock TransportError Verify export_contacts
 fetch_export Contact parse_contact read_contacts read_contacts_async
 ChangeKind Comparison ComparisonSummary ContactChange FieldChange compare_exports read_arrow
 write_parquet
@@ -130,8 +130,11 @@ def test_everything_after_the_essentials_is_keyword_only(
             "id status status_text created_at updated_at completed_at expires_at urls message "
             "contact_count metadata",
         ),
-        (sendgrid_exports.DownloadResult, "export directory files contacts manifest"),
-        (sendgrid_exports.DownloadedFile, "path size sha256 etag compressed verified_by"),
+        (sendgrid_exports.DownloadResult, "export directory files contact_count manifest"),
+        (
+            sendgrid_exports.DownloadedFile,
+            "number url path size sha256 etag compressed verified_by",
+        ),
         (
             sendgrid_exports.Contact,
             "contact_id email first_name last_name address_line_1 address_line_2 city "

@@ -21,26 +21,33 @@ from sendgrid_exports import (
     LinkRenewed,
     Retrying,
     RunningLate,
-    StatusSeen,
+    StatusPolled,
 )
-from sendgrid_exports.logs import log
+from sendgrid_exports.events import log
 
 PATH = Path("exports/x-00001.csv.gz")
 FILE = DownloadedFile(
-    path=PATH, size=10, sha256=None, etag=None, compressed=True, verified_by=("length",)
+    number=1,
+    url="file:///exports/x-00001.csv.gz",
+    path=PATH,
+    size=10,
+    sha256=None,
+    etag=None,
+    compressed=True,
+    verified_by=("length",),
 )
 LINK = "https://h/p?X-Amz-Signature=s3cr3t"
 
 
-def seen(status: str, text: str = "") -> StatusSeen:
+def seen(status: str, text: str = "") -> StatusPolled:
     export = ContactExport(
         id="x", status=ExportStatus(status), status_text=text or status, urls=(LINK, LINK)
     )
-    return StatusSeen(export_id="x", export=export, next_look=None)
+    return StatusPolled(export_id="x", export=export, next_poll=None)
 
 
 TOLD: list[tuple[Event, int, str, dict[str, Any]]] = [
-    (ExportStarted(export_id="x"), logging.INFO, "Export x has started.", {}),
+    (ExportStarted(export_id="x"), logging.INFO, "Export x started.", {}),
     (seen("pending"), logging.DEBUG, "Export x is pending.", {"status": "pending"}),
     (seen("ready"), logging.INFO, "Export x is ready.", {"files": 2, "contacts": None}),
     (
@@ -50,40 +57,40 @@ TOLD: list[tuple[Event, int, str, dict[str, Any]]] = [
         {"status": "see https://h/p?[redacted]"},
     ),
     (
-        FileStarted(export_id="x", path=PATH, size=10),
+        FileStarted(export_id="x", number=1, path=PATH, size=10),
         logging.DEBUG,
-        "x-00001.csv.gz begins to arrive.",
+        "Downloading x-00001.csv.gz of 10 bytes.",
         {"path": str(PATH), "size": 10, "received": 0},
     ),
     (
         FileFinished(export_id="x", file=FILE),
         logging.INFO,
-        "x-00001.csv.gz is there and verified.",
+        "Downloaded and verified x-00001.csv.gz.",
         {"path": str(PATH), "size": 10, "verified_by": ("length",)},
     ),
-    (LinkRenewed(export_id="x", links=2), logging.INFO, "2 links were renewed.", {"links": 2}),
+    (LinkRenewed(export_id="x", links=2), logging.INFO, "Renewed 2 links.", {"links": 2}),
     (
-        Retrying(export_id="x", path=PATH, reason="a reset", delay=0.5),
+        Retrying(export_id="x", number=1, path=PATH, reason="a reset", delay=0.5),
         logging.INFO,
-        "Trying again in 0.5 s: a reset",
+        "Retrying x-00001.csv.gz in 0.5 s: a reset",
         {"path": str(PATH), "reason": "a reset", "delay": 0.5},
     ),
     (
         Retrying(export_id=None, path=None, reason="429", delay=1.0),
         logging.INFO,
-        "Trying again in 1.0 s: 429",
+        "Retrying in 1.0 s: 429",
         {"path": None, "export_id": None},
     ),
     (
-        RunningLate(export_id="x", needed=90.0, left=30.0),
+        RunningLate(export_id="x", seconds_needed=90.0, seconds_left=30.0),
         logging.WARNING,
         "Export x needs 90 s more at this rate, and 30 s are left.",
-        {"needed": 90.0, "left": 30.0},
+        {"seconds_needed": 90.0, "seconds_left": 30.0},
     ),
     (
         CountMismatch(export_id="x", expected=2, counted=1),
         logging.WARNING,
-        "Export x has 2 contacts by SendGrid's count, and 1 in its files.",
+        "SendGrid says that export x has 2 contacts; its files hold 1.",
         {"expected": 2, "counted": 1},
     ),
 ]
@@ -111,7 +118,7 @@ def test_every_event_is_a_record_with_its_fields(
 
 def test_bytes_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="sendgrid_exports")
-    log(BytesReceived(export_id="x", path=PATH, received=1, size=2))
+    log(BytesReceived(export_id="x", number=1, path=PATH, received=1, size=2))
     assert caplog.records == []
 
 
