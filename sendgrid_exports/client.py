@@ -6,20 +6,15 @@ import inspect
 import os
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import check_base_url, check_text, start_request
 from sendgrid_exports.delays import Random
-from sendgrid_exports.disk import DISK_FULL, Disk
-from sendgrid_exports.errors import (
-    ExportNotReadyError,
-    InsufficientDiskSpaceError,
-    SendGridExportsError,
-)
+from sendgrid_exports.disk import Disk
+from sendgrid_exports.errors import ExportNotReadyError
 from sendgrid_exports.events import Event, OnEvent, log
 from sendgrid_exports.messages import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
@@ -32,10 +27,11 @@ from sendgrid_exports.settings import (
     read_duration,
 )
 from sendgrid_exports.timing import Clock, Deadline, SystemClock
-from sendgrid_exports.transfer.delivery import Delivery
-from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.connections import Connections
+from sendgrid_exports.transfer.download import download, find_result
+from sendgrid_exports.transfer.folder import Folder, open_folder, prepare_directory
 from sendgrid_exports.transfer.names import check_directory
-from sendgrid_exports.transfer.opening import open_folder, prepare_directory
+from sendgrid_exports.transfer.transfer import Means, Transfer
 
 if TYPE_CHECKING:
     import aiohttp
@@ -91,7 +87,7 @@ class ExportClient:
         self._downloads = _policy(downloads, DownloadPolicy, "downloads")
         self._clock = clock if clock is not None else SystemClock()
         self._base_url = base_url
-        self._session = Session(session)
+        self._session = Session(session, self._clock)
         self._disk = Disk(_THREADS)
         self._exports = Exports(
             api_key=api_key,
@@ -102,9 +98,12 @@ class ExportClient:
             random=random,
             polling=self._polling,
         )
-        self._delivery = Delivery(
+        limits = self._downloads.limits
+        self._means = Means(
             exports=self._exports,
             session=self._session,
+            connections=Connections(self._downloads.connections, limits.first_connections),
+            disk=self._disk,
             clock=self._clock,
             random=random,
             policy=self._downloads,
@@ -236,13 +235,12 @@ class ExportClient:
             OSError: the disk failed.
         """
         _check_export(export)
-        deadline = self._deadline(timeout)
-        tell = _listener(on_event)
-        async with self._work(export.id, check_directory(directory)) as (folder, disk):
-            if result := await self._delivery.finished(export.id, folder, deadline, tell):
+        transfer = self._transfer(export.id, timeout, on_event)
+        async with self._folder(export.id, directory) as folder:
+            if result := await find_result(transfer, folder):
                 return result
             _check_ready(export)
-            return await self._delivery.bring(export, folder, disk, deadline, tell)
+            return await download(export, transfer, folder)
 
     async def fetch(
         self,
@@ -265,12 +263,11 @@ class ExportClient:
             What `wait` and `download` raise.
         """
         check_text(export_id, "export_id")
-        deadline = self._deadline(timeout)
-        tell = _listener(on_event)
-        async with self._work(export_id, check_directory(directory)) as (folder, disk):
-            if result := await self._delivery.finished(export_id, folder, deadline, tell):
+        transfer = self._transfer(export_id, timeout, on_event)
+        async with self._folder(export_id, directory) as folder:
+            if result := await find_result(transfer, folder):
                 return result
-            return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
+            return await self._wait_and_download(transfer, folder, timeout)
 
     @asynccontextmanager
     async def stream_contacts(
@@ -313,20 +310,22 @@ class ExportClient:
             DownloadError: a file can't be had, or not to its end; the subclass says how.
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
-        # Loaded here: who brings files to disk does without.
+        # Imported here: downloads to disk do not need it.
         from sendgrid_exports.contents.batches import check_batch_size
         from sendgrid_exports.contents.rows import check_errors
         from sendgrid_exports.contents.streaming import ContactStream
+        from sendgrid_exports.transfer.stream import FileStream
 
         _check_export(export)
         check_batch_size(batch_size)
         check_errors(errors)
-        deadline = self._deadline(timeout)
-        tell = _listener(on_event)
+        transfer = self._transfer(export.id, timeout, on_event)
         _check_ready(export)
-        straight = await self._delivery.straight(export, deadline, tell)
+        export = await transfer.begin(export)
         with self._disk as disk:
-            stream = ContactStream(straight, disk=disk, batch_size=batch_size, errors=errors)
+            stream = ContactStream(
+                FileStream(transfer, export), disk=disk, batch_size=batch_size, errors=errors
+            )
             async with aclosing(stream.batches()) as batches:
                 yield batches
 
@@ -338,33 +337,43 @@ class ExportClient:
         timeout: Duration | None,
         on_event: OnEvent | None,
     ) -> DownloadResult:
-        deadline = self._deadline(timeout)
-        tell = _listener(on_event)
+        transfer = self._transfer("", timeout, on_event)
         path = check_directory(directory)
         with self._disk as disk:
-            # Before the job is started: what it makes must have a place to go to.
+            # Before the job is started: its files must have a place to go to.
             await disk.run(prepare_directory, path)
-        export_id = await self._exports.start(request, deadline=deadline, on_event=tell)
-        async with self._work(export_id, path) as (folder, disk):
-            await folder.save(folder.manifest)
-            return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
+        transfer.export_id = await self._exports.start(
+            request, deadline=transfer.timeout, on_event=transfer.on_event
+        )
+        async with self._folder(transfer.export_id, path) as folder:
+            await folder.save(lambda manifest: manifest)
+            return await self._wait_and_download(transfer, folder, timeout)
 
-    async def _wait_and_bring(
-        self,
-        export_id: str,
-        folder: Folder,
-        disk: Disk,
-        timeout: Duration | None,
-        deadline: Deadline,
-        on_event: OnEvent,
+    async def _wait_and_download(
+        self, transfer: Transfer, folder: Folder, timeout: Duration | None
     ) -> DownloadResult:
         export = await self._exports.wait(
-            export_id,
-            deadline=deadline.earlier(self._wait_deadline(timeout)),
-            on_event=on_event,
+            transfer.export_id,
+            deadline=transfer.timeout.earlier(self._wait_deadline(timeout)),
+            on_event=transfer.on_event,
             known_ready=folder.manifest.state != "pending",
         )
-        return await self._delivery.bring(export, folder, disk, deadline, on_event)
+        return await download(export, transfer, folder)
+
+    def _transfer(
+        self, export_id: str, timeout: Duration | None, on_event: OnEvent | None
+    ) -> Transfer:
+        return Transfer(
+            means=self._means,
+            export_id=export_id,
+            timeout=self._deadline(timeout),
+            on_event=_listener(on_event),
+        )
+
+    def _folder(
+        self, export_id: str, directory: str | os.PathLike[str]
+    ) -> AbstractAsyncContextManager[Folder]:
+        return open_folder(check_directory(directory), export_id, self._disk, self._clock)
 
     def _deadline(self, timeout: Duration | None) -> Deadline:
         seconds = None if timeout is None else read_duration(timeout, "timeout")
@@ -372,21 +381,6 @@ class ExportClient:
 
     def _wait_deadline(self, timeout: Duration | None) -> Deadline:
         return self._deadline(self._polling.timeout if timeout is None else timeout)
-
-    @asynccontextmanager
-    async def _work(self, export_id: str, directory: Path) -> AsyncIterator[tuple[Folder, Disk]]:
-        try:
-            with self._disk as disk:
-                async with open_folder(directory, export_id, disk) as folder:
-                    yield folder, disk
-        except OSError as error:
-            if isinstance(error, SendGridExportsError) or error.errno not in DISK_FULL:
-                raise
-            raise InsufficientDiskSpaceError(
-                f"{directory} is full: {error}. Make room and fetch again with the same id; "
-                "finished files stay.",
-                path=directory,
-            ) from error
 
 
 def _check_export(export: object) -> None:

@@ -1,7 +1,7 @@
-"""The seam to the disk: part files written large through aiofiles, syncs, atomic renames.
+"""The disk: part files written in large blocks through aiofiles, syncs, atomic renames.
 
-Everything runs on a small executor of our own. A cancelled `await` returns at once while its
-thread goes on, so nothing here gives up a file before the thread that uses it is done.
+Everything runs in threads of our own. A cancelled `await` returns at once while its thread is
+still at work, so nothing here gives up a file before the thread that uses it is done.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
-import aiofiles
+from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
 __all__ = [
@@ -36,9 +37,9 @@ __all__ = [
     "sync_file",
     "truncate",
     "unbroken",
+    "write_file",
 ]
 
-_MOST_BUFFERS = 64
 _MOST_LONG = 2
 _STEPS_A_TURN = 64
 _NICENESS = 10
@@ -69,7 +70,7 @@ async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = 
 
 
 class Disk:
-    """The threads that touch the disk; there are some while anybody is within `with disk:`."""
+    """The threads that touch the disk; there are none while nothing is within `with disk:`."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -78,11 +79,12 @@ class Disk:
     def __enter__(self) -> Disk:
         if not self._users:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sendgrid-exports")
-            # More at once would not be faster, and hold the event loop up. Who waits for a turn
-            # here, rather than in the line of the threads, can be cancelled at once.
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="sendgrid-exports-write")
+            # More at once would not be faster, and would hold the event loop up. What waits for a
+            # turn here, rather than in the queue of the threads, can be cancelled at once.
             self._long = asyncio.Semaphore(_MOST_LONG)
             self._long_pool = ThreadPoolExecutor(
-                _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_give_way
+                _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_lower_priority
             )
         self._users += 1
         return self
@@ -91,8 +93,8 @@ class Disk:
         self._users -= 1
         if not self._users:
             # The threads are idle, since everything was awaited.
-            self._pool.shutdown(wait=False)
-            self._long_pool.shutdown(wait=False)
+            for pool in (self._pool, self._writer, self._long_pool):
+                pool.shutdown(wait=False)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns in a thread; a cancellation waits for its end."""
@@ -121,12 +123,11 @@ class Disk:
 
     def part(self, path: Path, position: int) -> PartFile:
         """Return the part file at `path`, made if need be, to be written from `position` on."""
-        return PartFile(path, position, self._pool)
+        return PartFile(path, position, self._writer)
 
 
-def _give_way() -> None:
-    # Where processors are scarce the event loop goes first. Elsewhere it is the whole process that
-    # has a niceness.
+def _lower_priority() -> None:
+    # Let the event loop have the CPU. Linux only: elsewhere nice() applies to the whole process.
     if sys.platform == "linux":
         os.nice(_NICENESS)
 
@@ -143,130 +144,71 @@ def _take_turn(steps: Steps[T], stopped: threading.Event) -> tuple[T] | None:
     return None
 
 
-def _open_at(position: int, path: str, flags: int) -> int:
-    # What is there already is kept, unlike what the mode says.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        os.lseek(descriptor, position, os.SEEK_SET)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-class _OneFile(Executor):
-    """The pool as one file sees it: it knows what it opened, and what was called last."""
-
-    def __init__(self, pool: Executor) -> None:
-        self._pool = pool
-        self._opening: Future[Any] | None = None
-        self._last: Future[Any] | None = None
-
-    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future = self._pool.submit(work, *args, **kwargs)
-        self._opening = self._opening or future
-        self._last = future
-        return future
-
-    async def close(self) -> None:
-        """Close the file, after the last call, whatever became of it and of whoever awaited it.
-
-        It takes no task of its own: when the loop ends, that would be cancelled with the others.
-        """
-        if self._opening is None or self._last is None:
-            return
-        try:
-            if not self._last.done():
-                with contextlib.suppress(OSError):
-                    await unbroken(asyncio.wrap_future(self._last))
-        finally:
-            if not self._opening.cancelled() and not self._opening.exception():
-                closing = self._pool.submit(self._opening.result().close)
-                await unbroken(asyncio.wrap_future(closing))
-
-
 class PartFile:
-    """A file on its way: one write is in flight while the caller fills the next buffer."""
+    """A file that is written from one position on, block after block.
 
-    def __init__(self, path: Path, position: int, pool: Executor) -> None:
+    It is written and closed through aiofiles, by the one thread that writes: a write that a
+    cancelled task abandoned is over before the file is closed. To open it, aiofiles would leave a
+    file behind that nothing closes when the task is cancelled. A hop to a thread costs nothing
+    beside a block of a megabyte, but more than it takes to write a small file: what fits into one
+    block is opened, written, synced and closed in one hop, by `write_file`.
+    """
+
+    def __init__(self, path: Path, position: int, writer: Executor) -> None:
         self._path = path
-        self._opener = partial(_open_at, position)
-        self._pool = pool
-        self._threads = _OneFile(pool)
+        self._position = position
+        self._writer = writer
+        self._opening: asyncio.Future[FileIO] | None = None
         self._file: AsyncFileIO | None = None
-        self._flight: asyncio.Future[None] | None = None
 
-    async def write(self, chunks: list[bytes], *, last: bool = False) -> None:
-        """Begin to write `chunks`, once the write before is done.
-
-        Args:
-            chunks: what follows the write before.
-            last: whether it is all that is left; then `close` has less to do.
+    async def write(self, block: memoryview) -> None:
+        """Write a block after the one before.
 
         Raises:
-            OSError: the file can't be opened, or the write before failed.
+            OSError: the file can't be opened or written.
         """
-        await self.settle()
-        loop = asyncio.get_running_loop()
-        if self._file is None and last:
-            # To hand work to a thread takes longer than to write a small file.
-            work = partial(_write_at_once, self._path, self._opener, chunks)
-            self._flight = loop.run_in_executor(self._pool, work)
-            return
         if self._file is None:
-            self._file = await aiofiles.open(
-                self._path, "wb", buffering=0, opener=self._opener, executor=self._threads
-            )
-        # Not by aiofiles' own write: that takes one buffer, for which all would be copied.
-        self._flight = loop.run_in_executor(self._threads, _write, self._file.fileno(), chunks)
-
-    async def settle(self) -> None:
-        """Wait for the write in flight.
-
-        Raises:
-            OSError: it failed.
-        """
-        if self._flight is not None:
-            flight, self._flight = self._flight, None
-            await unbroken(flight)
+            self._file = await self._open()
+        while block:
+            # A write may be short, as it is just before the disk is full.
+            written = await unbroken(asyncio.ensure_future(self._file.write(block)))
+            block = block[written:]
 
     async def close(self) -> None:
-        """Close the file, after the write in flight, which may fail unheard."""
-        try:
+        """Close the file, if it was opened."""
+        if self._opening is not None:
             with contextlib.suppress(OSError):
-                await self.settle()
-        finally:
-            await self._threads.close()
+                self._file = await self._open()
+        if self._file is not None:
+            await self._file.close()
+
+    async def _open(self) -> AsyncFileIO:
+        if self._opening is None:
+            loop = asyncio.get_running_loop()
+            self._opening = loop.run_in_executor(self._writer, _open_at, self._path, self._position)
+        file: AsyncFileIO = wrap(await unbroken(self._opening), executor=self._writer)
+        return file
 
 
-def _write_at_once(path: Path, opener: Callable[[str, int], int], chunks: list[bytes]) -> None:
-    with open(path, "wb", buffering=0, opener=opener) as file:
-        _write(file.fileno(), chunks)
+def _open_at(path: Path, position: int) -> FileIO:
+    # What is there already is kept, which no mode of `open` does for a file that may be missing.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    file = FileIO(descriptor, "wb")
+    file.seek(position)
+    return file
 
 
-def _write(descriptor: int, chunks: list[bytes]) -> None:
-    if len(chunks) > _MOST_BUFFERS or not hasattr(os, "writev"):
-        chunks = [b"".join(chunks)]
-    rest = [memoryview(chunk) for chunk in chunks if chunk]
-    while rest:
-        # A write may be short, as it is just before the disk is full.
-        written = _write_some(descriptor, rest)
-        while rest and written >= len(rest[0]):
-            written -= len(rest.pop(0))
-        if rest:
-            rest[0] = rest[0][written:]
-
-
-def _write_some(descriptor: int, buffers: list[memoryview]) -> int:
-    if hasattr(os, "writev"):
-        return os.writev(descriptor, buffers)
-    return os.write(descriptor, buffers[0])  # pragma: no cover
+def write_file(path: Path, data: memoryview) -> None:
+    """Write a small file, durably."""
+    with path.open("wb", buffering=0) as file:
+        while data:
+            data = data[file.write(data) :]
+        os.fsync(file.fileno())
 
 
 def publish(part: Path, final: Path) -> None:
     """Give a complete part file its final name, durably: file, rename, then directory."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(part)
     part.replace(final)
     sync_directory(final.parent)
 

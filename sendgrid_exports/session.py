@@ -11,10 +11,9 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any
 
 import aiohttp
 import attrs
@@ -22,8 +21,9 @@ from yarl import URL
 
 from sendgrid_exports.errors import InvalidResponseError, TransportError
 from sendgrid_exports.messages import Response, read_http_date
+from sendgrid_exports.receiving import Body, open_body
 from sendgrid_exports.redaction import redact_text, redact_url
-from sendgrid_exports.timing import SystemClock
+from sendgrid_exports.timing import Clock, SystemClock
 
 __all__ = ["Session", "Stream", "translate"]
 
@@ -31,7 +31,8 @@ _API_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
 _LONGEST_BODY = 64 * 1024 * 1024
 _LONGEST_ERROR_BODY = 64 * 1024
-_READ_BUFFER = 512 * 1024
+_READ_BUFFER = 64 * 1024
+_BLOCK = 1024 * 1024
 # A host such as `a..b` has no form on the wire: it is an error of encoding there.
 _INVALID_URL = aiohttp.InvalidURL | UnicodeError
 
@@ -46,31 +47,24 @@ class Stream:
 
     status: int
     headers: Mapping[str, str]
-    _body: aiohttp.StreamReader
+    body: Body
     _what: str
     _read_timeout: float
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield whatever has arrived, raw and undecoded, until the body's end.
+    async def blocks(self) -> AsyncGenerator[memoryview, None]:
+        """Yield the body, raw and undecoded, in blocks; each is valid until the next is asked for.
 
         Raises:
-            TransportError: the body broke off.
+            TransportError: the body broke off, after everything that had arrived was yielded.
         """
-        silence = _Silence(self._body, self._read_timeout)
         try:
-            while chunk := await silence.bounded():
-                yield chunk
+            async with aclosing(self.body.blocks()) as blocks:
+                async for block in blocks:
+                    yield block
         except _FOREIGN as error:
             failure = translate(error, self._what)
         else:
             return
-        finally:
-            silence.end()
-        # aiohttp raises what broke off before it hands out what had arrived until then.
-        body: Any = self._body
-        body.set_exception(None)
-        if tail := body.read_nowait(-1):
-            yield tail
         raise failure
 
     @property
@@ -82,60 +76,28 @@ class Stream:
         """Return the beginning of the body, which is to be quoted as an error."""
         body = bytearray()
         with contextlib.suppress(TimeoutError):
-            async with SystemClock().timeout(self._read_timeout):
-                async for chunk in self.chunks():
-                    body += chunk
+            async with SystemClock().timeout(self._read_timeout), aclosing(self.blocks()) as blocks:
+                async for block in blocks:
+                    body += block
                     if len(body) >= _LONGEST_ERROR_BODY:
                         break
         return body[:_LONGEST_ERROR_BODY].decode("utf-8", "replace")
 
 
-class _Silence:
-    """Bounds how long a body may be silent, by one timer that looks now and then.
-
-    aiohttp sets a new timer for every chunk, which takes a tenth of a fast transfer's time; and
-    it sets none any more once somebody else has closed the session.
-    """
-
-    def __init__(self, body: aiohttp.StreamReader, seconds: float) -> None:
-        self._body = body
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._waiting_since: float | None = None
-        self._timer = self._loop.call_later(seconds, self._look)
-
-    async def bounded(self) -> bytes:
-        """Return what comes next; time in which nobody waits for it does not count."""
-        self._waiting_since = self._loop.time()
-        try:
-            return await self._body.readany()
-        finally:
-            self._waiting_since = None
-
-    def end(self) -> None:
-        """Look no more."""
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        since = now if self._waiting_since is None else self._waiting_since
-        if now - since >= self._seconds:
-            self._body.set_exception(aiohttp.SocketTimeoutError("the connection is silent"))
-        else:
-            self._timer = self._loop.call_later(since + self._seconds - now, self._look)
-
-
 class Session:
     """One aiohttp session: the caller's, never closed here, or our own, made when first needed."""
 
-    def __init__(self, borrowed: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self, borrowed: aiohttp.ClientSession | None = None, clock: Clock | None = None
+    ) -> None:
         if borrowed is not None:
             _check_borrowed(borrowed)
         self._borrowed = borrowed
         self._own: aiohttp.ClientSession | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._bodies: set[aiohttp.StreamReader] = set()
+        self._bodies: set[Body | aiohttp.StreamReader] = set()
+        self._clock = clock if clock is not None else SystemClock()
 
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
@@ -187,12 +149,12 @@ class Session:
 
     @asynccontextmanager
     async def stream(
-        self, url: str, *, headers: Mapping[str, str], read_timeout: float
+        self, url: str, *, headers: Mapping[str, str], read_timeout: float, block: int = _BLOCK
     ) -> AsyncIterator[Stream]:
         """Open a link, sent byte for byte; the body is read as it comes, for as long as it takes.
 
         Raises:
-            TransportError: no answer came, or (from `Stream.chunks`) it broke off.
+            TransportError: no answer came, or (from `Stream.blocks`) it broke off.
         """
         what = f"GET {redact_url(url)}"
         timeout = aiohttp.ClientTimeout(
@@ -218,11 +180,12 @@ class Session:
         async with answer:
             if answer.connection is not None and answer.connection.protocol is not None:
                 answer.connection.protocol.read_timeout = None
-            with self._open_body(answer.content):
-                yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)
+            body = open_body(answer, block=block, read_timeout=read_timeout, clock=self._clock)
+            with self._open_body(body):
+                yield Stream(answer.status, _lowered(answer), body, what, read_timeout)
 
     @contextmanager
-    def _open_body(self, body: aiohttp.StreamReader) -> Iterator[None]:
+    def _open_body(self, body: Body | aiohttp.StreamReader) -> Iterator[None]:
         """Have `close` end the reading of `body`."""
         self._bodies.add(body)
         if self._closed:
@@ -272,9 +235,13 @@ class Session:
         return self._own
 
 
-def _end(body: aiohttp.StreamReader) -> None:
-    # Whoever reads it would wait for bytes that nobody brings.
-    body.set_exception(aiohttp.ClientConnectionError("the client was closed"))
+def _end(body: Body | aiohttp.StreamReader) -> None:
+    # Its reader would wait for bytes that never come.
+    error = aiohttp.ClientConnectionError("the client was closed")
+    if isinstance(body, aiohttp.StreamReader):
+        body.set_exception(error)
+    else:
+        body.fail(error)
 
 
 def _check_borrowed(session: object) -> None:

@@ -124,6 +124,30 @@ class PollPolicy:
 
 
 @attrs.frozen(kw_only=True)
+class Limits:
+    """Sizes and intervals inside a download, with the values that were measured to be good.
+
+    Attributes:
+        block: bytes that are received and written at once.
+        discovery: what the first request of a file asks for, in bytes; what fits into it takes
+            one connection.
+        smallest_piece: below this, in bytes, another request costs more than it brings.
+        first_connections: how many connections a client begins with.
+        files: how many files of a download may be under way at once.
+        sync_bytes: how many bytes of a file may be written before it is synced.
+        sync_seconds: how long written bytes may be without a sync.
+    """
+
+    block: int = MIB
+    discovery: int = 8 * MIB
+    smallest_piece: int = 4 * MIB
+    first_connections: int = 8
+    files: int = 128
+    sync_bytes: int = 8 * MIB
+    sync_seconds: float = 1.0
+
+
+@attrs.frozen(kw_only=True)
 class DownloadPolicy:
     """How the files are brought.
 
@@ -139,11 +163,12 @@ class DownloadPolicy:
         decompress: write plain files instead of the gzip ones that SendGrid sends.
         verify: how much a file must prove.
         require_count: raise if the contacts in the files are not as many as SendGrid says.
+        limits: sizes and intervals that only tests have a reason to change.
     """
 
     connections: int = attrs.field(default=16, validator=_whole(1))
     connections_per_file: int = attrs.field(default=8, validator=_whole(1))
-    piece_size: int = attrs.field(default=32 * MIB, validator=_whole(1))
+    piece_size: int = attrs.field(default=64 * MIB, validator=_whole(1))
     read_timeout: float = attrs.field(
         default=30.0, converter=_seconds, validator=_duration(above_zero=True)
     )
@@ -155,6 +180,7 @@ class DownloadPolicy:
     decompress: bool = attrs.field(default=False, validator=_kind(bool))
     verify: Verify = attrs.field(default=Verify.CONTENTS, validator=_kind(Verify))
     require_count: bool = attrs.field(default=False, validator=_kind(bool))
+    limits: Limits = attrs.field(factory=Limits, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.require_count and self.verify is not Verify.CONTENTS:

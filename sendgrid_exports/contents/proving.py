@@ -10,7 +10,7 @@ from sendgrid_exports.contents.rows import Row, row_decoder, steps
 from sendgrid_exports.formats.gunzip import BrokenGzipError, PlainText
 from sendgrid_exports.formats.text import BrokenTextError, Errors
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.straight import StraightFile
+from sendgrid_exports.transfer.file import File
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
 
 __all__ = ["ProvedRows"]
@@ -25,7 +25,7 @@ class ProvedRows:
 
     def __init__(
         self,
-        file: StraightFile,
+        file: File,
         *,
         columns: tuple[str, ...] | None,
         errors: Errors,
@@ -79,7 +79,7 @@ class ProvedRows:
     def _begun(self) -> Checks:
         # What is to be expected is known only once something came.
         if self._checks is None:
-            self._checks = Checks(self._verify, self._file.expected, self._file.link.kind)
+            self._checks = Checks(self._verify, self._file.copy.expected, self._file.link.kind)
         return self._checks
 
     def _read(self, plain: bytes) -> Iterator[Row]:

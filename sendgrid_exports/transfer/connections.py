@@ -1,127 +1,90 @@
-"""The connections to the storage, which all downloads of one client share."""
+"""The connections to the storage: one queue for all downloads of a client, with one rule.
+
+S3 checks a link only when a request starts, so every file gets its first connection before any
+gets a second. After that the file with the fewest connections is next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+import heapq
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
 
 import attrs
 
-from sendgrid_exports.transfer.plan import Limit, Pace, fair_part, has_room
+from sendgrid_exports.transfer.file import File
+from sendgrid_exports.transfer.pace import Pace
 
-__all__ = ["Connections", "Share"]
 
-
-@attrs.define(eq=False)
-class Share:
-    """One download's part of the connections.
-
-    Attributes:
-        wake: tells the download that there may be room again.
-        active: its requests under way, those included that rest before the next try.
-        resting: those that rest, which take no room from others.
-    """
-
-    _connections: Connections
-    wake: Callable[[], None]
-    active: int = 0
-    resting: int = 0
-    _own: Limit = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._own = Limit(self._connections.pace.most)
-
-    def has_room(self, *, wanted: bool) -> bool:
-        """Whether one more request may be made; if it is `wanted` and not, its turn will come."""
-        allowed = self.active < self._own.limit
-        return self._connections.has_room(self, wanted=wanted and allowed) and allowed
-
-    def passes(self) -> None:
-        """Leave to others the room that there was, for want of anything to ask for."""
-        self._connections.wake_hungry()
-
-    def ended(self, *, active: int, resting: int) -> None:
-        """Take note of how many requests are left after one has ended."""
-        less = active - resting < self.active - self.resting
-        self.active, self.resting = active, resting
-        if less:
-            self._connections.wake_hungry()
-
-    def arrived(self, size: int, chunks: int) -> None:
-        """Have one more where the line has more to give than comes."""
-        if self._connections.pace.arrived(size, chunks):
-            self.wake()
-            self._connections.wake_hungry()
-
-    def slower(self) -> None:
-        """Have fewer from now on, all downloads together."""
-        self._connections.pace.slower(self._connections.active)
-
-    def line_is_slow(self) -> None:
-        """Have fewer from now on, this download alone: others may have another storage."""
-        self._own.slower(self.active)
-
-    def faster(self) -> None:
-        """Have a little more again."""
-        self._connections.pace.faster()
-        self._own.faster()
+@attrs.define(order=True)
+class _Waiter:
+    turn: tuple[bool, int]
+    number: int
+    file: File = attrs.field(order=False)
+    granted: asyncio.Future[None] = attrs.field(order=False)
 
 
 class Connections:
-    """What is under way of every download, and how much may be."""
+    """The connections that the downloads of one client share.
 
-    def __init__(self, most: int) -> None:
-        self.pace = Pace(most)
-        self._shares: list[Share] = []
-        self._hungry: list[Share] = []
+    Args:
+        most: the most connections at once.
+        first: how many to begin with.
+    """
 
-    @contextmanager
-    def among(self, share: Share) -> Iterator[None]:
-        """Let one more download have its share."""
-        self._shares.append(share)
+    def __init__(self, most: int, first: int) -> None:
+        self._pace = Pace(most, min(most, first))
+        self._active = 0
+        self._waiting: list[_Waiter] = []
+        self._numbers = count()
+
+    @asynccontextmanager
+    async def one(self, file: File) -> AsyncIterator[None]:
+        """Wait for a connection for `file`, and hold it."""
+        granted = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(file.turn, next(self._numbers), file, granted)
+        heapq.heappush(self._waiting, waiter)
+        self._grant()
         try:
+            if not granted.done():
+                await granted
             yield
         finally:
-            self._shares.remove(share)
-            self._eats(share)
-            self.wake_hungry()
+            if granted.done() and not granted.cancelled():
+                self._active -= 1
+                file.connections -= 1
+            else:
+                granted.cancel()
+            self._grant()
 
-    @property
-    def active(self) -> int:
-        """How many requests are under way, of all downloads."""
-        return sum(share.active for share in self._shares)
+    def received(self, size: int, reads: int) -> None:
+        """Note that `size` bytes arrived in so many reads of a connection."""
+        self._pace.received(size, reads)
+        self._grant()
 
-    def has_room(self, share: Share, *, wanted: bool) -> bool:
-        """Whether `share` may have one more; else it waits in line, if it wants one."""
-        limit, shares = self.pace.limit, len(self._shares)
-        hungry = [other for other in self._hungry if other is not share]
-        place = self._hungry.index(share) if share in self._hungry else len(hungry)
-        part = fair_part(limit, shares)
-        room = has_room(
-            active=share.active,
-            others=sum(
-                other.active - other.resting for other in self._shares if other is not share
-            ),
-            ahead=sum(other.active < part for other in hungry[:place]),
-            shares=shares,
-            hungry=bool(hungry),
-            limit=limit,
-        )
-        if not room and wanted:
-            if share not in self._hungry:
-                self._hungry.append(share)
-        elif share in self._hungry:
-            self._eats(share)
-            if not wanted:
-                # Those behind it found that it was its turn.
-                self.wake_hungry()
-        return room
+    def slower(self) -> None:
+        """Have fewer from now on: the storage or the line has had enough."""
+        self._pace.slower(self._active)
 
-    def wake_hungry(self) -> None:
-        """Let those who wait for room look again."""
-        for share in self._hungry:
-            share.wake()
+    def faster(self) -> None:
+        """Have a little more again, after a request that succeeded."""
+        self._pace.faster()
+        self._grant()
 
-    def _eats(self, share: Share) -> None:
-        if share in self._hungry:
-            self._hungry.remove(share)
+    def _grant(self) -> None:
+        while self._waiting and self._active < self._pace.limit:
+            waiter = heapq.heappop(self._waiting)
+            if waiter.granted.done():
+                continue
+            if waiter.turn != waiter.file.turn:
+                # The file got or lost connections while it waited.
+                waiter.turn = waiter.file.turn
+                heapq.heappush(self._waiting, waiter)
+                if self._waiting[0] is not waiter:
+                    continue
+                heapq.heappop(self._waiting)
+            self._active += 1
+            waiter.file.connections += 1
+            waiter.granted.set_result(None)

@@ -1,356 +1,264 @@
-"""Conducting a download: which request next, what follows from its outcome. The shell.
-
-One loop owns all state. It starts requests while there is room, waits for whatever ends first,
-and lets the pure floor say what that means. Nothing else changes the course of a file.
-"""
+"""Downloading an export into a folder: each file is one task, read from top to bottom."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from functools import partial
+import asyncio
+import math
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any
 
-from sendgrid_exports.errors import CorruptDownloadError, DownloadError
-from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
-from sendgrid_exports.models import ContactExport, DownloadedFile
-from sendgrid_exports.transfer.answers import LinkDead, TryAgain, Version
-from sendgrid_exports.transfer.connections import Share
-from sendgrid_exports.transfer.durable import Durable
-from sendgrid_exports.transfer.job import Job
-from sendgrid_exports.transfer.links import is_due, match_links, read_links, remember_links
-from sendgrid_exports.transfer.manifest import with_export
+from sendgrid_exports.errors import CorruptDownloadError
+from sendgrid_exports.events import FileFinished
+from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
+from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.checking import follow
+from sendgrid_exports.transfer.file import Copy, File
+from sendgrid_exports.transfer.folder import Folder
+from sendgrid_exports.transfer.links import match_links, remember_links
+from sendgrid_exports.transfer.manifest import is_whole, with_export
+from sendgrid_exports.transfer.part import Parts
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
-from sendgrid_exports.transfer.plan import DISCOVERY, SMALLEST_PIECE, piece_size
 from sendgrid_exports.transfer.progress import Progress
-from sendgrid_exports.transfer.proof import prove
-from sendgrid_exports.transfer.request import IncomingFile, Requests
-from sendgrid_exports.transfer.tasks import Tasks
-from sendgrid_exports.transfer.tries import (
-    Again,
-    Begin,
-    Expired,
-    Fail,
-    Failure,
-    GiveUpOn,
-    Renew,
-    error_of,
-    next_step,
-)
+from sendgrid_exports.transfer.storage import InterruptedRequestError, StartOverError, Storage
+from sendgrid_exports.transfer.together import Group, together
+from sendgrid_exports.transfer.transfer import Transfer
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError
 
-__all__ = ["Download"]
-
 _NO_MORE_SPLITTING = 30.0
-_MOST_BEGUN = 128
 
 
-class Download:
-    """The files of one export that are not there yet, on their way into a folder."""
+async def find_result(transfer: Transfer, folder: Folder) -> DownloadResult | None:
+    """Return the result if every file is on disk already, without any request.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._files: list[IncomingFile] = []
-        # Not begun yet; of thousands, those under way must not outrun the disk.
-        self._untouched: deque[IncomingFile] = deque()
-        self._tasks = Tasks()
-        self._proving: set[IncomingFile] = set()
-        self._renewing = False
-        self.progress = Progress(job, self._files)
-        self._share = Share(job.connections, self._tasks.wake)
-        self._durable = Durable(job)
-        self._requests = Requests(job, self)
+    Raises:
+        ExportTimeoutError: the timeout passed while the files were read.
+        CorruptDownloadError: their contacts are not as many as they have to be.
+    """
+    transfer.export = folder.manifest.export
+    async with transfer.in_time():
+        await folder.reconcile(transfer.means.policy)
+        export = folder.manifest.export
+        if export is None or not is_whole(folder.manifest):
+            return None
+        await folder.finish()
+    transfer.check_count(folder.manifest.contacts)
+    return folder.result(export)
+
+
+async def download(export: ContactExport, transfer: Transfer, folder: Folder) -> DownloadResult:
+    """Download every file that is not in the folder yet, and return the result.
+
+    Raises:
+        ExportTimeoutError, ExportExpiredError: the deadline or the files' expiry came first.
+        SendGridExportsError: a file can't be had.
+        OSError: the disk failed.
+    """
+    export = await transfer.begin(export)
+    async with transfer.in_time():
+        await _Download(transfer, folder).run(export)
+        await folder.finish()
+    transfer.check_count(folder.manifest.contacts)
+    return folder.result(export)
+
+
+class Workers:
+    """The tasks that receive one version of a file, and sync it."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def add(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start one more."""
+        self.tasks.append(self.group.create_task(work))
+
+    def cancel(self) -> None:
+        """Cancel those that have not ended."""
+        for task in self.tasks:
+            task.cancel()
+
+
+class _Download:
+    """The files of one export on their way into a folder."""
+
+    def __init__(self, transfer: Transfer, folder: Folder) -> None:
+        self._transfer = transfer
+        self._means = transfer.means
+        self._policy = transfer.means.policy
+        self._folder = folder
+        self._progress = Progress(transfer, folder.names)
+        self._parts = Parts(transfer, folder, self._progress)
+        # Of thousands of files, those under way must not outrun the disk.
+        self._places = asyncio.Semaphore(self._policy.limits.files)
+        self._storage = Storage(transfer, self._progress)
+        self._smallest_piece = min(self._policy.limits.smallest_piece, self._policy.piece_size)
+        transfer.kept = folder.kept = lambda: self._progress.kept
 
     async def run(self, export: ContactExport) -> None:
-        """Bring every file of `export` that the folder's manifest does not have.
+        """Download every file of `export` that the manifest does not name."""
+        files = await self._begin(export)
+        await self._parts.resume(files)
+        for file in files:
+            if file.copy.version is not None:
+                self._storage.versions[file.copy.version] = file.number
+        async with together() as tasks:
+            for file in files:
+                tasks.create_task(self._download(file))
+
+    async def _begin(self, export: ContactExport) -> list[File]:
+        links = self._storage.read_links(export)
+        known = remember_links(self._folder.manifest.links, links)
+        await self._folder.save(lambda manifest: with_export(manifest, export, known))
+        finished = {entry.number: entry for entry in self._folder.manifest.files}
+        self._storage.identities = known
+        for number, entry in finished.items():
+            version = Version(etag=f'"{entry.etag}"', total=entry.raw_size)
+            self._storage.versions[version] = number
+        for number, link in enumerate(match_links(known, links), start=1):
+            if number in finished:
+                continue
+            if link is None:
+                raise self._storage.unlisted(number)
+            self._storage.files.append(File(number, link, self._copy()))
+        return list(self._storage.files)
+
+    def _copy(self, *, ranged: bool = True) -> Copy:
+        first = min(self._policy.limits.discovery, self._policy.piece_size)
+        return Copy(FilePieces(first=first, ranged=ranged))
+
+    async def _download(self, file: File) -> None:
+        """Download one file, from its first byte to its final name."""
+        async with self._places:
+            while True:
+                try:
+                    checked = await self._receive(file)
+                    finished = await self._publish(file, checked)
+                    break
+                except StartOverError as again:
+                    await self._start_over(file, again)
+                except CheckFailedError as failed:
+                    await self._refetch(file, failed)
+                except BaseException:
+                    # What has arrived is there for the next run.
+                    await self._parts.keep(file)
+                    raise
+        self._progress.ended(file.copy)
+        self._storage.files.remove(file)
+        self._transfer.on_event(FileFinished(export_id=self._transfer.export_id, file=finished))
+
+    async def _receive(self, file: File) -> Checked:
+        """Receive every byte of a file over several connections, and check them meanwhile."""
+        async with together() as tasks:
+            workers = Workers(tasks)
+            self._add_workers(file, workers, at_least=1)
+            checking = tasks.create_task(self._check(file, workers))
+        return checking.result()
+
+    async def _check(self, file: File, workers: Workers) -> Checked:
+        part = self._parts.path(file)
+        checked = await follow(file, part, self._means.disk, self._policy.verify)
+        # Some may still wait for a connection, and there is nothing left to receive.
+        workers.cancel()
+        return checked
+
+    def _add_workers(self, file: File, workers: Workers, *, at_least: int = 0) -> None:
+        """Have as many connections more as the waiting bytes of a file are worth."""
+        most = self._policy.connections_per_file - len(workers.tasks)
+        worth = file.copy.pieces.worth(self._smallest_piece)
+        for _ in range(max(at_least, min(most, worth))):
+            workers.add(self._work(file, workers))
+
+    async def _work(self, file: File, workers: Workers) -> None:
+        """Receive piece after piece of a file, one at a time."""
+        pieces = file.copy.pieces
+        piece: Piece | None = None
+        while piece is not None or self._has_pieces(pieces):
+            await self._storage.fresh_link(file)
+            try:
+                async with self._means.connections.one(file):
+                    if self._storage.is_due(file):
+                        # It waited too long for its turn.
+                        continue
+                    piece = piece or self._next_piece(pieces)
+                    if piece is None:
+                        return
+                    await self._write(file, piece, workers)
+            except InterruptedRequestError as interrupted:
+                assert piece is not None
+                await self._storage.recover(file, piece, interrupted)
+            else:
+                pieces.done(piece)
+                file.copy.grown.set()
+                piece = None
+
+    async def _write(self, file: File, piece: Piece, workers: Workers) -> None:
+        """Write the bytes of a piece as they come.
 
         Raises:
-            SendGridExportsError: a file can't be had.
+            InterruptedRequestError: they did not come to the end.
             OSError: the disk failed.
         """
-        links = read_links(
-            export.urls, allow_http=self._job.allow_http, now=self._job.clock.monotonic()
-        )
-        known = remember_links(self._job.folder.manifest.links, links)
-        await self._job.folder.save(with_export(self._job.folder.manifest, export, known))
-        there = {entry.number for entry in self._job.folder.manifest.files}
-        for number, link in enumerate(match_links(known, links), start=1):
-            if number in there:
-                continue
-            if link is None:
-                raise self._unlisted(number)
-            pieces = FilePieces(first=min(DISCOVERY, self._job.policy.piece_size))
-            self._files.append(IncomingFile(number=number, link=link, pieces=pieces))
-        await self._durable.resume(self._files)
-        self._untouched.extend(file for file in self._files if file.pieces.total is None)
-        self._files = [file for file in self._files if file.pieces.total is not None]
-        self.progress = Progress(self._job, self._files)
-        with self._job.connections.among(self._share):
-            try:
-                while self._files or self._untouched:
-                    self._dispatch()
-                    await self._tasks.settle_one()
-                    self._share.ended(active=self._active, resting=self._resting)
-            finally:
-                await self._tasks.stop()
-                await self._durable.keep(self._files)
+        async with (
+            self._parts.open(file, piece, workers.group) as part,
+            aclosing(self._storage.receive(file, piece)) as blocks,
+        ):
+            async for block in blocks:
+                if not file.copy.counted:
+                    self._progress.discovered(file.copy)
+                    await self._folder.check_space(self._progress.needed)
+                    self._add_workers(file, workers)
+                await part.write(block)
 
-    def _dispatch(self) -> None:
-        """Start whatever may start now."""
-        for file in self._files:
-            if file.pieces.total is not None and file not in self._proving:
-                self._proving.add(file)
-                part = self._job.folder.names.part(file.number)
-                self._tasks.begin(
-                    file,
-                    prove(file, part, self._job.disk, self._job.policy.verify),
-                    partial(self._after_proof, file),
-                )
-        while self._share.has_room(wanted=self._waits):
-            if not (found := self._next_piece()):
-                self._share.passes()
-                break
-            file, piece = found
-            self._share.active += 1
-            after = partial(self._after_request, file, piece, file.link)
-            self._tasks.begin(file, self._requests.bring(file, piece), after)
+    def _next_piece(self, pieces: FilePieces) -> Piece | None:
+        largest = self._policy.piece_size
+        return pieces.take(
+            connections=self._policy.connections_per_file,
+            smallest=largest if self._is_late() else self._smallest_piece,
+            largest=largest,
+        ) or pieces.split(self._smallest_half())
 
-    @property
-    def _active(self) -> int:
-        return sum(len(file.pieces.active) for file in self._files)
+    def _has_pieces(self, pieces: FilePieces) -> bool:
+        return bool(pieces.waiting) or pieces.can_split(self._smallest_half())
 
-    @property
-    def _waits(self) -> bool:
-        return bool(self._untouched) or any(file.pieces.waiting for file in self._files)
+    def _smallest_half(self) -> float:
+        """Return how many bytes each half of a piece must have at least, to be worth a request."""
+        if self._is_late():
+            return math.inf
+        return max(self._policy.limits.smallest_piece, self._storage.bytes_in_set_ups())
 
-    @property
-    def _resting(self) -> int:
-        return sum(piece.resting for file in self._files for piece in file.pieces.active)
+    def _is_late(self) -> bool:
+        # Every range is a new start, and what has started is not cut when its link dies.
+        return self._transfer.seconds_left < _NO_MORE_SPLITTING
 
-    def _next_piece(self) -> tuple[IncomingFile, Piece] | None:
-        """Return the piece to be served next, or None while there is none."""
-        per_file = self._job.policy.connections_per_file
-        open_files = [file for file in self._files if len(file.pieces.active) < per_file]
-        waiting = [file for file in open_files if file.pieces.waiting]
-        if self._untouched and len(self._files) < _MOST_BEGUN:
-            waiting.append(self._untouched[0])
-        for file in sorted(waiting, key=_turn):
-            if self._needs_link(file):
-                continue
-            if self._untouched and file is self._untouched[0]:
-                self._files.append(self._untouched.popleft())
-            size = piece_size(
-                waiting=file.pieces.waiting_bytes,
-                connections=per_file - len(file.pieces.active),
-                largest=self._job.policy.piece_size,
-            )
-            if piece := file.pieces.take(size):
-                return file, piece
-        if self._job.deadline.left(self._job.clock.monotonic()) < _NO_MORE_SPLITTING:
-            # Every range is a start, and what has started is not cut when its link dies.
-            return None
-        for file in open_files:
-            if file.pieces.waiting or self._is_due(file):
-                continue
-            if piece := file.pieces.split(SMALLEST_PIECE):
-                return file, piece
-        return None
+    async def _publish(self, file: File, checked: Checked) -> DownloadedFile:
+        version = file.copy.version
+        etag = version.etag.strip('"') if version is not None else None
+        return await self._folder.publish(file.number, file.link.kind, checked, etag, self._policy)
 
-    def _is_due(self, file: IncomingFile) -> bool:
-        utc = self._job.exports.server_clock.utc()
-        return file.link_dead or is_due(file.link, utc=utc, now=self._job.clock.monotonic())
+    async def _start_over(self, file: File, again: StartOverError) -> None:
+        await self._parts.drop(file)
+        file.copy = self._copy(ranged=file.copy.pieces.ranged and not again.plain)
+        if again.piece is not None:
+            [piece] = file.copy.pieces.waiting
+            piece.furthest, piece.failures = again.piece.furthest, again.piece.failures
 
-    def _needs_link(self, file: IncomingFile) -> bool:
-        """Whether a file must wait for a fresh link; if so, one renewal is under way for all."""
-        if not self._is_due(file):
-            return False
-        if not self._renewing:
-            self._renewing = True
-            status = self._job.exports.renew(
-                self._job.export_id, deadline=self._job.deadline, on_event=self._job.on_event
-            )
-            self._tasks.begin(self, status, self._after_renewal)
-        return True
-
-    async def _after_renewal(self, export: ContactExport) -> None:
-        self._renewing = False
-        links = read_links(
-            export.urls, allow_http=self._job.allow_http, now=self._job.clock.monotonic()
-        )
-        matched = match_links(self._job.folder.manifest.links, links)
-        files = [*self._files, *self._untouched]
-        for file in files:
-            link = matched[file.number - 1]
-            if link is None:
-                raise self._unlisted(file.number)
-            file.link = link
-            file.link_dead = False
-        self._job.on_event(LinkRenewed(export_id=self._job.export_id, links=len(files)))
-
-    def discovered(self) -> None:
-        """Let the loop look for pieces: a size was learned."""
-        self._tasks.wake()
-
-    def arrived(self, size: int, chunks: int) -> None:
-        """Have more connections where they bring more."""
-        self._share.arrived(size, chunks)
-
-    def line_is_slow(self) -> None:
-        """Have fewer connections from now on."""
-        self._share.line_is_slow()
-
-    def is_of_another(self, file: IncomingFile, version: Version) -> bool:
-        """Whether the object behind a link that was matched by its place is another file's."""
-        known = self._job.folder.manifest
-        if file.link.identity == known.links[file.number - 1]:
-            return False
-        versions = [other.version for other in self._files if other is not file]
-        entries = [entry for entry in known.files if entry.number != file.number]
-        finished = [(f'"{entry.etag}"', entry.raw_size) for entry in entries]
-        return version in versions or (version.etag, version.total) in finished
-
-    async def check_space(self) -> None:
-        """See that the disk has room for what is still to come of the known sizes.
+    async def _refetch(self, file: File, failed: CheckFailedError) -> None:
+        """Start a file over that failed a check; once.
 
         Raises:
-            InsufficientDiskSpaceError: it has not.
+            CorruptDownloadError: it failed before.
         """
-        await self.progress.check_space()
-
-    def written(self, file: IncomingFile) -> None:
-        """Make what was written durable, if it is time."""
-        self.progress.forecast()
-        if self._durable.is_due(file):
-            file.syncing = True
-            file.synced_at = self._job.clock.monotonic()
-            self._tasks.begin(file, self._durable.sync(file), partial(self._after_sync, file))
-
-    async def _after_sync(self, file: IncomingFile, _: None) -> None:
-        file.syncing = False
-
-    async def _after_request(
-        self, file: IncomingFile, piece: Piece, link: object, failure: Failure | None
-    ) -> None:
-        self.written(file)
-        file.grown.set()
-        if piece.tried():
-            file.tries = file.tries.after_progress()
-        if failure is None:
-            file.pieces.put_back(piece)
-            self._share.faster()
+        file.failed_checks += 1
+        if file.failed_checks == 1:
+            self._progress.retrying(file, f"it fails its checks: {failed}", 0.0)
+            await self._start_over(file, StartOverError(plain=False))
             return
-        if isinstance(failure, LinkDead) and (file.link_dead or file.link is not link):
-            file.pieces.put_back(piece)
-            return
-        if isinstance(failure, TryAgain) and failure.slow_down:
-            self._share.slower()
-        step, file.tries = next_step(
-            failure,
-            file.tries,
-            failures=piece.failures,
-            attempts=self._job.policy.attempts,
-            left=self._job.deadline.left(self._job.clock.monotonic()),
-            random=self._job.random,
-        )
-        path = self._requests.path(file)
-        match step:
-            case Again(delay):
-                reason = failure.reason if isinstance(failure, TryAgain) else "again"
-                self._tell_retry(file, reason, delay)
-                await self._rest(file, piece, delay)
-            case Renew():
-                file.link_dead = True
-                file.pieces.put_back(piece)
-            case Begin(plain):
-                await self._start_over(file, plain=plain)
-            case Expired() | GiveUpOn() | Fail():
-                raise error_of(
-                    step,
-                    path=path,
-                    url=file.link.identity,
-                    export_id=self._job.export_id,
-                    export=self._job.folder.manifest.export,
-                )
-
-    async def _rest(self, file: IncomingFile, piece: Piece, delay: float) -> None:
-        if not piece.ranged:
-            # Without ranges there is no going on, only from the first byte.
-            await self._start_over(file, plain=True)
-            [begun] = file.pieces.waiting
-            begun.furthest, begun.failures = piece.furthest, piece.failures
-            file.pieces.active, file.pieces.waiting = [begun], []
-            piece = begun
-        piece.resting = True
-        self._tasks.begin(
-            file, self._job.clock.sleep(delay), partial(self._after_rest, file, piece)
-        )
-
-    async def _after_rest(self, file: IncomingFile, piece: Piece, _: None) -> None:
-        piece.resting = False
-        file.pieces.put_back(piece)
-
-    async def _after_proof(
-        self, file: IncomingFile, proof: Callable[[], Checked] | CheckFailedError
-    ) -> None:
-        if isinstance(proof, CheckFailedError):
-            await self._failed(file, proof)
-            return
-        etag = file.version.etag.strip('"') if file.version else None
-        publish = self._job.folder.publish(
-            file.number, file.link.kind, proof, etag, self._job.policy
-        )
-        self._tasks.begin(file, publish, partial(self._after_publish, file))
-
-    async def _failed(self, file: IncomingFile, proof: CheckFailedError) -> None:
-        if not file.fetched_twice:
-            file.fetched_twice = True
-            self._tell_retry(file, f"it fails its checks: {proof}", 0.0)
-            await self._start_over(file, plain=not file.pieces.splittable)
-            return
-        path = self._requests.path(file)
-        await self._start_over(file, plain=False)
+        path = self._progress.path(file)
+        await self._parts.drop(file)
         raise CorruptDownloadError(
-            f"{path.name} was fetched twice, and it fails its checks: {proof}. "
+            f"{path.name} was downloaded twice, and it fails its checks: {failed}. "
             "Start another export; if it is the same, tell SendGrid's support.",
             path=path,
             url=file.link.identity,
         )
-
-    async def _after_publish(
-        self, file: IncomingFile, finished: DownloadedFile | CheckFailedError
-    ) -> None:
-        if isinstance(finished, CheckFailedError):
-            await self._failed(file, finished)
-            return
-        self._files.remove(file)
-        self.progress.finished(file)
-        self._job.on_event(FileFinished(export_id=self._job.export_id, file=finished))
-
-    async def _start_over(self, file: IncomingFile, *, plain: bool) -> None:
-        await self._tasks.stop(file)
-        self._proving.discard(file)
-        await self._durable.forget(file)
-        file.start_over(plain=plain)
-
-    def _tell_retry(self, file: IncomingFile, reason: str, delay: float) -> None:
-        path = self._requests.path(file)
-        self._job.on_event(
-            Retrying(
-                export_id=self._job.export_id,
-                number=file.number,
-                path=path,
-                reason=reason,
-                delay=delay,
-            )
-        )
-
-    def _unlisted(self, number: int) -> DownloadError:
-        return DownloadError(
-            f"SendGrid no longer lists file {number} of export {self._job.export_id}. "
-            "Start another export."
-        )
-
-
-def _turn(file: IncomingFile) -> tuple[bool, int, int]:
-    # Links live for minutes, and what has started is not cut: every file begins before one goes
-    # on, and then the one with the fewest connections is next.
-    return file.pieces.total is not None, len(file.pieces.active), file.number

@@ -1,41 +1,71 @@
-"""The directory of an export: lock, manifest, finished files. The shell over the disk.
+"""The directory of an export: lock, manifest, journal, and how files get their final names.
 
-Everything here blocks and runs in the threads of `Disk`; what the bytes prove is decided in
-`verify`, what is recorded in `manifest`.
+The manifest names a file before the file gets its name: sync the part file, write the manifest,
+rename, sync the directory. After a crash in between, the part file is renamed by the next run.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import errno
+import logging
+import math
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.disk import Disk, Steps, append, publish, replace_file, sync_file
-from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
+from sendgrid_exports.disk import (
+    DISK_FULL,
+    Disk,
+    Steps,
+    append,
+    free_space,
+    replace_file,
+    sync_directory,
+    sync_file,
+)
+from sendgrid_exports.errors import (
+    CorruptDownloadError,
+    DownloadInProgressError,
+    InsufficientDiskSpaceError,
+    SendGridExportsError,
+)
 from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
-from sendgrid_exports.transfer.journal import (
-    Record,
-    write_journal,
-    write_record,
-)
+from sendgrid_exports.timing import Clock
+from sendgrid_exports.transfer.checking import check_file, compress, inflate
+from sendgrid_exports.transfer.journal import Record, read_journal, write_journal, write_record
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     count_contacts,
+    read_manifest,
     with_file,
     without_file,
     write_manifest,
 )
-from sendgrid_exports.transfer.names import Names
-from sendgrid_exports.transfer.reading import compress, inflate, prove_file
+from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
-__all__ = ["Folder"]
+logger = logging.getLogger(__name__)
+
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+_SPACE_SECONDS = 1.0
+
+
+@attrs.define(eq=False)
+class _Publication:
+    """A file that waits for its final name; `done` once it has it."""
+
+    entry: FileEntry
+    part: Path
+    done: bool = False
 
 
 class Folder:
@@ -45,6 +75,7 @@ class Folder:
         names: the paths.
         manifest: what is there.
         journal: what an earlier run left of the unfinished files, by their number.
+        kept: says what of the unfinished files is kept, for messages.
     """
 
     def __init__(
@@ -55,165 +86,191 @@ class Folder:
         manifest: Manifest,
         journal: Mapping[int, Record],
         disk: Disk,
+        clock: Clock,
     ) -> None:
         self.names = names
         self.manifest = manifest
         self.journal = journal
+        self.kept: Callable[[], str] = lambda: "finished files stay"
         self._location = location
         self._lock = lock
         self._disk = disk
-        self._noting = asyncio.Lock()
+        self._clock = clock
+        self._recording = asyncio.Lock()
+        # All that changes the manifest happens under this lock.
         self._saving = asyncio.Lock()
-        # What is half inflated takes descriptors and room.
+        self._publications: list[_Publication] = []
+        # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
-        self._saved: Manifest | None = None
+        self._free: int = 0
+        self._free_at = -math.inf
 
-    async def save(self, manifest: Manifest) -> None:
-        """Make `manifest` the one on disk."""
-        self.manifest = manifest
+    async def save(self, change: Callable[[Manifest], Manifest]) -> None:
+        """Change the manifest, on disk too."""
         async with self._saving:
-            # Of those who waited for their turn, the first has saved what all of them changed.
-            if (latest := self.manifest) is not self._saved:
-                await self._disk.run(self._write, latest)
-                self._saved = latest
+            changed = change(self.manifest)
+            if changed != self.manifest or not self._exists():
+                await self._disk.run(replace_file, self.names.manifest, write_manifest(changed))
+                self.manifest = changed
 
-    async def note(self, record: Record, *, synced: Path | None = None) -> None:
+    async def record(self, record: Record, *, synced: Path | None = None) -> None:
         """Append to the journal, durably; a file that has to be `synced` is so before.
 
         Raises:
-            OSError: the disk failed, or there is no such file; then nothing is noted.
+            OSError: the disk failed; then nothing is recorded.
         """
-        async with self._noting:
+        async with self._recording:
             await self._disk.run(self._append, record, synced)
 
-    async def settle(self, policy: DownloadPolicy) -> None:
+    async def check_space(self, needed: int) -> None:
+        """See that the disk has room for `needed` more bytes.
+
+        Raises:
+            InsufficientDiskSpaceError: it has not.
+        """
+        now = self._clock.monotonic()
+        # Thousands of small files need not ask each.
+        if now - self._free_at >= _SPACE_SECONDS or needed > self._free / 2:
+            self._free_at = now
+            self._free = await self._disk.run(free_space, self.names.directory)
+        if needed > self._free:
+            raise InsufficientDiskSpaceError(
+                f"{self.names.directory} has {self._free:,} bytes free, and the files of export "
+                f"{self.manifest.export_id} need {needed:,} more. Make room and fetch again with "
+                "the same id; what is on disk is kept.",
+                path=self.names.directory,
+            )
+
+    async def reconcile(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
-        for record in self.journal.values():
-            if record.entry is not None:
-                await self._complete(record, record.entry)
         for entry in self.manifest.files:
             kept = await self._disk.run_long(self._confirm(entry, policy))
             if kept is None:
-                await self.save(without_file(self.manifest, entry.number))
-            else:
-                if kept != entry:
-                    await self.save(with_file(self.manifest, kept))
-                await self.convert(kept, policy)
+                await self.save(lambda known, entry=entry: without_file(known, entry.number))  # type: ignore[misc]
+                continue
+            if kept != entry:
+                await self.save(lambda known, kept=kept: with_file(known, kept))  # type: ignore[misc]
+            if is_in_other_form(kept, policy):
+                await self._replace(kept, policy)
         if self.manifest.state == "complete":
-            contacts = count_contacts(self.manifest)
-            if contacts != self.manifest.contacts:
-                await self.save(attrs.evolve(self.manifest, contacts=contacts))
-            await self._disk.run(self._tidy)
+            await self.finish()
 
     async def publish(
-        self,
-        number: int,
-        kind: str,
-        conclude: Callable[[], Checked],
-        etag: str | None,
-        policy: DownloadPolicy,
-    ) -> DownloadedFile | CheckFailedError:
-        """Give a part file its final name and enter it in the manifest, if it is proved.
+        self, number: int, kind: str, checked: Checked, etag: str | None, policy: DownloadPolicy
+    ) -> DownloadedFile:
+        """Give a part file its final name and enter it in the manifest.
 
         Raises:
             CorruptDownloadError: it was to be inflated, and is broken gzip.
-            DownloadInProgressError: somebody else took the lock meanwhile.
+            DownloadInProgressError: another process took the lock meanwhile.
             OSError: the disk failed.
         """
-
-        def prove() -> FileEntry:
-            checked = conclude()
-            return FileEntry(
-                number=number,
-                name=self.names.final(number, kind, compressed=checked.compressed).name,
-                size=checked.size,
-                sha256=checked.sha256,
-                mtime_ns=0,
-                compressed=checked.compressed,
-                etag=etag,
-                raw_size=checked.size,
-                raw_compressed=checked.compressed,
-                contacts=checked.contacts,
-                verify=policy.verify,
-                verified_by=checked.verified_by,
-            )
-
+        part = self.names.part(number)
+        entry = FileEntry(
+            number=number,
+            name=self.names.final(number, kind, compressed=checked.compressed).name,
+            size=checked.size,
+            sha256=checked.sha256,
+            mtime_ns=0,
+            compressed=checked.compressed,
+            etag=etag,
+            raw_size=checked.size,
+            raw_compressed=checked.compressed,
+            contacts=checked.contacts,
+            verify=policy.verify,
+            verified_by=checked.verified_by,
+        )
+        if not is_in_other_form(entry, policy):
+            return self.file(await self._publish(entry, part))
         try:
-            entry = await self._enter(prove, self.names.part(number))
-        except CheckFailedError as error:
-            return error
-        return self.file(await self.convert(entry, policy))
+            converted = await self._convert(entry, part, policy)
+        except CorruptDownloadError:
+            await self._disk.run(part.unlink, missing_ok=True)
+            raise
+        entry = await self._publish(converted, self.names.converted(number))
+        await self._disk.run(part.unlink, missing_ok=True)
+        return self.file(entry)
 
-    async def convert(self, entry: FileEntry, policy: DownloadPolicy) -> FileEntry:
-        """Inflate or compress a finished file where `policy` asks for the other form.
-
-        Raises:
-            CorruptDownloadError: it is broken gzip, and now gone.
-        """
-        # What never was gzip stays as it came.
-        if not entry.raw_compressed or entry.compressed != policy.decompress:
-            return entry
+    async def _replace(self, entry: FileEntry, policy: DownloadPolicy) -> None:
+        """Inflate or compress a finished file, as `policy` asks."""
         source = self.names.directory / entry.name
         try:
-            async with self._converting:
-                converted = await self._disk.run_long(self._convert(entry, policy))
-        except BrokenGzipError as error:
-            await self.save(without_file(self.manifest, entry.number))
+            converted = await self._convert(entry, source, policy)
+        except CorruptDownloadError:
+            await self.save(lambda known: without_file(known, entry.number))
             await self._disk.run(source.unlink, missing_ok=True)
-            raise CorruptDownloadError(
-                f"{entry.name} can't be inflated: {error}. It is removed; fetch again.",
-                path=source,
-            ) from None
-        part = self.names.converted(entry.number)
-        converted = await self._enter(lambda: converted, part)
+            raise
+        await self._publish(converted, self.names.converted(entry.number))
         await self._disk.run(source.unlink, missing_ok=True)
-        return converted
 
-    async def _enter(self, prove: Callable[[], FileEntry], part: Path) -> FileEntry:
-        """Publish what is proved; synced and noted first, so that dying then loses nothing.
+    async def _convert(self, entry: FileEntry, source: Path, policy: DownloadPolicy) -> FileEntry:
+        try:
+            async with self._converting:
+                return await self._disk.run_long(self._convert_steps(entry, source, policy))
+        except BrokenGzipError as error:
+            raise CorruptDownloadError(
+                f"{entry.name} can't be inflated: {error}. Fetch again, or download it as it is, "
+                "without decompress.",
+                path=self.names.directory / entry.name,
+            ) from None
 
-        Raises:
-            CheckFailedError: `prove` raised it, and nothing happened.
-        """
-        async with self._noting:
-            entry = await self._disk.run(self._note_and_publish, prove, part)
-        await self.save(with_file(self.manifest, entry))
-        return entry
-
-    def _note_and_publish(self, prove: Callable[[], FileEntry], part: Path) -> FileEntry:
-        entry = attrs.evolve(prove(), mtime_ns=part.stat().st_mtime_ns)
-        record = Record(
-            number=entry.number,
-            link=self.manifest.links[entry.number - 1],
-            etag="",
-            total=entry.size,
-            entry=entry,
+    def _convert_steps(
+        self, entry: FileEntry, source: Path, policy: DownloadPolicy
+    ) -> Steps[FileEntry]:
+        part = self.names.converted(entry.number)
+        final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
+        level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
+        try:
+            yield from (inflate if policy.decompress else compress)(source, part)
+            checked = yield from check_file(part, level, Expected(), _kind(entry))
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return attrs.evolve(
+            entry,
+            name=final.name,
+            size=checked.size,
+            sha256=checked.sha256,
+            compressed=not policy.decompress,
         )
-        self._append(record, part)
-        self._publish(part, self.names.directory / entry.name)
-        return entry
 
-    async def _complete(self, record: Record, entry: FileEntry) -> None:
-        """Bring to its end what a run that died had begun to publish."""
-        if self.manifest.links[entry.number - 1 : entry.number] != (record.link,):
-            return
-        final = self.names.directory / entry.name
-        found = [self.names.converted(entry.number), self.names.part(entry.number), final]
-        for path in found:
-            if await self._disk.run(_is_untouched, path, entry):
-                break
-        else:
-            return
-        if path != final:
-            await self._disk.run(self._publish, path, final)
-        await self.save(with_file(self.manifest, entry))
-        other = self.names.final(entry.number, _kind(entry), compressed=not entry.compressed)
-        await self._disk.run(other.unlink, missing_ok=True)
+    async def _publish(self, entry: FileEntry, part: Path) -> FileEntry:
+        """Publish a file, together with all others that wait for it."""
+        await self._disk.run(sync_file, part)
+        publication = _Publication(entry, part)
+        self._publications.append(publication)
+        try:
+            async with self._saving:
+                if not publication.done:
+                    await self._disk.run(self._publish_all, tuple(self._publications))
+        finally:
+            self._publications.remove(publication)
+        return publication.entry
+
+    def _publish_all(self, publications: tuple[_Publication, ...]) -> None:
+        if not self._lock.is_held():
+            raise DownloadInProgressError(
+                f"Another process has taken over the download into {self.names.directory}; "
+                "this one stops. Wait for that one.",
+                path=self.names.manifest,
+            )
+        manifest = self.manifest
+        for publication in publications:
+            mtime = publication.part.stat().st_mtime_ns
+            publication.entry = attrs.evolve(publication.entry, mtime_ns=mtime)
+            manifest = with_file(manifest, publication.entry)
+        replace_file(self.names.manifest, write_manifest(manifest))
+        for publication in publications:
+            publication.part.replace(self.names.directory / publication.entry.name)
+            publication.done = True
+        sync_directory(self.names.directory)
+        self.manifest = manifest
 
     async def finish(self) -> None:
-        """Record that every file is there."""
-        contacts = count_contacts(self.manifest)
-        await self.save(attrs.evolve(self.manifest, state="complete", contacts=contacts))
+        """Record that every file is there, and remove what is of no more use."""
+        await self.save(
+            lambda known: attrs.evolve(known, state="complete", contacts=count_contacts(known))
+        )
         await self._disk.run(self._tidy)
 
     def file(self, entry: FileEntry) -> DownloadedFile:
@@ -239,17 +296,16 @@ class Folder:
             manifest=self.names.manifest,
         )
 
+    def _exists(self) -> bool:
+        return self.manifest.export is not None or self.manifest.state != "pending"
+
     def _tidy(self) -> None:
-        """Remove what is of no use once every file is there."""
         self.names.journal.unlink(missing_ok=True)
         for entry in self.manifest.files:
             self.names.part(entry.number).unlink(missing_ok=True)
             self.names.converted(entry.number).unlink(missing_ok=True)
 
-    def _write(self, manifest: Manifest) -> None:
-        replace_file(self.names.manifest, write_manifest(manifest))
-
-    def _append(self, record: Record, synced: Path | None = None) -> None:
+    def _append(self, record: Record, synced: Path | None) -> None:
         if synced is not None:
             sync_file(synced)
         path = self.names.journal
@@ -257,32 +313,23 @@ class Folder:
             replace_file(path, write_journal(self.manifest.export_id, []))
         append(path, write_record(record))
 
-    def _publish(self, part: Path, final: Path) -> None:
-        if not self._lock.is_held():
-            raise DownloadInProgressError(
-                f"Another process has taken over the download into {self.names.directory}; "
-                "this one stops. Wait for that one.",
-                path=final,
-            )
-        publish(part, final)
-
     def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry | None]:
+        """Return the entry of a file that is as the manifest says; None if it is not."""
         path = self.names.directory / entry.name
+        parts = (self.names.part(entry.number), self.names.converted(entry.number))
+        if not path.exists():
+            # A run that ended between manifest and rename.
+            found = [part for part in parts if _is_untouched(part, entry)]
+            if not found or not self._lock.is_held():
+                return None
+            found[0].replace(path)
+            sync_directory(path.parent)
+        status = path.stat()
+        level = check_again(entry, status.st_size, status.st_mtime_ns, policy.verify)
+        if level is None:
+            return entry if status.st_size == entry.size else None
         try:
-            status = path.stat()
-        except FileNotFoundError:
-            return None
-        if status.st_size != entry.size:
-            return None
-        levels = list(Verify)
-        deeper = levels.index(policy.verify) > levels.index(entry.verify)
-        if status.st_mtime_ns == entry.mtime_ns and not deeper:
-            return entry
-        # Somebody touched it, or more is asked of it than it proved: then its bytes must tell.
-        verify = max(policy.verify, entry.verify, key=levels.index)
-        try:
-            expected = Expected(size=entry.size)
-            checked = yield from prove_file(path, verify, expected, _kind(entry))
+            checked = yield from check_file(path, level, Expected(size=entry.size), _kind(entry))
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:
@@ -292,28 +339,30 @@ class Folder:
             mtime_ns=status.st_mtime_ns,
             sha256=checked.sha256,
             contacts=checked.contacts,
-            verify=verify,
+            verify=level,
             verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
         )
 
-    def _convert(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry]:
-        source = self.names.directory / entry.name
-        part = self.names.converted(entry.number)
-        final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
-        level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
-        try:
-            yield from (inflate if policy.decompress else compress)(source, part)
-            checked = yield from prove_file(part, level, Expected(), _kind(entry))
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        return attrs.evolve(
-            entry,
-            name=final.name,
-            size=checked.size,
-            sha256=checked.sha256,
-            compressed=not policy.decompress,
-        )
+
+def is_in_other_form(entry: FileEntry, policy: DownloadPolicy) -> bool:
+    """Whether a file is gzip where plain is wanted, or the reverse; what never was gzip stays."""
+    return entry.raw_compressed and entry.compressed == policy.decompress
+
+
+def check_again(entry: FileEntry, size: int, mtime_ns: int, verify: Verify) -> Verify | None:
+    """Return how deeply a file on disk must be checked again; None if its entry can be trusted.
+
+    Args:
+        entry: what the manifest says of it.
+        size: its size on disk, in bytes.
+        mtime_ns: its time of change.
+        verify: what is asked of it now.
+    """
+    levels = list(Verify)
+    deeper = levels.index(verify) > levels.index(entry.verify)
+    if size != entry.size or (mtime_ns == entry.mtime_ns and not deeper):
+        return None
+    return max(verify, entry.verify, key=levels.index)
 
 
 def _is_untouched(path: Path, entry: FileEntry) -> bool:
@@ -326,3 +375,91 @@ def _is_untouched(path: Path, entry: FileEntry) -> bool:
 
 def _kind(entry: FileEntry) -> str:
     return "json" if entry.name.removesuffix(".gz").endswith(".json") else "csv"
+
+
+@asynccontextmanager
+async def open_folder(
+    directory: Path, export_id: str, disk: Disk, clock: Clock
+) -> AsyncIterator[Folder]:
+    """Make the directory if need be, lock the export in it, and read its manifest.
+
+    Raises:
+        ValueError: the directory is a file or not writable.
+        DownloadInProgressError: another process or task holds the export.
+        InsufficientDiskSpaceError: the disk is full; raised for any such error of the block.
+    """
+    names = Names(directory, safe_name(export_id))
+    lock = Lock(names.lock)
+    folder: Folder | None = None
+    try:
+        with disk:
+            try:
+                await disk.run(_prepare, names, lock)
+                manifest = await disk.run(_load, names.manifest, export_id)
+                journal = await disk.run(_load_journal, names.journal, export_id)
+                location = await disk.run(directory.absolute)
+                folder = Folder(names, location, lock, manifest, journal, disk, clock)
+                yield folder
+            finally:
+                await disk.run(lock.release)
+    except OSError as error:
+        if isinstance(error, SendGridExportsError) or error.errno not in DISK_FULL:
+            raise
+        kept = "finished files stay" if folder is None else folder.kept()
+        raise InsufficientDiskSpaceError(
+            f"{directory} is full: {error}. Make room and fetch again with the same id; {kept}.",
+            path=directory,
+        ) from error
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the directory if need be, and see that it can be written to.
+
+    Raises:
+        ValueError: it is a file or not writable.
+        OSError: the disk failed.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        # Path.is_file would raise where the directory above can't be looked into.
+        is_file = os.path.isfile(directory)  # noqa: PTH113
+        seen = "is a file" if is_file else f"is not writable ({error.strerror})"
+        raise ValueError(f"directory {str(directory)!r} {seen}") from error
+
+
+def _prepare(names: Names, lock: Lock) -> None:
+    prepare_directory(names.directory)
+    if not lock.acquire():
+        raise DownloadInProgressError(
+            f"Another process or task is downloading {names.stem} into {names.directory}. "
+            "Wait for it, or use another directory.",
+            path=names.lock,
+        )
+
+
+def _load(path: Path, export_id: str) -> Manifest:
+    try:
+        manifest = read_manifest(path.read_bytes(), export_id)
+    except FileNotFoundError:
+        return Manifest(export_id=export_id)
+    if manifest is None:
+        logger.warning("The manifest %s is damaged or of another version; starting anew.", path)
+    return manifest or Manifest(export_id=export_id)
+
+
+def _load_journal(path: Path, export_id: str) -> dict[int, Record]:
+    """Return what the journal says, and rewrite it: a torn line must not be appended to."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    records = read_journal(data, export_id)
+    if records is None:
+        logger.warning("The journal %s is damaged or of another export; starting over.", path)
+    replace_file(path, write_journal(export_id, (records or {}).values()))
+    return records or {}

@@ -15,7 +15,6 @@ import attrs
 
 from sendgrid_exports.decoding import decode, encode, parse_json
 from sendgrid_exports.errors import InvalidResponseError
-from sendgrid_exports.transfer.manifest import FileEntry
 
 __all__ = ["Record", "read_journal", "write_journal", "write_record"]
 
@@ -34,7 +33,6 @@ class Record:
         md5: its MD5 in hex, where the storage announced one.
         checksums: S3's own checksums of it, by algorithm.
         done: the durable ranges, each from its first byte to before its last.
-        entry: what the file proved, noted before it gets its final name, or None.
     """
 
     number: int
@@ -44,7 +42,6 @@ class Record:
     md5: str | None = None
     checksums: dict[str, str] = attrs.field(factory=dict)
     done: tuple[tuple[int, int], ...] = ()
-    entry: FileEntry | None = None
 
 
 def write_journal(export_id: str, records: Iterable[Record]) -> bytes:
@@ -63,16 +60,16 @@ def _line(text: str) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def read_journal(data: bytes, export_id: str) -> dict[int, Record]:
-    """Return the last record of each file; nothing if the journal is void or of another export."""
+def read_journal(data: bytes, export_id: str) -> dict[int, Record] | None:
+    """Return the last record of each file; None if the journal is damaged or of another export."""
     *lines, _torn = data.split(b"\n")
     texts = [_read_line(line) for line in lines]
     if None in texts or texts[:1] != [json.dumps({"journal": _HEADER, "export_id": export_id})]:
-        return {}
+        return None
     try:
         records = [_read_record(text) for text in texts[1:] if text is not None]
     except InvalidResponseError:
-        return {}
+        return None
     last = {record.number: record for record in records}
     return {number: record for number, record in last.items() if _is_sound(record)}
 

@@ -1,4 +1,4 @@
-"""Which bytes of a file are there, on their way, or still to be asked for. Pure bookkeeping.
+"""Which bytes of a file are on disk, under way, or still to be requested. Pure bookkeeping.
 
 Every byte belongs to exactly one of: `written`, an active piece, a waiting piece. Before the
 size is known there is one piece, which asks for the beginning and so learns it.
@@ -10,14 +10,17 @@ from bisect import bisect_left
 
 import attrs
 
-__all__ = ["FilePieces", "Piece", "Ranges"]
-
 
 class Ranges:
-    """A set of bytes as disjoint half-open ranges, in order."""
+    """A set of bytes as disjoint half-open ranges, in order.
+
+    Attributes:
+        size: how many bytes are in the set.
+    """
 
     def __init__(self, ranges: list[tuple[int, int]] | None = None) -> None:
         self._ranges: list[tuple[int, int]] = []
+        self.size = 0
         for start, end in ranges or ():
             self.add(start, end)
 
@@ -28,15 +31,12 @@ class Ranges:
         first = bisect_left(self._ranges, start, key=lambda found: found[1])
         last = first
         while last < len(self._ranges) and self._ranges[last][0] <= end:
-            start = min(start, self._ranges[last][0])
-            end = max(end, self._ranges[last][1])
+            known_start, known_end = self._ranges[last]
+            self.size -= known_end - known_start
+            start, end = min(start, known_start), max(end, known_end)
             last += 1
         self._ranges[first:last] = [(start, end)]
-
-    @property
-    def size(self) -> int:
-        """How many bytes are in the set."""
-        return sum(end - start for start, end in self._ranges)
+        self.size += end - start
 
     @property
     def prefix(self) -> int:
@@ -62,15 +62,14 @@ class Ranges:
 
 @attrs.define(eq=False)
 class Piece:
-    """A range of a file that one request at a time brings.
+    """A range of a file that one request at a time asks for.
 
     Attributes:
         position: the next byte to be received.
         end: the byte after the last one, or None until the size is known.
         ranged: whether to ask for a range; otherwise for the whole object.
-        furthest: the position that no try has passed yet.
-        failures: tries in a row that did not pass it.
-        resting: whether it waits for its next try.
+        furthest: the position that no attempt has passed yet.
+        failures: attempts in a row that did not pass it.
     """
 
     position: int
@@ -78,17 +77,33 @@ class Piece:
     ranged: bool = True
     furthest: int = attrs.field(init=False)
     failures: int = 0
-    resting: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.furthest = self.position
 
     def tried(self) -> bool:
-        """Count a try that ended; return whether it made progress."""
+        """Count an attempt that ended; return whether it made progress."""
         progress = self.position > self.furthest
         self.furthest = max(self.furthest, self.position)
         self.failures = 0 if progress else self.failures + 1
         return progress
+
+    def take(self, block: memoryview) -> memoryview:
+        """Move on by what arrived, and return as much of it as belongs to the piece."""
+        if self.end is not None:
+            block = block[: self.end - self.position]
+        self.position += len(block)
+        return block
+
+    def end_of_body(self) -> None:
+        """End a piece of unknown length where its body ended."""
+        if self.end is None:
+            self.end = self.position
+
+    @property
+    def rest(self) -> int:
+        """How many bytes are still to come, as far as is known."""
+        return 0 if self.end is None else self.end - self.position
 
     @property
     def finished(self) -> bool:
@@ -97,37 +112,38 @@ class Piece:
 
 
 class FilePieces:
-    """The pieces of one file."""
+    """The pieces of one version of a file.
 
-    def __init__(self, *, first: int) -> None:
-        self._first = first
+    Args:
+        first: how many bytes the first request asks for; None: all of them.
+        ranged: whether to ask for ranges; otherwise the file comes as one stream.
+
+    Attributes:
+        total: the size of the file, or None until it is known.
+        written: the bytes in the part file.
+        waiting: pieces that no connection asks for yet.
+        active: pieces that a connection asks for.
+    """
+
+    def __init__(self, *, first: int | None, ranged: bool = True) -> None:
         self.total: int | None = None
-        self.splittable = True
         self.written = Ranges()
-        self.waiting: list[Piece] = []
+        self.waiting = [Piece(0, first if ranged else None, ranged=ranged)]
         self.active: list[Piece] = []
-        self.start_over()
-
-    def start_over(self, *, plain: bool = False) -> None:
-        """Forget all bytes; `plain`: as one stream without ranges from now on."""
-        self.splittable = self.splittable and not plain
-        self.total = None
-        self.written = Ranges()
-        self.active = []
-        self.waiting = [Piece(0, self._first if self.splittable else None, ranged=self.splittable)]
+        self._ranged = ranged
 
     def resume(self, total: int, written: list[tuple[int, int]]) -> None:
-        """Go on from what an earlier run left on disk."""
+        """Start from what an earlier run left on disk."""
         self.total = total
         self.written = Ranges(written)
         self.waiting = [Piece(start, end) for start, end in self.written.gaps(total)]
 
     def discovered(self, piece: Piece, total: int | None, *, whole: bool) -> None:
-        """Note the size, which the first answer to `piece` told; `whole`: it brings everything."""
+        """Note the size, which the answer to `piece` gave; `whole`: it holds the whole file."""
         known, self.total = self.total, total
         if whole:
             piece.end, piece.ranged = total, False
-            self.splittable = False
+            self._ranged = False
         elif known is None and total is not None:
             asked = piece.end if piece.end is not None else total
             piece.end = min(asked, total)
@@ -136,54 +152,61 @@ class FilePieces:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is written; of no bytes, once the request for them has ended."""
+        """Whether every byte is written; of an empty file, once the request for it has ended."""
         if self.total == 0:
-            return not self.active
+            return not self.active and not self.waiting
         return self.total is not None and self.written.prefix >= self.total
 
     @property
-    def arrived(self) -> int:
-        """How many bytes were received, written or not yet."""
-        if self.total is None:
-            return sum(piece.position for piece in self.active)
-        return self.total - sum(_rest(piece) for piece in [*self.waiting, *self.active])
+    def ranged(self) -> bool:
+        """Whether the file is asked for in ranges."""
+        return self._ranged
 
-    def take(self, largest: int) -> Piece | None:
-        """Make the first waiting piece active, cut to `largest` bytes, and return it."""
+    def worth(self, smallest: int) -> int:
+        """Return how many connections more the waiting bytes are worth."""
+        return -(-sum(piece.rest for piece in self.waiting) // smallest)
+
+    def take(self, *, connections: int, smallest: int, largest: int) -> Piece | None:
+        """Make the next waiting piece active and return it; None if there is none.
+
+        Its size is half of an even share of what waits: pieces get smaller towards the end of the
+        file, so that all connections end at about the same time.
+
+        Args:
+            connections: how many connections the file may have.
+            smallest: below this, in bytes, another request costs more than it brings.
+            largest: the largest piece, in bytes.
+        """
         if not self.waiting:
             return None
         piece = self.waiting.pop(0)
-        if self.total is not None and piece.end is not None and _rest(piece) > largest:
-            self.waiting.insert(0, Piece(piece.position + largest, piece.end))
-            piece.end = piece.position + largest
+        if self.total is not None and piece.end is not None:
+            waiting = piece.rest + sum(other.rest for other in self.waiting)
+            size = min(largest, max(smallest, waiting // (2 * connections)))
+            # What would be left must be worth a request as well.
+            if piece.rest > largest or piece.rest - size >= smallest:
+                self.waiting.insert(0, Piece(piece.position + size, piece.end))
+                piece.end = piece.position + size
         self.active.append(piece)
         return piece
 
-    def split(self, smallest: int) -> Piece | None:
+    def can_split(self, smallest: float) -> bool:
+        """Whether an active piece has a rest of more than twice `smallest` bytes."""
+        return self._ranged and any(piece.rest > 2 * smallest for piece in self.active)
+
+    def split(self, smallest: float) -> Piece | None:
         """Return half of the largest active rest as a new active piece; None if all are small."""
-        candidates = [piece for piece in self.active if piece.ranged and not piece.resting]
-        if not self.splittable or self.total is None or not candidates:
+        if self.total is None or not self.can_split(smallest):
             return None
-        largest = max(candidates, key=_rest)
-        if _rest(largest) <= 2 * smallest or largest.end is None:
-            return None
-        middle = largest.position + _rest(largest) // 2
+        largest = max(self.active, key=lambda piece: piece.rest)
+        middle = largest.position + largest.rest // 2
         piece = Piece(middle, largest.end)
         largest.end = middle
         self.active.append(piece)
         return piece
 
-    def put_back(self, piece: Piece) -> None:
-        """Let a piece whose request ended wait again, unless it is finished."""
+    def done(self, piece: Piece) -> None:
+        """Drop a piece whose last byte was written."""
         self.active.remove(piece)
-        if not piece.finished:
-            self.waiting.insert(0, piece)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes nobody has asked for yet, as far as is known."""
-        return sum(_rest(piece) for piece in self.waiting)
-
-
-def _rest(piece: Piece) -> int:
-    return 0 if piece.end is None else piece.end - piece.position
+        if self.total is None:
+            self.total = piece.end

@@ -1,85 +1,123 @@
-"""How far a download is: what is durable, and whether it will be done in time."""
+"""How far a transfer is: what callers are told of it, and whether it will be done in time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from pathlib import Path
 
-from sendgrid_exports.disk import free_space
-from sendgrid_exports.errors import InsufficientDiskSpaceError
-from sendgrid_exports.events import RunningLate
-from sendgrid_exports.transfer.job import Job
-from sendgrid_exports.transfer.plan import is_room_doubtful
-from sendgrid_exports.transfer.request import IncomingFile
-from sendgrid_exports.transfer.speed import time_needed
+from sendgrid_exports.events import BytesReceived, FileStarted, Retrying, RunningLate
+from sendgrid_exports.transfer.file import Copy, File
+from sendgrid_exports.transfer.names import Names
+from sendgrid_exports.transfer.pace import time_needed
+from sendgrid_exports.transfer.transfer import Transfer
 
-__all__ = ["Progress"]
+EVENTS_A_SECOND = 10
 
 
 class Progress:
-    """The progress of one download, measured from when it began."""
+    """The progress of one transfer, in counters, so that no event costs a sum over all files.
 
-    def __init__(self, job: Job, files: Sequence[IncomingFile]) -> None:
-        self._job = job
-        self._files = files
-        self._began = job.clock.monotonic()
-        self._there = sum(file.durable for file in files)
-        self._finished = 0
-        self._told = False
-        self._free = 0
-        self._free_at = -math.inf
+    Attributes:
+        needed: bytes of the unfinished files still to be written, as far as sizes are known.
+    """
+
+    def __init__(self, transfer: Transfer, names: Names) -> None:
+        self._transfer = transfer
+        self._names = names
+        self._began = transfer.means.clock.monotonic()
+        self._written = 0
+        self._size = 0
+        self._durable = 0
+        self._late = False
+        self.needed = 0
 
     @property
     def kept(self) -> str:
         """How much of the unfinished files is durable, in words."""
-        size = sum(file.pieces.total or 0 for file in self._files)
-        durable = sum(file.durable for file in self._files)
-        return f"{durable:,} of {size:,} bytes of the unfinished files are durable on disk"
+        return f"{self._durable:,} of {self._size:,} bytes of the unfinished files are durable"
 
-    @property
-    def needed(self) -> int:
-        """Bytes still to be written, as far as sizes are known."""
-        return sum(
-            file.pieces.total - file.pieces.written.size
-            for file in self._files
-            if file.pieces.total is not None
+    def path(self, file: File) -> Path:
+        """Return the final path of a file, as far as its content is known."""
+        compressed = file.compressed and not self._transfer.means.policy.decompress
+        return self._names.final(file.number, file.link.kind, compressed=compressed)
+
+    def retrying(self, file: File, reason: str, delay: float) -> None:
+        """Say that a file is tried again in `delay` seconds."""
+        self._transfer.on_event(
+            Retrying(
+                export_id=self._transfer.export_id,
+                number=file.number,
+                path=self.path(file),
+                reason=reason,
+                delay=delay,
+            )
         )
 
-    async def check_space(self) -> None:
-        """See that the disk has room for what is still to come of the known sizes.
+    def discovered(self, copy: Copy) -> None:
+        """Count a file whose size is known now; what an earlier run left of it counts as there."""
+        total = copy.pieces.total
+        if total is not None and not copy.counted:
+            copy.counted = True
+            self._size += total
+            self._durable += copy.durable
+            self.needed += total - copy.pieces.written.size
 
-        Raises:
-            InsufficientDiskSpaceError: it has not.
-        """
-        directory = self._job.folder.names.directory
-        now = self._job.clock.monotonic()
-        if is_room_doubtful(needed=self.needed, free=self._free, age=now - self._free_at):
-            self._free_at = now
-            self._free = await self._job.disk.run(free_space, directory)
-        if self.needed > self._free:
-            raise InsufficientDiskSpaceError(
-                f"{directory} has {self._free:,} bytes free, and the files of export "
-                f"{self._job.export_id} need {self.needed:,} more. Make room and fetch again with "
-                "the same id; what is on disk is kept.",
-                path=directory,
+    def ended(self, copy: Copy) -> None:
+        """Count a file no more: it is finished, or starts over."""
+        total = copy.pieces.total
+        if total is not None and copy.counted:
+            copy.counted = False
+            self._size -= total
+            self._durable -= copy.durable
+            self.needed -= total - copy.pieces.written.size
+
+    def written(self, copy: Copy, size: int) -> None:
+        """Count bytes that were written, and say so, once, if the rest will take too long."""
+        self._written += size
+        if copy.counted:
+            self.needed -= size
+        now = self._transfer.means.clock.monotonic()
+        left = self._transfer.seconds_left
+        if self._late or not math.isfinite(left):
+            return
+        needed = time_needed(received=self._written, passed=now - self._began, rest=self.needed)
+        if needed is not None and needed > left:
+            self._late = True
+            self._transfer.on_event(
+                RunningLate(
+                    export_id=self._transfer.export_id, seconds_needed=needed, seconds_left=left
+                )
             )
 
-    def finished(self, file: IncomingFile) -> None:
-        """Count a file that is published."""
-        self._finished += file.pieces.written.size
+    def synced(self, copy: Copy, durable: int) -> None:
+        """Note how many bytes of a file are durable."""
+        if copy.counted:
+            self._durable += durable - copy.durable
+        copy.durable = durable
 
-    def forecast(self) -> None:
-        """Tell, once, if what is known of the rest alone takes longer than the time left."""
-        now = self._job.clock.monotonic()
-        left = self._job.deadline.left(now)
-        if self._told or not math.isfinite(left):
-            return
-        written = self._finished + sum(file.pieces.written.size for file in self._files)
-        needed = time_needed(
-            arrived=written - self._there, passed=now - self._began, rest=self.needed
-        )
-        if needed is not None and needed > left:
-            self._told = True
-            self._job.on_event(
-                RunningLate(export_id=self._job.export_id, seconds_needed=needed, seconds_left=left)
+    def received(self, file: File, block: memoryview, now: float) -> None:
+        """Count bytes that arrived, and send what events are due."""
+        copy, size = file.copy, file.copy.pieces.total
+        copy.received += len(block)
+        if not file.announced:
+            file.announced = True
+            self._transfer.on_event(
+                FileStarted(
+                    export_id=self._transfer.export_id,
+                    number=file.number,
+                    path=self.path(file),
+                    size=size,
+                    received=copy.pieces.written.size,
+                )
+            )
+        if now - file.event_at >= 1 / EVENTS_A_SECOND:
+            file.event_at = now
+            self._transfer.on_event(
+                BytesReceived(
+                    export_id=self._transfer.export_id,
+                    number=file.number,
+                    path=self.path(file),
+                    received=copy.received,
+                    size=size,
+                )
             )

@@ -37,9 +37,10 @@ MEBIBYTE = 1024 * 1024
 
 
 def count_ours(path: Path, _target: Path) -> int:
+    from sendgrid_exports.transfer.reading import prove_file
+
     from sendgrid_exports import Verify
     from sendgrid_exports.disk import Disk
-    from sendgrid_exports.transfer.reading import prove_file
     from sendgrid_exports.transfer.verify import Expected
 
     async def count() -> int:

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
+import attrs
 import pytest
 
-from sendgrid_exports import Event, ExportClient
+from sendgrid_exports import DownloadPolicy, Event, ExportClient
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
 MakeFake: TypeAlias = "Callable[..., Any]"
@@ -66,11 +68,20 @@ def make_fake(closing: AsyncExitStack, clock: FakeClock) -> MakeFake:
 
 
 @pytest.fixture
-def make_client(closing: AsyncExitStack, clock: FakeClock) -> MakeClient:
+def limits() -> Limits:
+    """Return the sizes and intervals of every client; a module or a test may have its own."""
+    return Limits()
+
+
+@pytest.fixture
+def make_client(closing: AsyncExitStack, clock: FakeClock, limits: Limits) -> MakeClient:
     """Return a function that makes a client of a service; it is closed after the test."""
 
     def make(fake: FakeSendGrid, **options: Any) -> ExportClient:
         arguments = {"base_url": fake.base_url, "clock": clock, "random": lambda: 0.0, **options}
+        downloads = arguments.get("downloads", DownloadPolicy())
+        if downloads.limits == Limits():
+            arguments["downloads"] = attrs.evolve(downloads, limits=limits)
         client = ExportClient(fake.api_key, **arguments)
         closing.push_async_callback(client.close)
         return client
@@ -78,10 +89,8 @@ def make_client(closing: AsyncExitStack, clock: FakeClock) -> MakeClient:
     return make
 
 
-@pytest.fixture
-def many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every client begin with as many connections as its setting allows."""
-    monkeypatch.setattr("sendgrid_exports.transfer.plan.FEW", 1000)
+MANY_AT_ONCE = Limits(first_connections=1000)
+"""Every client begins with as many connections as its setting allows."""
 
 
 @pytest.fixture

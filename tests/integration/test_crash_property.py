@@ -179,9 +179,6 @@ def stories(*, flips: bool) -> st.SearchStrategy[Story]:
 @given(stories(flips=True) | stories(flips=False))
 def test_every_story_ends_well(story: Story) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch, tempfile.TemporaryDirectory() as directory:
-        monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 8 * KIB)
-        monkeypatch.setattr("sendgrid_exports.transfer.download.SMALLEST_PIECE", 4 * KIB)
-        monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE", 4 * KIB)
         asyncio.run(Telling(story, Path(directory) / "exports", Killing(monkeypatch)).tell())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
+from sendgrid_exports.transfer.plan import FEW
 
 from sendgrid_exports import DownloadPolicy, ExportClient, InsufficientDiskSpaceError, Verify
 from sendgrid_exports import disk as disk_module
@@ -32,7 +33,6 @@ from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_file
 from sendgrid_exports.transfer.names import Names
-from sendgrid_exports.transfer.plan import FEW
 from tests.integration.conftest import MakeClient, MakeFake
 
 DESCRIPTORS = Path("/proc/self/fd")

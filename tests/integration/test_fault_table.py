@@ -43,6 +43,7 @@ from sendgrid_exports import (
     SendGridExportsError,
 )
 from sendgrid_exports.disk import PartFile
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     ContentDisposition,
     Delay,
@@ -65,8 +66,7 @@ from sendgrid_exports.testing import (
     WrongContentRange,
     WrongETag,
 )
-from sendgrid_exports.transfer.durable import SYNC_BYTES
-from tests.integration.conftest import MakeClient, MakeFake
+from tests.integration.conftest import MANY_AT_ONCE, MakeClient, MakeFake
 
 DEADLINE = 600.0
 MIB = 1024 * 1024
@@ -163,7 +163,7 @@ async def with_a_small_disk(stage: Stage) -> DownloadResult:
 
 
 async def with_a_full_disk(stage: Stage) -> DownloadResult:
-    async def full(part: PartFile, data: list[bytes], *, last: bool = False) -> None:
+    async def full(part: PartFile, block: memoryview) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -197,7 +197,7 @@ async def killed_and_again(stage: Stage) -> DownloadResult:
     assert finals(directory) == []
     result = await stage.fetch()
     resumed = fake.storage_requests[2].headers["Range"]
-    assert int(resumed.removeprefix("bytes=").partition("-")[0]) >= SYNC_BYTES
+    assert int(resumed.removeprefix("bytes=").partition("-")[0]) >= Limits().sync_bytes
     return result
 
 
@@ -461,7 +461,7 @@ def finals(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.parametrize("limits", [MANY_AT_ONCE])
 async def test_every_row_holds(
     row: Row,
     make_fake: MakeFake,

@@ -28,7 +28,7 @@ from sendgrid_exports.testing import (
 )
 from sendgrid_exports.testing.recording import RecordedRequest
 from sendgrid_exports.transfer import download, plan
-from tests.integration.conftest import MakeClient, MakeFake
+from tests.integration.conftest import MANY_AT_ONCE, MakeClient, MakeFake
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -141,7 +141,7 @@ async def test_nothing_that_came_is_no_reason_for_more_connections(
     assert len(fake.storage_requests) == plan.FEW
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.parametrize("limits", [MANY_AT_ONCE])
 async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
@@ -159,7 +159,7 @@ async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     assert len(fake.storage_requests) == 113
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.parametrize("limits", [MANY_AT_ONCE])
 async def test_each_wave_of_slow_down_lowers_it_further(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
@@ -175,7 +175,7 @@ async def test_each_wave_of_slow_down_lowers_it_further(
     assert len(fake.storage_requests) == 40 + 28
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.parametrize("limits", [MANY_AT_ONCE])
 async def test_a_storage_that_takes_six_at_once_is_not_asked_much_in_vain(
     make_fake: MakeFake,
     make_client: MakeClient,

@@ -68,7 +68,7 @@ async def test_links_of_other_paths_in_another_order_bring_no_file_twice(
     moved = await fake.add_export(bodies=bodies[::-1], names=["x.csv", "y.csv"])
     links = (await client.get(moved)).urls
     fake.respond(200, body=status_body(export_id, "ready", links), times=None, on="status")
-    with pytest.raises(DownloadError, match="another one's"):
+    with pytest.raises(DownloadError, match="another file's"):
         await client.fetch(export_id, tmp_path)
     assert list(tmp_path.glob("*.csv")) == [first]
     assert await asyncio.to_thread(first.read_bytes) == bodies[0]
@@ -96,7 +96,7 @@ async def test_a_file_under_way_is_not_brought_in_the_place_of_another_either(
     fake.respond(200, body=status_body(export_id, "ready", links), times=None, on="status")
     # One at a time, and the one of which nothing is there yet comes first.
     client = make_client(fake, downloads=DownloadPolicy(connections=1))
-    with pytest.raises(DownloadError, match="another one's"):
+    with pytest.raises(DownloadError, match="another file's"):
         await client.fetch(export_id, tmp_path)
     assert not list(tmp_path.glob("*.csv"))
 

@@ -30,6 +30,7 @@ from sendgrid_exports import (
     Verify,
 )
 from sendgrid_exports.disk import append, publish, truncate
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     FakeSendGrid,
     Fault,
@@ -69,8 +70,11 @@ def synced_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small files take the course of large ones, and nobody wait for a disk."""
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, name, lambda _: None, raising=False)
-    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 16 * KIB)
-    monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE", 4 * KIB)
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(sync_bytes=16 * KIB, block=4 * KIB)
 
 
 def journal(directory: Path) -> dict[int, Record]:
@@ -182,10 +186,10 @@ async def test_a_cancelled_download_goes_on_whatever_the_settings(
     assert settled(tmp_path, result)
 
 
+@pytest.mark.parametrize("limits", [Limits(sync_bytes=1 << 40)])
 async def test_a_cancel_keeps_what_had_come_since_the_last_sync(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
     fake = await make_fake()
     await add(fake, BODY)
     fake.inject(Stall(after=50_000), times=None)
@@ -548,8 +552,6 @@ async def test_a_lost_manifest_and_another_order_never_swap_the_files(
 @pytest.fixture
 def synced_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing but time make bytes durable, and a second of it be long enough for a thread."""
-    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
-    monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE", 1 << 40)
     monkeypatch.setattr("sendgrid_exports.testing.sending._BREATH", 0.01)
 
 

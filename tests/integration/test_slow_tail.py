@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime
@@ -24,7 +23,7 @@ from sendgrid_exports import (
 from sendgrid_exports.disk import PartFile
 from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, Slow, Trickle
-from tests.integration.conftest import MakeClient, MakeFake
+from tests.integration.conftest import MANY_AT_ONCE, MakeClient, MakeFake
 
 DRIP = Trickle(size=1, every=0.4)
 """2.5 bytes a second."""
@@ -209,7 +208,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, under_way: list[object]) -> list[int
     return counts
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.parametrize("limits", [MANY_AT_ONCE])
 @pytest.mark.parametrize("files", [24, 1])
 async def test_a_slow_line_gets_fewer_connections_and_no_drops(
     make_fake: MakeFake,
@@ -222,8 +221,6 @@ async def test_a_slow_line_gets_fewer_connections_and_no_drops(
     under_way: list[object],
     files: int,
 ) -> None:
-    # The time that passes for the line while the disk is waited for does not count: have none.
-    monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE_SECONDS", math.inf)
     fake = await make_fake(clock=SharedLine(clock, under_way))
     fake.inject(Slow(100_000), times=None)
     # No two end at once, so that each end shows how many there may be.
@@ -273,13 +270,13 @@ async def test_time_blocked_on_our_own_disk_drops_nothing(
     write = PartFile.write
     writes = []
 
-    async def slow(self: PartFile, data: list[bytes], *, last: bool = False) -> None:
-        writes.append(sum(map(len, data)))
+    async def slow(self: PartFile, block: memoryview) -> None:
+        writes.append(len(block))
         if how == "the clock jumps":
             clock.advance(1000)
         else:
             await clock.sleep(1000)
-        await write(self, data, last=last)
+        await write(self, block)
 
     monkeypatch.setattr(PartFile, "write", slow)
     fake = await make_fake()

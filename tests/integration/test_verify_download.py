@@ -26,7 +26,7 @@ from sendgrid_exports import (
     verify_download,
 )
 from sendgrid_exports.testing import FakeSendGrid, Stall
-from sendgrid_exports.transfer.reading import prove_file
+from sendgrid_exports.transfer.checking import check_file
 from tests.integration.conftest import MakeClient, MakeFake
 
 
@@ -504,9 +504,9 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     def slow(path: Path, *args: Any, **options: Any) -> Any:
         read.append(path)
         let_go.wait(0.2)
-        return (yield from prove_file(path, *args, **options))
+        return (yield from check_file(path, *args, **options))
 
-    monkeypatch.setattr("sendgrid_exports.transfer.audit.prove_file", slow)
+    monkeypatch.setattr("sendgrid_exports.transfer.audit.check_file", slow)
     yield read
     let_go.set()
 

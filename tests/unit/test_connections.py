@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from sendgrid_exports.transfer.plan import FEW
 
 from sendgrid_exports.transfer.connections import Connections, Share
-from sendgrid_exports.transfer.plan import FEW
 
 
 class Download:

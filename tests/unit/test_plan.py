@@ -7,7 +7,6 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from sendgrid_exports.transfer.plan import (
     FEW,
     MIB,

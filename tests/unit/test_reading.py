@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sendgrid_exports.transfer.reading import compress, feed_range, inflate, prove_file
 
 from sendgrid_exports.disk import Steps
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.reading import compress, feed_range, inflate, prove_file
 from sendgrid_exports.transfer.verify import Checks, Expected
 
 MIB = 1024 * 1024

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from sendgrid_exports.transfer.speed import Line, Speed, Verdict, time_needed
 
 KEEP, DROP, SLOW_LINE = Verdict.KEEP, Verdict.DROP, Verdict.SLOW_LINE

@@ -1,4 +1,4 @@
-"""Reading files on disk: to prove them, and to write them again in the other form. Blocking."""
+"""Files on disk: checking one that is there or one that grows, inflating, compressing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,56 @@ from collections.abc import Iterator
 from io import RawIOBase
 from pathlib import Path
 
-from sendgrid_exports.disk import Steps
+from sendgrid_exports.disk import Disk, Steps, size_of
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.verify import Checked, Checks, Expected
-
-__all__ = ["compress", "feed_range", "inflate", "is_gzip", "measure", "prove_file"]
+from sendgrid_exports.transfer.file import File
+from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks, Expected
 
 # However much a block of gzip inflates to, it is soon done.
 _READ = 256 * 1024
 
 
-def prove_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Steps[Checked]:
-    """Return what the file at `path` proves.
+async def follow(file: File, part: Path, disk: Disk, verify: Verify) -> Checked:
+    """Check the file at `part` while it is written; return what was checked once it is complete.
+
+    Raises:
+        CheckFailedError: it fails a check.
+    """
+    copy = file.copy
+    checks: Checks | None = None
+    checked = 0
+    while True:
+        complete, prefix = copy.pieces.complete, copy.pieces.written.prefix
+        if complete or (prefix > checked and verify is not Verify.LENGTH):
+            if checks is None:
+                checks = Checks(verify, copy.expected, file.link.kind)
+            steps = _check_on(part, checks, verify, checked, prefix, last=complete)
+            if (result := await disk.run_long(steps)) is not None:
+                return result
+            checked = prefix
+        else:
+            copy.grown.clear()
+            await copy.grown.wait()
+
+
+def _check_on(
+    path: Path, checks: Checks, verify: Verify, start: int, end: int, *, last: bool
+) -> Steps[Checked | None]:
+    """Check the bytes from `start` to before `end`; return the result if they are the `last`."""
+    if verify is Verify.LENGTH:
+        measure(path, checks)
+    elif start < end:
+        yield from feed_range(path, checks, start, end)
+    if not last:
+        return None
+    if (size := size_of(path)) != end:
+        raise CheckFailedError(f"it has {size} bytes on disk, and {end} arrived")
+    return checks.finish()
+
+
+def check_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Steps[Checked]:
+    """Return what the checks of the file at `path` found.
 
     Raises:
         CheckFailedError: it fails a check.

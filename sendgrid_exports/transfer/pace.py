@@ -1,4 +1,4 @@
-"""Which connection is too slow, and whether the download will be done in time. Pure.
+"""How many connections to use, and which of them is too slow. Pure.
 
 A connection that trickles keeps every read timeout happy and holds its bytes back for ever. It
 is dropped, unless all are slow: then it is the line, and dropping would only make it worse.
@@ -12,14 +12,60 @@ from collections.abc import Iterable
 
 import attrs
 
-__all__ = ["Line", "Speed", "Verdict", "time_needed"]
+LARGE_READ = 128 * 1024
+"""A read this large found data queueing: this process is the bottleneck, not the network."""
 
 _MARKS = 10
 _MEASURED_AFTER = 10.0
 
 
+@attrs.define
+class Pace:
+    """How many connections all downloads of a client may have at once.
+
+    Few at first. Small reads mean that we wait for the network: one more connection is tried. Large
+    reads mean that data was waiting for us, so more connections would not help. When the storage
+    refuses (429, 503), the limit is halved at once and grows again by one in half as many successes
+    as it allows requests.
+
+    Attributes:
+        most: the most connections.
+        first: how many to begin with.
+    """
+
+    most: int
+    first: int
+    _allowed: float = attrs.field(init=False)
+    _useful: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._allowed = self.most
+        self._useful = self.first
+
+    @property
+    def limit(self) -> int:
+        """How many connections there may be now."""
+        return min(int(self._allowed), self._useful)
+
+    def slower(self, active: int) -> None:
+        """Halve the limit, once for all the requests that were under way together."""
+        if active <= self.limit:
+            self._allowed = max(1, self.limit // 2)
+
+    def faster(self) -> None:
+        """Allow a little more, after a request that succeeded."""
+        self._allowed = min(self.most, self._allowed + 2 / self._allowed)
+
+    def received(self, size: int, reads: int) -> None:
+        """Note that `size` bytes arrived in so many reads."""
+        if size >= reads * LARGE_READ:
+            self._useful = max(self.first, self._useful - 1)
+        else:
+            self._useful = min(self.most, self._useful + 1)
+
+
 class Speed:
-    """What one connection brought over the last `window` seconds."""
+    """What one connection received over the last `window` seconds."""
 
     def __init__(self, window: float, now: float) -> None:
         self._window = window
@@ -38,7 +84,7 @@ class Speed:
                 self._marks.popleft()
 
     def pause(self, seconds: float) -> None:
-        """Leave out time in which we, not the other side, kept the bytes waiting."""
+        """Leave out time in which we, not the other side, held the bytes up."""
         self._paused += seconds
 
     def average(self, now: float) -> float:
@@ -56,7 +102,7 @@ class Verdict(enum.Enum):
     """What to do about a connection's speed."""
 
     KEEP = "keep"
-    DROP = "drop it, and ask for its rest on another"
+    DROP = "drop it, and ask for its rest on another connection"
     SLOW_LINE = "keep it, and open fewer"
 
 
@@ -64,8 +110,8 @@ class Verdict(enum.Enum):
 class Line:
     """What the speeds of all connections say of the line they share.
 
-    Where nobody is fast, either the line is slow or the connections are stuck, and only a new
-    one tells which. It is tried at once where there was a fast one, else after two windows; then
+    Where none is fast, either the line is slow or the connections are stuck, and only a new
+    one shows which. It is tried at once where there was a fast one, else after two windows; then
     after two, four, eight: a slow line is hardly disturbed, and a stuck one gets going.
 
     Attributes:
@@ -103,14 +149,14 @@ class Line:
         return Verdict.DROP
 
     def fast(self) -> None:
-        """Take note that a connection is fast."""
+        """Note that a connection is fast."""
         self.was_fast = True
         self.next_trial = float("-inf")
         self._pause = self.window
 
 
-def time_needed(*, arrived: int, passed: float, rest: int) -> float | None:
+def time_needed(*, received: int, passed: float, rest: int) -> float | None:
     """Seconds that `rest` more bytes take at the rate so far, or None while that is a guess."""
-    if passed < _MEASURED_AFTER or arrived <= 0:
+    if passed < _MEASURED_AFTER or received <= 0:
         return None
-    return rest * passed / arrived
+    return rest * passed / received

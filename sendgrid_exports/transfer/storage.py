@@ -1,0 +1,310 @@
+"""The storage as one transfer sees it: fresh links, requests, bytes, and what a failure means.
+
+Downloads to disk, streams without a disk and uploads all get their bytes from `Storage.receive`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from sendgrid_exports.errors import DownloadError, TransportError
+from sendgrid_exports.events import LinkRenewed
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC
+from sendgrid_exports.models import ContactExport
+from sendgrid_exports.session import Stream
+from sendgrid_exports.transfer.answers import (
+    AllHere,
+    Answer,
+    Asked,
+    LinkDead,
+    Meaning,
+    Receive,
+    Refused,
+    TryAgain,
+    Version,
+    judge,
+    request_headers,
+)
+from sendgrid_exports.transfer.file import File
+from sendgrid_exports.transfer.links import Link, is_due, match_links, read_links
+from sendgrid_exports.transfer.pace import Line, Speed, Verdict
+from sendgrid_exports.transfer.pieces import Piece
+from sendgrid_exports.transfer.progress import Progress
+from sendgrid_exports.transfer.transfer import Transfer
+from sendgrid_exports.transfer.tries import (
+    Again,
+    Begin,
+    Failure,
+    Renew,
+    error_of,
+    next_step,
+)
+from sendgrid_exports.transfer.verify import expect
+
+_SET_UPS = 10
+
+
+class InterruptedRequestError(Exception):
+    """A request ended before its piece was complete; `failure` says why."""
+
+    def __init__(self, failure: Failure, link: Link) -> None:
+        self.failure = failure
+        self.link = link
+
+
+class StartOverError(Exception):
+    """A file must start over from its first byte.
+
+    Attributes:
+        plain: whether as one stream, without ranges.
+        piece: the piece whose attempts still count; None where they don't.
+    """
+
+    def __init__(self, *, plain: bool, piece: Piece | None = None) -> None:
+        self.plain = plain
+        self.piece = piece
+
+
+class Storage:
+    """The requests of one transfer.
+
+    Args:
+        transfer: the transfer.
+        progress: what is said of it.
+
+    Attributes:
+        files: the files that still need links.
+        identities: all files' links without query, in the order of the first status.
+        versions: which file has which version; a link that was matched by its position may be
+            another file's.
+    """
+
+    def __init__(self, transfer: Transfer, progress: Progress) -> None:
+        self._transfer = transfer
+        self._means = transfer.means
+        self._progress = progress
+        self.files: list[File] = []
+        self.identities: Sequence[str] = ()
+        self.versions: dict[Version, int] = {}
+        self._renewing = asyncio.Lock()
+        self._speeds: dict[Piece, Speed] = {}
+        self._line = Line(self._means.policy.minimum_speed, self._means.policy.speed_window)
+        self._latency = 0.0
+
+    # Links
+
+    def is_due(self, file: File) -> bool:
+        """Whether the file's link must be replaced before the next request."""
+        utc, now = self._means.exports.server_clock.utc(), self._means.clock.monotonic()
+        return file.link_dead or is_due(file.link, utc=utc, now=now)
+
+    async def fresh_link(self, file: File) -> None:
+        """Renew the links if that of `file` is dead or about to die.
+
+        Raises:
+            DownloadError: SendGrid no longer lists the file.
+            APIError, TransportError, InvalidResponseError, ExportError: there are no fresh links.
+        """
+        while self.is_due(file):
+            async with self._renewing:
+                # One status serves all that waited meanwhile.
+                if self.is_due(file):
+                    await self._renew()
+
+    async def _renew(self) -> None:
+        transfer = self._transfer
+        export = await self._means.exports.renew(
+            transfer.export_id, deadline=transfer.deadline, on_event=transfer.on_event
+        )
+        matched = match_links(self.identities, self.read_links(export))
+        for file in self.files:
+            link = matched[file.number - 1]
+            if link is None:
+                raise self.unlisted(file.number)
+            file.link = link
+            file.link_dead = False
+        transfer.on_event(LinkRenewed(export_id=transfer.export_id, links=len(self.files)))
+
+    def read_links(self, export: ContactExport) -> tuple[Link, ...]:
+        """Return the links of an export.
+
+        Raises:
+            InvalidResponseError: one is not a plain https url.
+        """
+        now = self._means.clock.monotonic()
+        return read_links(export.urls, allow_http=self._means.allow_http, now=now)
+
+    def unlisted(self, number: int) -> DownloadError:
+        """Return the error of a file that has no link any more."""
+        return DownloadError(
+            f"SendGrid no longer lists file {number} of export {self._transfer.export_id}. "
+            "Start another export."
+        )
+
+    # Bytes
+
+    async def receive(self, file: File, piece: Piece) -> AsyncGenerator[memoryview, None]:
+        """Yield the rest of a piece in blocks; each is valid until the next is asked for.
+
+        Time in which the caller keeps a block does not count against the storage.
+
+        Raises:
+            InterruptedRequestError: it ended early, or nothing came.
+        """
+        copy, link = file.copy, file.link
+        asked = Asked(
+            start=piece.position, end=piece.end, ranged=piece.ranged, version=copy.version
+        )
+        began = self._means.clock.monotonic()
+        failure: Failure | None = None
+        try:
+            async with self._means.session.stream(
+                link.url,
+                headers=request_headers(asked),
+                read_timeout=self._means.policy.read_timeout,
+                block=self._means.policy.limits.block,
+            ) as stream:
+                self._latency = self._means.clock.monotonic() - began
+                meaning = await self._judge(stream, asked, link)
+                if isinstance(meaning, AllHere):
+                    piece.end = piece.position
+                elif not isinstance(meaning, Receive):
+                    failure = meaning
+                elif self._is_another_files(file, meaning.version):
+                    reason = "SendGrid lists other files now, and this link is another file's"
+                    failure = Refused(reason=reason)
+                else:
+                    self._pin(file, piece, meaning, stream)
+                    async with aclosing(self._body(file, piece, stream)) as blocks:
+                        async for block in blocks:
+                            yield block
+        except TransportError as error:
+            # With everything received, an error at the end is about the connection alone.
+            if not piece.finished:
+                reason = str(error)
+                failure = TryAgain(reason) if error.transient else Refused(reason=reason)
+        if piece.tried():
+            file.tries = file.tries.after_progress()
+        if failure is not None:
+            raise InterruptedRequestError(failure, link)
+        self._means.connections.faster()
+
+    async def _judge(self, stream: Stream, asked: Asked, link: Link) -> Meaning:
+        server_clock = self._means.exports.server_clock
+        if not server_clock.known:
+            server_clock.hear(stream.date)
+        text = "" if stream.status in {200, 206} else await stream.text()
+        answer = Answer(status=stream.status, headers=stream.headers, text=text)
+        utc = server_clock.utc()
+        due = link.dies_at is not None and link.dies_at <= utc
+        return judge(asked, answer, utc=utc, due=due)
+
+    def _is_another_files(self, file: File, version: Version | None) -> bool:
+        if version is None or file.link.identity == self.identities[file.number - 1]:
+            return False
+        return self.versions.get(version, file.number) != file.number
+
+    def _pin(self, file: File, piece: Piece, meaning: Receive, stream: Stream) -> None:
+        """Note what an answer says of its file."""
+        copy = file.copy
+        if copy.version is None:
+            copy.version = meaning.version
+            whole = stream.status == 200 or piece.end is None or piece.end >= (meaning.total or 0)
+            copy.expected = expect(stream.headers, meaning.total, whole=whole)
+            copy.synced_at = self._means.clock.monotonic()
+            if meaning.version is not None:
+                self.versions.setdefault(meaning.version, file.number)
+        copy.pieces.discovered(piece, meaning.total, whole=meaning.whole)
+
+    async def _body(
+        self, file: File, piece: Piece, stream: Stream
+    ) -> AsyncGenerator[memoryview, None]:
+        clock = self._means.clock
+        speed = self._speeds[piece] = Speed(self._means.policy.speed_window, clock.monotonic())
+        reads = 0
+        try:
+            async with aclosing(stream.blocks()) as blocks:
+                async for arrived in blocks:
+                    now = clock.monotonic()
+                    speed.add(len(arrived), now)
+                    self._means.connections.received(len(arrived), stream.body.reads - reads)
+                    reads = stream.body.reads
+                    if piece.position == 0 and len(arrived) >= len(GZIP_MAGIC):
+                        file.compressed = arrived[: len(GZIP_MAGIC)] == GZIP_MAGIC
+                    block = piece.take(arrived)
+                    self._progress.received(file, block, now)
+                    yield block
+                    speed.pause(clock.monotonic() - now)
+                    if piece.finished:
+                        break
+                    if self._is_too_slow(piece, speed):
+                        raise TransportError("the connection was too slow")
+            piece.end_of_body()
+            if not piece.finished:
+                raise TransportError("the body ended early")
+            if speed.average(clock.monotonic()) >= self._line.minimum:
+                self._line.fast()
+        finally:
+            del self._speeds[piece]
+
+    def _is_too_slow(self, piece: Piece, speed: Speed) -> bool:
+        now = self._means.clock.monotonic()
+        rate = speed.rate(now)
+        if rate is None:
+            return False
+        others = (other.rate(now) for of, other in self._speeds.items() if of is not piece)
+        verdict = self._line.judge(rate, others, now)
+        if verdict is Verdict.SLOW_LINE:
+            self._means.connections.slower()
+        return verdict is Verdict.DROP
+
+    def bytes_in_set_ups(self) -> int:
+        """How many bytes the fastest connection receives while some requests are set up."""
+        now = self._means.clock.monotonic()
+        fastest = max((speed.average(now) for speed in self._speeds.values()), default=0.0)
+        return int(fastest * self._latency * _SET_UPS)
+
+    # Failures
+
+    async def recover(self, file: File, piece: Piece, interrupted: InterruptedRequestError) -> None:
+        """Do what makes another attempt worth while: wait, or have the link renewed.
+
+        Raises:
+            StartOverError: the file must start over.
+            DownloadError, ExportExpiredError: nothing is left to try.
+        """
+        failure, means = interrupted.failure, self._means
+        if isinstance(failure, LinkDead) and (file.link_dead or file.link is not interrupted.link):
+            return
+        if isinstance(failure, TryAgain) and failure.slow_down:
+            means.connections.slower()
+        step, file.tries = next_step(
+            failure,
+            file.tries,
+            failures=piece.failures,
+            attempts=means.policy.attempts,
+            left=self._transfer.seconds_left,
+            random=means.random,
+        )
+        match step:
+            case Again(delay):
+                reason = failure.reason if isinstance(failure, TryAgain) else "again"
+                self._progress.retrying(file, reason, delay)
+                await means.clock.sleep(delay)
+                if not piece.ranged:
+                    # Without ranges nothing can be resumed.
+                    raise StartOverError(plain=True, piece=piece)
+            case Renew():
+                file.link_dead = True
+            case Begin(plain):
+                raise StartOverError(plain=plain)
+            case _:
+                raise error_of(
+                    step,
+                    path=self._progress.path(file),
+                    url=file.link.identity,
+                    export_id=self._transfer.export_id,
+                    export=self._transfer.export,
+                )

@@ -1,0 +1,107 @@
+"""The files of an export, block after block, without a disk.
+
+What was handed out can't be taken back: after a break a file continues from its next byte, of the
+very same version, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from sendgrid_exports.errors import CorruptDownloadError, IncompleteDownloadError
+from sendgrid_exports.models import ContactExport
+from sendgrid_exports.transfer.answers import AskPlain, LinkDead, StartOver, TryAgain
+from sendgrid_exports.transfer.file import Copy, File
+from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.pieces import FilePieces, Piece
+from sendgrid_exports.transfer.progress import Progress
+from sendgrid_exports.transfer.storage import InterruptedRequestError, StartOverError, Storage
+from sendgrid_exports.transfer.transfer import Transfer
+from sendgrid_exports.transfer.tries import Failure
+
+
+class FileStream:
+    """The files of one export, one after another, each over one connection.
+
+    The connection is beside those of the client's downloads: its consumer may hold it for long.
+
+    Attributes:
+        transfer: the transfer.
+        files: the files, in the order of the links.
+    """
+
+    def __init__(self, transfer: Transfer, export: ContactExport) -> None:
+        self.transfer = transfer
+        self._progress = Progress(transfer, Names(Path(), safe_name(export.id)))
+        self._storage = Storage(transfer, self._progress)
+        links = self._storage.read_links(export)
+        self._storage.identities = [link.identity for link in links]
+        self._storage.files = [
+            File(number, link, _copy()) for number, link in enumerate(links, start=1)
+        ]
+        self.files = tuple(self._storage.files)
+
+    def path(self, file: File) -> Path:
+        """Return the name that the file would have on disk."""
+        return self._progress.path(file)
+
+    async def blocks(self, file: File) -> AsyncGenerator[memoryview, None]:
+        """Yield a file in blocks, each byte once; each is valid until the next is asked for.
+
+        Raises:
+            CorruptDownloadError: another version of it is there now.
+            IncompleteDownloadError: it broke off, and nothing pins its version.
+            DownloadError, ExportExpiredError: it can't be had.
+            APIError, TransportError, InvalidResponseError: its link could not be renewed.
+        """
+        [piece] = file.copy.pieces.waiting
+        while not piece.finished:
+            await self._storage.fresh_link(file)
+            try:
+                async with aclosing(self._storage.receive(file, piece)) as blocks:
+                    async for block in blocks:
+                        yield block
+            except InterruptedRequestError as interrupted:
+                if piece.position:
+                    self._check_pinned(file, piece, interrupted.failure)
+                try:
+                    await self._storage.recover(file, piece, interrupted)
+                except StartOverError as again:
+                    file.copy = _copy(ranged=file.copy.pieces.ranged and not again.plain)
+                    [fresh] = file.copy.pieces.waiting
+                    if again.piece is not None:
+                        fresh.furthest, fresh.failures = piece.furthest, piece.failures
+                    piece = fresh
+        self._storage.files.remove(file)
+
+    def _check_pinned(self, file: File, piece: Piece, failure: Failure) -> None:
+        """See that a file can be resumed in the middle.
+
+        Raises:
+            CorruptDownloadError: another version of it is there now.
+            IncompleteDownloadError: nothing shows that it would be the same one.
+        """
+        path = self.path(file)
+        if isinstance(failure, StartOver | AskPlain):
+            reason = failure.reason if isinstance(failure, StartOver) else "it is empty now"
+            raise CorruptDownloadError(
+                f"{path.name} can't be resumed at byte {piece.position:,}: {reason}. The contacts "
+                "handed out belong to a version that is gone: drop them, and stream again.",
+                path=path,
+                url=file.link.identity,
+            )
+        pinned = file.copy.version is not None and piece.ranged
+        if isinstance(failure, TryAgain | LinkDead) and not pinned:
+            raise IncompleteDownloadError(
+                f"{path.name} broke off at byte {piece.position:,} ({failure.reason}), and "
+                "nothing pins its version, so it can't be resumed. Drop the contacts handed out "
+                "and stream again, or download, which can start a file over.",
+                path=path,
+                url=file.link.identity,
+            )
+
+
+def _copy(*, ranged: bool = True) -> Copy:
+    return Copy(FilePieces(first=None, ranged=ranged))
