@@ -169,8 +169,8 @@ class FilePieces:
     def take(self, *, connections: int, smallest: int, largest: int) -> Piece | None:
         """Make the next waiting piece active and return it; None if there is none.
 
-        Its size is half of an even share of what waits: pieces get smaller towards the end of the
-        file, so that all connections end at about the same time.
+        With several connections its size is half of an even share of what waits: pieces get smaller
+        towards the end of the file, so that all connections end at about the same time.
 
         Args:
             connections: how many connections the file may have.
@@ -182,7 +182,8 @@ class FilePieces:
         piece = self.waiting.pop(0)
         if self.total is not None and piece.end is not None:
             waiting = piece.rest + sum(other.rest for other in self.waiting)
-            size = min(largest, max(smallest, waiting // (2 * connections)))
+            share = waiting if connections == 1 else waiting // (2 * connections)
+            size = min(largest, max(smallest, share))
             # What would be left must be worth a request as well.
             if piece.rest > largest or piece.rest - size >= smallest:
                 self.waiting.insert(0, Piece(piece.position + size, piece.end))

@@ -236,7 +236,9 @@ class Storage:
                     block = piece.take(arrived)
                     self._progress.received(file, block, now)
                     yield block
-                    speed.pause(clock.monotonic() - now)
+                    # While the caller was busy, bytes arrived until the buffer was full.
+                    resumed = clock.monotonic()
+                    speed.pause(resumed - min(max(now, stream.body.received_at), resumed))
                     if piece.finished:
                         break
                     if self._is_too_slow(piece, speed):

@@ -163,11 +163,11 @@ async def with_a_small_disk(stage: Stage) -> DownloadResult:
 
 
 async def with_a_full_disk(stage: Stage) -> DownloadResult:
-    async def full(part: PartFile, block: memoryview) -> None:
+    def full(path: Path, data: memoryview) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PartFile, "write", full)
+        patch.setattr("sendgrid_exports.transfer.part.write_file", full)
         return await stage.fetch()
 
 
