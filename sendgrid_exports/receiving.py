@@ -25,11 +25,9 @@ class Body(Protocol):
 
     Attributes:
         reads: how many reads of the connection the bytes so far took.
-        received_at: when the last bytes arrived, on the monotonic clock.
     """
 
     reads: int
-    received_at: float
 
     def blocks(self) -> AsyncGenerator[memoryview, None]:
         """Yield the body in blocks; each is valid until the next is asked for.
@@ -92,7 +90,6 @@ class BufferedBody(asyncio.BufferedProtocol):
         clock: Clock,
     ) -> None:
         self.reads = 0
-        self.received_at = 0.0
         self._size = block
         connection: Any = answer.connection
         self._reader: Any = answer.content
@@ -120,7 +117,6 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._left -= len(early)
         if self._left <= 0:
             self.reads += 1
-            self.received_at = self._clock.monotonic()
             yield memoryview(early)
             return
         self._switch(early)
@@ -162,9 +158,8 @@ class BufferedBody(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Count the bytes, and wake the reader when a block is due."""
         self._active_at = self._loop.time()
-        self.received_at = self._clock.monotonic()
         if not self._filled:
-            self._began = self.received_at
+            self._began = self._clock.monotonic()
             if self._waiter is not None:
                 self._hold = self._loop.call_later(_HOLD, self._wake)
         self.reads += 1
@@ -174,7 +169,7 @@ class BufferedBody(asyncio.BufferedProtocol):
             self._paused = True
             self._transport.pause_reading()
             self._wake()
-        elif self._waiter is not None and self.received_at - self._began >= _HOLD:
+        elif self._waiter is not None and self._clock.monotonic() - self._began >= _HOLD:
             self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -188,7 +183,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._buffers = [memoryview(bytearray(max(size, len(early)))) for _ in range(2)]
         self._filled = len(early)
         self._buffers[0][: len(early)] = early
-        self._began = self.received_at = self._clock.monotonic()
+        self._began = self._clock.monotonic()
         if early:
             self.reads += 1
         self._handler.pause_reading()
@@ -249,7 +244,6 @@ class ReaderBody:
         self, reader: aiohttp.StreamReader, *, block: int, read_timeout: float, clock: Clock
     ) -> None:
         self.reads = 0
-        self.received_at = 0.0
         self._size = block
         self._reader = reader
         self._read_timeout = read_timeout
@@ -281,8 +275,7 @@ class ReaderBody:
                     break
             if chunk:
                 self.reads += 1
-                self.received_at = self._clock.monotonic()
-                began = began if held else self.received_at
+                began = began if held else self._clock.monotonic()
                 held += chunk
             late = self._clock.monotonic() - began >= _HOLD or not chunk
             if held and (late or len(held) >= self._size or failure is not None):

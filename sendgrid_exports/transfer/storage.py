@@ -44,6 +44,7 @@ from sendgrid_exports.transfer.tries import (
 from sendgrid_exports.transfer.verify import expect
 
 _SET_UPS = 10
+_SHORT = 1.0
 
 
 class InterruptedRequestError(Exception):
@@ -236,9 +237,8 @@ class Storage:
                     block = piece.take(arrived)
                     self._progress.received(file, block, now)
                     yield block
-                    # While the caller was busy, bytes arrived until the buffer was full.
-                    resumed = clock.monotonic()
-                    speed.pause(resumed - min(max(now, stream.body.received_at), resumed))
+                    # Bytes keep arriving while the caller is busy, unless that takes long.
+                    speed.pause(max(0.0, clock.monotonic() - now - _SHORT))
                     if piece.finished:
                         break
                     if self._is_too_slow(piece, speed):
