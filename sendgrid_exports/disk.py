@@ -180,7 +180,7 @@ class PartFile:
             with contextlib.suppress(OSError):
                 self._file = await self._open()
         if self._file is not None:
-            await self._file.close()
+            await unbroken(asyncio.ensure_future(self._file.close()))
 
     async def _open(self) -> AsyncFileIO:
         if self._opening is None:
