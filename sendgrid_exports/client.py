@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
+from sendgrid_exports import __version__
 from sendgrid_exports.api.exports import Exports
-from sendgrid_exports.api.wire import check_base_url, check_text, start_request
+from sendgrid_exports.api.wire import check_api_key, check_base_url, check_text, start_request
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
@@ -59,9 +60,16 @@ class ExportClient:
 
     Args:
         api_key: SendGrid's API key; it goes to the host of `base_url` alone.
-        session: an aiohttp session to borrow; it is never closed here. None: one of our own.
+        session: an aiohttp session to borrow; it is never closed here. None: one of our own,
+            which obeys `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as curl and pip do, but never
+            for this machine. Of a session with `trust_env=True` the connector, the headers, the
+            cookies and the traces are used, with the proxies of the environment: so neither
+            session takes credentials from a netrc file.
         base_url: where the API is; `https://api.eu.sendgrid.com` for subusers in the EU.
         on_behalf_of: the subuser a parent account acts for.
+        allow_insecure_http: whether a `base_url` of another machine, and its links, may be http,
+            which shows the API key on the way. Of this machine (localhost, 127.0.0.1, ::1) they
+            always may.
         polling: how patiently to poll.
         downloads: how to download.
         clock: where the time comes from.
@@ -78,13 +86,18 @@ class ExportClient:
         session: aiohttp.ClientSession | None = None,
         base_url: str = _BASE_URL,
         on_behalf_of: str | None = None,
+        allow_insecure_http: bool = False,
         polling: PollPolicy | None = None,
         downloads: DownloadPolicy | None = None,
         clock: Clock | None = None,
         random: Random = standard_random.random,
     ) -> None:
-        check_text(api_key, "api_key")
-        base_url = check_base_url(base_url)
+        check_api_key(api_key)
+        if not isinstance(allow_insecure_http, bool):
+            raise TypeError(
+                f"allow_insecure_http must be True or False, not {allow_insecure_http!r}"
+            )
+        base_url = check_base_url(base_url, allow_insecure_http=allow_insecure_http)
         if on_behalf_of is not None:
             check_text(on_behalf_of, "on_behalf_of")
         self._polling = _policy(polling, PollPolicy, "polling")
@@ -101,6 +114,7 @@ class ExportClient:
             clock=self._clock,
             random=random,
             polling=self._polling,
+            user_agent=f"sendgrid-exports/{__version__}",
         )
         self._delivery = Delivery(
             exports=self._exports,
@@ -434,6 +448,7 @@ class _ClientArguments(TypedDict, total=False):
     session: aiohttp.ClientSession | None
     base_url: str
     on_behalf_of: str | None
+    allow_insecure_http: bool
     polling: PollPolicy | None
     downloads: DownloadPolicy | None
     clock: Clock | None

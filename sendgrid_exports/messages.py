@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 
 import attrs
 
-__all__ = ["Request", "Response", "read_http_date"]
+__all__ = ["Request", "Response", "is_loopback", "read_http_date"]
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +33,14 @@ class Response:
     def date(self) -> datetime | None:
         """The server's clock when it answered (RFC 9110 §6.6.1), or None."""
         return read_http_date(self.headers.get("date", ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, a name or an address without brackets, is this machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def read_http_date(text: str) -> datetime | None:

@@ -13,15 +13,16 @@ import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import attrs
 from yarl import URL
 
 from sendgrid_exports.errors import InvalidResponseError, TransportError
-from sendgrid_exports.messages import Response, read_http_date
+from sendgrid_exports.messages import Response, is_loopback, read_http_date
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import SystemClock
 
@@ -136,6 +137,7 @@ class Session:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bodies: set[aiohttp.StreamReader] = set()
+        self._proxies: dict[tuple[str, str], URL | None] = {}
 
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
@@ -149,15 +151,8 @@ class Session:
         what = f"{method} {redact_url(url)}"
         timeout = aiohttp.ClientTimeout(total=_API_SECONDS, sock_connect=_CONNECT_SECONDS)
         try:
-            async with self._session().request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                data=body,
-                timeout=timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
+            async with await self._request(
+                method, url, headers=headers, data=body, timeout=timeout, auto_decompress=True
             ) as answer:
                 received = bytearray()
                 with self._open_body(answer.content):
@@ -173,16 +168,6 @@ class Session:
                 )
         except _FOREIGN as error:
             failure = translate(error, what)
-        except ValueError as error:
-            # What aiohttp says where a session with trust_env finds the host in a netrc file.
-            if "AUTHORIZATION" not in str(error):
-                raise
-            failure = TransportError(
-                f"{what} was not sent: the session lent takes credentials for that host from a "
-                "netrc file. Lend one with trust_env=False, or remove them there.",
-                request_sent=False,
-                transient=False,
-            )
         raise failure
 
     @asynccontextmanager
@@ -202,12 +187,11 @@ class Session:
         try:
             # A head that trickles keeps the read timeout happy.
             async with SystemClock().timeout(2 * read_timeout):
-                answer = await self._session().get(
-                    URL(url, encoded=True),
+                answer = await self._request(
+                    "GET",
+                    url,
                     headers={**headers, "Accept-Encoding": "identity"},
                     timeout=timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
                     auto_decompress=False,
                     read_bufsize=_READ_BUFFER,
                 )
@@ -220,6 +204,47 @@ class Session:
                 answer.connection.protocol.read_timeout = None
             with self._open_body(answer.content):
                 yield Stream(answer.status, _lowered(answer), answer.content, what, read_timeout)
+
+    async def _request(
+        self, method: str, url: str, *, headers: Mapping[str, str], **options: Any
+    ) -> aiohttp.ClientResponse:
+        """Send a request, to `url` byte for byte, and return the answer once its head is there."""
+        session, target = self._session(), URL(url, encoded=True)
+        answer = await session.request(
+            method,
+            target,
+            headers=headers,
+            proxy=await self._proxy(target),
+            allow_redirects=False,
+            raise_for_status=False,
+            **options,
+        )
+        if answer.request_info.headers.get("Authorization") != headers.get("Authorization"):
+            answer.close()
+            raise TransportError(
+                "The session passed to ExportClient, or a middleware of it, changes the "
+                f"Authorization header: {method} {redact_url(url)} was not sent as it should be. "
+                "Pass a session that leaves it alone.",
+                transient=False,
+            )
+        return answer
+
+    async def _proxy(self, url: URL) -> URL | None:
+        """Return the proxy that the environment names for `url`, as curl and pip would take it.
+
+        Raises:
+            TransportError: the environment names one that can't be used.
+        """
+        host = url.host or ""
+        obeyed = self._borrowed is None or self._borrowed.trust_env
+        if not obeyed or is_loopback(host):
+            return None
+        key = (url.scheme, host)
+        if key not in self._proxies:
+            # On some systems the settings of the desktop are asked as well, and names resolved.
+            named = await asyncio.to_thread(_named_proxy, url.scheme, host)
+            self._proxies[key] = _read_proxy(named, f"{url.scheme.upper()}_PROXY")
+        return self._proxies[key]
 
     @contextmanager
     def _open_body(self, body: aiohttp.StreamReader) -> Iterator[None]:
@@ -260,16 +285,47 @@ class Session:
                 "The ExportClient is used in another event loop than before; make one for each."
             )
         self._loop = loop
-        if self._borrowed is not None:
-            if self._borrowed.closed:
-                raise RuntimeError("The session lent to ExportClient is closed.")
-            return self._borrowed
-        if self._own is None:
+        lent = self._borrowed
+        if lent is not None and lent.closed:
+            raise RuntimeError("The session lent to ExportClient is closed.")
+        if lent is not None and not lent.trust_env:
+            return lent
+        if self._own is None and lent is not None:
+            # With trust_env aiohttp adds the credentials of a netrc file to every request.
+            self._own = aiohttp.ClientSession(
+                connector=lent.connector,
+                connector_owner=False,
+                headers=lent.headers,
+                cookie_jar=lent.cookie_jar,
+                trace_configs=lent.trace_configs,
+            )
+        elif self._own is None:
             # No limit here: how many connections are open at once is the download's to decide.
             self._own = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._own
+
+
+def _named_proxy(scheme: str, host: str) -> str | None:
+    return None if proxy_bypass(host) else getproxies().get(scheme)
+
+
+def _read_proxy(named: str | None, variable: str) -> URL | None:
+    if not named:
+        return None
+    try:
+        proxy = URL(named if "://" in named else f"http://{named}")
+        if proxy.scheme in {"http", "https"} and proxy.host:
+            return proxy
+    except ValueError:
+        pass
+    raise TransportError(
+        f"No request was sent: {variable} names a proxy that can't be used. Let it begin with "
+        "http:// or https://, or name the host in NO_PROXY.",
+        request_sent=False,
+        transient=False,
+    )
 
 
 def _end(body: aiohttp.StreamReader) -> None:
@@ -296,22 +352,42 @@ def _lowered(answer: aiohttp.ClientResponse) -> dict[str, str]:
     return headers
 
 
+_SENTENCES: tuple[tuple[type[BaseException] | UnionType, str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "The host name can't be resolved"),
+    (aiohttp.ClientProxyConnectionError, "The proxy can't be reached"),
+    (aiohttp.ClientHttpProxyError, "The proxy refused to connect"),
+    (aiohttp.ClientConnectorCertificateError, "The TLS certificate is not trusted"),
+    (aiohttp.ServerFingerprintMismatch, "The TLS certificate is not the expected one"),
+    (aiohttp.ClientSSLError, "No TLS connection could be made"),
+    (aiohttp.ClientConnectorError, "The host can't be reached"),
+    (aiohttp.ConnectionTimeoutError, "The host can't be reached in time"),
+    (TimeoutError, "No answer came in time"),
+    (aiohttp.ServerDisconnectedError, "The connection was closed before an answer came"),
+    (aiohttp.ClientPayloadError, "The answer broke off or can't be decoded"),
+    (aiohttp.ClientResponseError, "The answer is not valid HTTP"),
+    (_INVALID_URL, "The url is not valid"),
+    (aiohttp.ClientConnectionError | OSError, "The connection broke"),
+)
+
+
 def translate(error: Exception, what: str) -> TransportError:
-    """Return the one error of ours for any of aiohttp's, without the headers and urls it prints."""
-    kind = type(error).__name__
-    if isinstance(error, aiohttp.ClientResponseError):
-        said = f"{error.status} {redact_text(error.message)}"
-    elif isinstance(error, _INVALID_URL):
-        said = "the url is not valid"
-    else:
-        said = redact_text(str(error)).replace(" ssl:default ", " ")
+    """Return the one error of ours for any of aiohttp's, without the headers and urls it prints.
+
+    The message begins with the cause in plain words, so that a narrow terminal shows that much.
+    """
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return TransportError(
-            f"{what} was not sent: too many open files. Raise the limit (ulimit -n), or lower "
+            f"Too many files are open: {what} was not sent. Raise the limit (ulimit -n), or lower "
             "DownloadPolicy.connections.",
             request_sent=False,
             transient=False,
         )
+    said = type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        said += f": {error.status} {redact_text(error.message)}"
+    elif not isinstance(error, _INVALID_URL) and str(error):
+        said += f": {redact_text(str(error)).replace(' ssl:default ', ' ')}"
+    cause = next((words for kind, words in _SENTENCES if isinstance(error, kind)), "No answer came")
     unsent = isinstance(
         error,
         aiohttp.ClientConnectorError
@@ -325,7 +401,5 @@ def translate(error: Exception, what: str) -> TransportError:
         aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch | _INVALID_URL,
     )
     return TransportError(
-        f"{what} brought no complete answer: {kind}" + (f" ({said})" if said else ""),
-        request_sent=not unsent,
-        transient=not hopeless,
+        f"{cause}: {what} ({said})", request_sent=not unsent, transient=not hopeless
     )

@@ -18,6 +18,7 @@ from sendgrid_exports.api.polling import (
     Polling,
     certainly_not_processed,
     decide,
+    may_have_started,
     passes,
     timed_out,
 )
@@ -55,6 +56,7 @@ _START_TRIES = 4
 _LONGEST_START_DELAY = 60.0
 _MOST_PAGES = 1000
 _SHORTEST_RENEWAL = 60.0
+_NEW = 60.0
 _ORPHAN = "The export may be running all the same: list_exports(), or the command list, shows it."
 _HOPELESS = ", any proxy, and the clock and the CA certificates of this machine"
 _LATER = "Waiting or fetching with the same id goes on."
@@ -73,14 +75,22 @@ class Exports:
         clock: Clock,
         random: Random,
         polling: PollPolicy,
+        user_agent: str,
     ) -> None:
         self._api_key = api_key
         self._base_url = base_url
-        self._on_behalf_of = on_behalf_of
         self._session = session
         self._clock = clock
         self._random = random
         self._policy = polling
+        self._headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Accept": "application/json",
+            "User-Agent": user_agent,
+        }
+        if on_behalf_of is not None:
+            self._headers["on-behalf-of"] = on_behalf_of
+        self._new: dict[str, float] = {}
         self._seen_ready: set[str] = set()
         self._unknown: set[str] = set()
         self.server_clock = ServerClock(clock)
@@ -112,12 +122,15 @@ class Exports:
                     or tries >= _START_TRIES
                     or delay >= min(_LONGEST_START_DELAY, deadline.left(self._clock.monotonic()))
                 ):
-                    if not certainly_not_processed(error) and passes(error):
+                    if may_have_started(error):
                         _say_more(error, _ORPHAN)
                     raise
                 on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
                 await self._clock.sleep(delay)
             else:
+                now = self._clock.monotonic()
+                self._new = {name: end for name, end in self._new.items() if end > now}
+                self._new[export_id] = now + _NEW
                 on_event(ExportStarted(export_id=export_id))
                 return export_id
 
@@ -169,14 +182,15 @@ class Exports:
             APIError, TransportError, InvalidResponseError: the last of too many failures.
         """
         polling = Polling(
-            export_id=export_id, known_ready=known_ready or export_id in self._seen_ready
+            export_id=export_id,
+            known_ready=known_ready or export_id in self._seen_ready,
+            new_until=self._new.get(export_id, -math.inf),
         )
         policy = self._policy
         if max_failures is not None:
             policy = attrs.evolve(policy, max_failures=max_failures)
-        failure: SendGridExportsError | None = None
         while True:
-            seen = await self._look(polling, deadline, failure)
+            seen = await self._look(polling, deadline)
             failure = seen if isinstance(seen, SendGridExportsError) else None
             decision = decide(
                 polling,
@@ -234,7 +248,7 @@ class Exports:
             ) from None
 
     async def _look(
-        self, polling: Polling, deadline: Deadline, failure: SendGridExportsError | None
+        self, polling: Polling, deadline: Deadline
     ) -> ContactExport | SendGridExportsError:
         try:
             async with self._timeout(deadline):
@@ -242,7 +256,7 @@ class Exports:
         except SendGridExportsError as error:
             return error
         except TimeoutError:
-            raise timed_out(polling, "the timeout is over") from failure
+            raise timed_out(polling, "the timeout is over") from polling.failure
 
     def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
         left = deadline.left(self._clock.monotonic())
@@ -275,11 +289,13 @@ class Exports:
             )
 
     async def _call(self, request: Request, read: Callable[..., T]) -> T:
-        headers = {"Authorization": f"Bearer {self._api_key}", "Accept": "application/json"}
-        if request.body is not None:
-            headers["Content-Type"] = "application/json"
-        if self._on_behalf_of is not None:
-            headers["on-behalf-of"] = self._on_behalf_of
+        # A cache on the way, or in a borrowed session, must not answer a poll.
+        more = (
+            {"Cache-Control": "no-cache"}
+            if request.body is None
+            else {"Content-Type": "application/json"}
+        )
+        headers = self._headers | more
         try:
             response = await self._session.send(
                 request.method, self._base_url + request.target, headers=headers, body=request.body

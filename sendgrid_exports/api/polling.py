@@ -2,12 +2,14 @@
 
 - A look that failed in passing takes the next slot like any other, or the server's own later
   one; `max_failures` of them in a row end the waiting with the last error itself.
-- What cannot get better ends it at once.
+- What cannot get better ends it at once. Two errors only may: 404 for an export that was started
+  less than a minute ago, and one 401 after the key was accepted in the same wait.
 - No wait reaches the deadline: the last one is cut so that one more look fits before it.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TypeAlias
 
@@ -16,6 +18,7 @@ import attrs
 from sendgrid_exports.delays import Random, look_delay
 from sendgrid_exports.errors import (
     APIError,
+    AuthenticationError,
     ExportExpiredError,
     ExportFailedError,
     ExportNotFoundError,
@@ -37,6 +40,7 @@ __all__ = [
     "Polling",
     "certainly_not_processed",
     "decide",
+    "may_have_started",
     "passes",
     "timed_out",
 ]
@@ -53,16 +57,22 @@ class Polling:
         known_ready: whether it was seen ready before, so that a 404 means it is gone.
         looks: looks made so far.
         failures: looks in a row that failed in passing.
+        refusals: how many of them were answered 401.
+        failure: the error of the last look, or None if it succeeded.
         export: the export as last seen, or None.
         last: whether the next look is the last that fits before the deadline.
+        new_until: the monotonic instant until which SendGrid may not know the export yet.
     """
 
     export_id: str
     known_ready: bool = False
     looks: int = 0
     failures: int = 0
+    refusals: int = 0
+    failure: SendGridExportsError | None = None
     export: ContactExport | None = None
     last: bool = False
+    new_until: float = -math.inf
 
 
 @attrs.frozen
@@ -100,6 +110,13 @@ def passes(error: SendGridExportsError) -> bool:
     return isinstance(error, InvalidResponseError)
 
 
+def may_have_started(error: SendGridExportsError) -> bool:
+    """Whether a start that failed like this may have begun an export all the same."""
+    if isinstance(error, APIError) and error.status < 300:
+        return True
+    return passes(error) and not certainly_not_processed(error)
+
+
 def certainly_not_processed(error: SendGridExportsError) -> bool:
     """Whether a start that failed like this cannot have begun an export."""
     if isinstance(error, TransportError):
@@ -122,7 +139,12 @@ def decide(
         return _after_failure(polling, seen, policy, deadline, now, random)
     ready = seen.status is ExportStatus.READY
     polling = attrs.evolve(
-        polling, export=seen, failures=0, known_ready=polling.known_ready or ready
+        polling,
+        export=seen,
+        failures=0,
+        refusals=0,
+        failure=None,
+        known_ready=polling.known_ready or ready,
     )
     if seen.status is ExportStatus.FAILURE:
         return GiveUp(_failed(polling.export_id, seen))
@@ -144,8 +166,15 @@ def _after_failure(
 ) -> Decision:
     if isinstance(error, ExportNotFoundError) and polling.known_ready:
         return GiveUp(_expired(polling, "SendGrid does not know it any more"))
-    polling = attrs.evolve(polling, failures=polling.failures + 1)
-    if not passes(error) or polling.failures >= policy.max_failures:
+    again = passes(error)
+    refusals = polling.refusals
+    if isinstance(error, ExportNotFoundError):
+        again = now < polling.new_until
+    elif isinstance(error, AuthenticationError):
+        refusals += 1
+        again = polling.export is not None and refusals == 1
+    polling = attrs.evolve(polling, failures=polling.failures + 1, refusals=refusals, failure=error)
+    if not again or polling.failures >= policy.max_failures:
         return GiveUp(error)
     return _look_again(polling, error, policy, deadline, now, random)
 
@@ -179,8 +208,10 @@ def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:
     """Return the error of a wait that ends undone."""
     seen = redact_text(polling.export.status_text) if polling.export else "never seen"
     state = "was ready, no fresh links came" if polling.known_ready else "is not ready"
+    failed = f"The last poll failed: {polling.failure}" if polling.failure else ""
     return ExportTimeoutError(
         f"Export {polling.export_id} {state} and {reason}; its last status: {seen}. "
+        f"{failed and failed.rstrip('.') + '. '}"
         f"It goes on at SendGrid: wait or fetch again with the same id.",
         export_id=polling.export_id,
         export=polling.export,

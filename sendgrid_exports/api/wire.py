@@ -8,6 +8,7 @@ https://www.twilio.com/docs/sendgrid/api-reference/contacts/get-all-existing-exp
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote, urljoin, urlsplit
@@ -24,11 +25,12 @@ from sendgrid_exports.errors import (
     RateLimitedError,
     ServerError,
 )
-from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.messages import Request, Response, is_loopback
 from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
 from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = [
+    "check_api_key",
     "check_base_url",
     "check_text",
     "listing_request",
@@ -42,18 +44,55 @@ __all__ = [
 _EXPORTS = "/v3/marketing/contacts/exports"
 
 _ON_THE_WAY = "Check base_url and the proxies on the way."
-_ERRORS: Mapping[int, tuple[type[APIError], str]] = {
-    400: (InvalidRequestError, "Mend the arguments that the message names."),
-    401: (AuthenticationError, "Check the API key: it may be mistyped, deleted or revoked."),
-    403: (
-        PermissionDeniedError,
-        "The API key needs the scope marketing.read, and the account the new Marketing "
-        "Campaigns rather than the legacy ones.",
-    ),
-    404: (ExportNotFoundError, "Check the export id, the account, and the region of base_url."),
-    422: (InvalidRequestError, "Mend the arguments that the message names."),
-    429: (RateLimitedError, "Ask less often."),
+_ERRORS: Mapping[int, type[APIError]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: ExportNotFoundError,
+    422: InvalidRequestError,
+    429: RateLimitedError,
 }
+
+# Checked in this order: what SendGrid says tells more than the status alone.
+# https://support.sendgrid.com/hc/en-us/articles/18322114821403
+# https://support.sendgrid.com/hc/en-us/articles/16599001560347
+_ADVICE: tuple[tuple[set[int], str, str], ...] = (
+    ({400, 422}, "", "Fix the arguments that the message names."),
+    (
+        {401},
+        "credits",
+        "The plan's credits are used up: wait until they are reset, or change the plan. The API "
+        "key itself may be right.",
+    ),
+    (
+        {401},
+        "not authorized",
+        "The API key lacks a permission: it needs the scope marketing.read.",
+    ),
+    (
+        {401},
+        "",
+        "Check the API key: it may be mistyped, deleted or revoked. A key of an account in the EU "
+        "needs base_url https://api.eu.sendgrid.com. An account whose credits are used up is "
+        "refused in the same way.",
+    ),
+    (
+        {403},
+        r"\bip\b|white-?list|allow-?list",
+        "IP Access Management of the account does not know the address of this machine: add it "
+        "in SendGrid's settings, or send from an allowed address.",
+    ),
+    (
+        {403},
+        "",
+        "The API key needs the scope marketing.read, and the account the new Marketing "
+        "Campaigns rather than the legacy ones. Where IP Access Management is on, the address of "
+        "this machine must be allowed.",
+    ),
+    ({429}, "", "Ask less often."),
+)
+
+_QUOTES = "\"'`“”‘’"
 
 
 def check_text(value: object, name: str) -> str:
@@ -72,19 +111,47 @@ def check_text(value: object, name: str) -> str:
     return value
 
 
-def check_base_url(value: object) -> str:
+def check_api_key(value: object) -> str:
+    """Return `value` if it can be an API key; else say how it was probably copied.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is empty, has something around it, or was read in a wrong encoding.
+    """
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise ValueError("api_key was read from UTF-16: save the file as UTF-8")
+        if value.startswith(("\ufeff", "ï»¿", "\ufffd")):
+            raise ValueError(
+                "api_key begins with a byte order mark: save the file as UTF-8 without one"
+            )
+    key = check_text(value, "api_key")
+    if re.match(r"\s*(authorization\s*:\s*)?bearer\b", key, re.IGNORECASE):
+        raise ValueError("api_key begins with Bearer: pass only what follows it, such as SG.…")
+    # A name alone, or more than one =, is how encoded text ends.
+    if re.match(r"\s*(export\s+)?[A-Za-z_]\w*\s*=\s*[^=\s]", key):
+        raise ValueError("api_key begins with NAME=: pass only what follows it, such as SG.…")
+    if key[0] in _QUOTES or key[-1] in _QUOTES:
+        raise ValueError("api_key stands in quotes: pass what is between them, such as SG.…")
+    if key.split() != [key]:
+        raise ValueError("api_key has spaces in it or around it: remove them")
+    return key
+
+
+def check_base_url(value: object, *, allow_insecure_http: bool = False) -> str:
     """Return SendGrid's base url without a slash at its end.
 
     Raises:
         TypeError: it is not text.
-        ValueError: it is not a plain https (or http) url.
+        ValueError: it is not a plain https url, nor an http url of this machine; or http to
+            another machine without `allow_insecure_http`.
     """
     url = check_text(value, "base_url")
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"base_url is no url: {error}") from None
+        raise ValueError(f"base_url is not a url: {error}") from None
     if parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ValueError("base_url must begin with https:// (or http:// for a local server)")
     if "@" in parts.netloc:
@@ -95,7 +162,17 @@ def check_base_url(value: object) -> str:
         parts.hostname.encode("idna")
     except UnicodeError as error:
         raise ValueError(f"base_url has no valid host: {error}") from None
-    return f"{parts.scheme}{url[len(parts.scheme) :]}".rstrip("/")
+    base = f"{parts.scheme}{url[len(parts.scheme) :]}".rstrip("/")
+    if "v3" in (steps := parts.path.split("/")):
+        root = base[: -len(parts.path.rstrip("/"))] + "/".join(steps[: steps.index("v3")])
+        raise ValueError(f"base_url must end before /v3, which is added here: pass {root}")
+    if parts.scheme == "http" and not (allow_insecure_http or is_loopback(parts.hostname)):
+        raise ValueError(
+            f"base_url must begin with https://: http:// shows the API key to everyone on the way "
+            f"to {parts.hostname}. Only this machine (localhost, 127.0.0.1, ::1) may be reached "
+            "by http://, or any with allow_insecure_http=True"
+        )
+    return base
 
 
 def start_request(
@@ -159,7 +236,7 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: there is no id in the answer.
     """
-    value = _read(response, request, now)
+    value = _read(response, request, now, wanted="")
     export_id = value.get("id") if isinstance(value, Mapping) else None
     if isinstance(export_id, int) and not isinstance(export_id, bool):
         export_id = str(export_id)
@@ -179,7 +256,7 @@ def read_export(response: Response, request: Request, now: datetime) -> ContactE
         InvalidResponseError: the body is not what is documented.
     """
     what = _describe(request)
-    export = decode(ContactExport, _read(response, request, now), what)
+    export = decode(ContactExport, _read(response, request, now, wanted="status"), what)
     if status_request(export.id).target != request.target:
         raise InvalidResponseError(
             f"{what} is about another export: {redact_text(export.id)!r}",
@@ -197,7 +274,7 @@ def read_listing(
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
-    value = _read(response, request, now)
+    value = _read(response, request, now, wanted="result")
     what = _describe(request)
     if not isinstance(value, Mapping):
         raise InvalidResponseError(
@@ -237,40 +314,70 @@ def _describe(request: Request) -> str:
     return f"SendGrid's answer to {request.method} {request.target}"
 
 
-def _read(response: Response, request: Request, now: datetime) -> object:
-    if 200 <= response.status < 300:
-        return parse_json(response.body, _describe(request))
-    raise _error(response, request, now)
+def _read(response: Response, request: Request, now: datetime, *, wanted: str) -> object:
+    """Return the JSON of a success; one that has errors and not the `wanted` field is none."""
+    if not 200 <= response.status < 300:
+        raise _error(response, request, now)
+    value = parse_json(response.body, _describe(request))
+    if isinstance(value, Mapping) and not value.get(wanted) and _read_details(response.body):
+        raise _error(response, request, now)
+    return value
 
 
 def _error(response: Response, request: Request, now: datetime) -> APIError:
+    status = response.status
     errors = _read_details(response.body)
     text = response.body[:2000].decode("utf-8", "replace")
     page = redact_page(text)
-    cls, advice = _ERRORS.get(response.status, (APIError, _ON_THE_WAY))
-    if page and response.status != 429:
-        # What a proxy refuses, no other key or id mends.
-        advice = _ON_THE_WAY
-    if response.status < 400:
-        advice = f"No redirect is followed, as the key would go elsewhere. {_ON_THE_WAY}"
-    if response.status >= 500:
-        cls, advice = ServerError, "It is trouble on SendGrid's side: ask again later."
     said = "; ".join(
         f"{detail.message} (field {detail.field})" if detail.field else detail.message
         for detail in errors
     )
     said = redact_text(said) or page or redact_text(text) or "no explanation"
-    retry_after = server_delay(response.headers, now) if _may_wait(response.status) else None
+    retry_after = server_delay(response.headers, now) if _may_wait(status) else None
     waiting = "" if retry_after is None else f" It asks to wait {retry_after:.0f} s."
+    cls = ServerError if status >= 500 else _ERRORS.get(status, APIError)
     return cls(
-        f"SendGrid answered {response.status} to {request.method} {request.target}: "
-        f"{said.rstrip('.')}. {advice}".rstrip()
+        f"SendGrid answered {status} to {request.method} {request.target}: "
+        f"{said.rstrip('.')}. {_advice(status, said, request, is_page=bool(page))}".rstrip()
         + waiting,
-        status=response.status,
+        status=status,
         errors=errors,
         retry_after=retry_after,
         request_id=response.headers.get("x-request-id"),
     )
+
+
+def _advice(status: int, said: str, request: Request, *, is_page: bool) -> str:
+    """Return what to do about an error status, given what SendGrid says with it."""
+    if status >= 500:
+        return "It is trouble on SendGrid's side: ask again later."
+    if status < 300:
+        return ""
+    if status < 400:
+        return f"No redirect is followed, as the key would go elsewhere. {_ON_THE_WAY}"
+    if is_page and status != 429:
+        # What a proxy refuses, no other key or id changes.
+        return _ON_THE_WAY
+    if status == 404:
+        return _not_found_advice(request)
+    for statuses, pattern, advice in _ADVICE:
+        if status in statuses and re.search(pattern, said, re.IGNORECASE):
+            return advice
+    return _ON_THE_WAY
+
+
+def _not_found_advice(request: Request) -> str:
+    where = "the account, and the region of base_url."
+    if request.method == "GET":
+        return f"Check {'' if request.target == _EXPORTS else 'the export id, '}{where}"
+    body = json.loads(request.body or b"{}")
+    ids = [
+        redact_text(f"{name} {', '.join(body[field])}")
+        for name, field in (("the lists", "list_ids"), ("the segments", "segment_ids"))
+        if field in body
+    ]
+    return f"Check {', '.join([*ids, where])}"
 
 
 def _may_wait(status: int) -> bool:

@@ -335,7 +335,7 @@ async def test_a_body_that_nobody_brings_any_more_is_not_waited_for() -> None:
     chunks = stream.chunks()
     assert await anext(chunks) == b"what had arrived"
     with pytest.raises(
-        TransportError, match="GET it brought no complete answer: SocketTimeoutError"
+        TransportError, match=r"No answer came in time: GET it \(SocketTimeoutError"
     ):
         await asyncio.wait_for(anext(chunks), 10)
 

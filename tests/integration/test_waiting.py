@@ -360,6 +360,98 @@ async def test_an_unknown_status_is_pending_and_said_once(
     assert repr(status) in record.getMessage()
 
 
+async def test_an_export_just_started_may_be_unknown_for_a_minute(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await client.start()
+    sendgrid.respond(404, on="status", times=3)
+    assert (await client.wait(export_id)).status is ExportStatus.READY
+    assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
+
+
+async def test_an_export_still_unknown_a_minute_after_its_start_is_not_found(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    async with client_of(sendgrid, clock, max_failures=100) as client:
+        export_id = await client.start()
+        sendgrid.respond(404, on="status", times=None)
+        with pytest.raises(ExportNotFoundError):
+            await client.wait(export_id)
+        assert 60 <= sum(clock.sleeps) < 120
+        with pytest.raises(ExportNotFoundError):
+            await client.wait(export_id)
+        assert sum(clock.sleeps) < 120
+
+
+async def test_export_contacts_waits_for_an_export_that_is_not_known_yet(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+) -> None:
+    sendgrid.respond(404, on="status")
+    result = await export_contacts(
+        tmp_path, api_key=sendgrid.api_key, base_url=sendgrid.base_url, clock=clock
+    )
+    assert result.contact_count == 3
+
+
+async def test_one_401_between_good_polls_is_polled_again(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export(export_id="x")
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(401)
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(401)
+    events: list[Event] = []
+    assert (await client.wait(export_id, on_event=events.append)).urls
+    assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
+    assert [type(event) for event in events] == [
+        StatusPolled,
+        Retrying,
+        StatusPolled,
+        Retrying,
+        StatusPolled,
+    ]
+
+
+async def test_a_second_401_in_a_row_ends_the_wait(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(401, times=None)
+    with pytest.raises(AuthenticationError):
+        await client.wait("x")
+    assert clock.sleeps == [1.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"errors": [{"message": "the segment is locked"}]}, {"error": "the segment is locked"}],
+    ids=["errors", "error"],
+)
+async def test_a_200_that_holds_errors_ends_the_wait_with_what_they_say(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, body: dict[str, Any]
+) -> None:
+    sendgrid.respond(200, body=body, times=None)
+    with pytest.raises(APIError, match="the segment is locked") as caught:
+        await client.wait("x")
+    assert caught.value.status == 200
+    assert [detail.message for detail in caught.value.errors] == ["the segment is locked"]
+    assert len(sendgrid.requests) == 1
+    assert clock.sleeps == []
+
+
+async def test_no_cache_on_the_way_may_answer_a_poll(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    export_id = await client.start()
+    await client.wait(export_id)
+    await client.list_exports()
+    start, *polls = sendgrid.requests
+    assert "Cache-Control" not in start.headers
+    assert len(polls) == 3
+    assert {request.headers["Cache-Control"] for request in polls} == {"no-cache"}
+
+
 # Time
 
 
@@ -402,6 +494,28 @@ async def test_the_timeout_names_what_kept_failing(
     with pytest.raises(ExportTimeoutError) as caught:
         await client.wait("x", timeout=5)
     assert isinstance(caught.value.__cause__, ServerError)
+    assert str(caught.value.__cause__).rstrip(".") in str(caught.value)
+    assert "SendGrid answered 503" in str(caught.value)
+
+
+async def test_the_timeout_does_not_name_a_failure_that_was_overcome(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
+    sendgrid.respond(503)
+    with pytest.raises(ExportTimeoutError, match="pending") as caught:
+        await client.wait(export_id, timeout=5)
+    assert "503" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_timeout_in_the_middle_of_a_poll_names_the_failure_before_it(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.respond(503)
+    sendgrid.respond(200, body=PENDING, delay=1000)
+    with pytest.raises(ExportTimeoutError, match="SendGrid answered 503"):
+        await client.wait("x", timeout=60)
 
 
 @pytest.mark.parametrize("status", [429, 503])

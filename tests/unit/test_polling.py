@@ -21,6 +21,7 @@ from sendgrid_exports.api.polling import (
     Polling,
     certainly_not_processed,
     decide,
+    may_have_started,
     passes,
     timed_out,
 )
@@ -74,11 +75,12 @@ def watch(
     random: Callable[[], float] = lambda: 0.0,
     known_ready: bool = False,
     look_takes: float = 0.0,
+    new_for: float = 0.0,
 ) -> tuple[list[float], Decision]:
     """Look as `decide` says; return its delays, and what it said to the last look."""
     now, delays = START, []
     deadline = Deadline.after(timeout, now)
-    polling = Polling(export_id="abc", known_ready=known_ready)
+    polling = Polling(export_id="abc", known_ready=known_ready, new_until=START + new_for)
     decision: Decision | None = None
     for seen in script:
         if decision is not None:
@@ -181,7 +183,25 @@ def test_a_failure_shows_no_secret_and_is_cut(message: str) -> None:
 )
 def test_what_cannot_get_better_ends_it_at_once(error: SendGridExportsError) -> None:
     assert gives_up(watch([error])[1]) is error
-    assert gives_up(watch([PENDING, LIMITED, error])[1]) is error
+    seen = [] if isinstance(error, AuthenticationError) else [PENDING]
+    assert gives_up(watch([*seen, LIMITED, error])[1]) is error
+
+
+def test_a_401_is_forgiven_once_after_the_key_was_accepted() -> None:
+    refused = AuthenticationError("key", status=401)
+    assert watch([PENDING, refused, READY])[1] == Done(READY)
+    assert watch([PENDING, refused, PENDING, refused, READY])[1] == Done(READY)
+    assert gives_up(watch([PENDING, refused, refused])[1]) is refused
+    assert gives_up(watch([PENDING, refused, BUSY, refused])[1]) is refused
+    policy = PollPolicy(max_failures=1)
+    assert gives_up(watch([PENDING, refused], policy=policy)[1]) is refused
+
+
+def test_an_export_that_is_new_may_be_unknown() -> None:
+    missing = ExportNotFoundError("id", status=404)
+    assert watch([missing, missing, READY], new_for=60)[1] == Done(READY)
+    assert gives_up(watch([missing, missing], new_for=1)[1]) is missing
+    assert type(gives_up(watch([EMPTY, missing], new_for=60)[1])) is ExportExpiredError
 
 
 @pytest.mark.parametrize("script", [[], [PENDING], [BUSY]], ids=["first", "pending", "busy"])
@@ -266,6 +286,12 @@ def test_ready_past_the_deadline_is_done_all_the_same() -> None:
     assert watch([READY], timeout=10, look_takes=10.5)[1] == Done(READY)
 
 
+def test_a_timeout_says_why_the_last_poll_failed() -> None:
+    error = gives_up(watch([PENDING, BUSY, BUSY], timeout=1.5)[1])
+    assert "its last status: pending. The last poll failed: busy. " in str(error)
+    assert "failed" not in str(gives_up(watch([BUSY, PENDING, PENDING], timeout=1.5)[1]))
+
+
 def test_an_export_never_seen_says_so() -> None:
     error = gives_up(watch([BUSY], timeout=0)[1])
     assert "its last status: never seen" in str(error)
@@ -347,6 +373,7 @@ def test_no_wait_ever_reaches_the_deadline(
         (TransportError("tls", request_sent=False, transient=False), (False, False)),
         (LIMITED, (True, True)),
         (BUSY, (True, False)),
+        (APIError("m", status=200), (False, False)),
         (APIError("m", status=408), (True, False)),
         (APIError("m", status=425), (True, False)),
         (STRANGE, (True, False)),
@@ -361,3 +388,20 @@ def test_what_passes_and_what_was_certainly_not_processed(
     error: SendGridExportsError, expected: tuple[bool, bool]
 ) -> None:
     assert (passes(error), certainly_not_processed(error)) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (LOST, True),
+        (BUSY, True),
+        (STRANGE, True),
+        (APIError("m", status=200), True),
+        (TransportError("dns", request_sent=False), False),
+        (LIMITED, False),
+        (InvalidRequestError("m", status=400), False),
+    ],
+    ids=str,
+)
+def test_what_may_have_started_an_export(error: SendGridExportsError, expected: bool) -> None:
+    assert may_have_started(error) is expected

@@ -83,7 +83,16 @@ def test_every_public_name_is_documented(name: str) -> None:
 SIGNATURES = {
     sendgrid_exports.ExportClient.__init__: (
         ["self", "api_key"],
-        ["session", "base_url", "on_behalf_of", "polling", "downloads", "clock", "random"],
+        [
+            "session",
+            "base_url",
+            "on_behalf_of",
+            "allow_insecure_http",
+            "polling",
+            "downloads",
+            "clock",
+            "random",
+        ],
     ),
     sendgrid_exports.ExportClient.start: (
         ["self"],
