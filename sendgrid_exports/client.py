@@ -22,7 +22,7 @@ from sendgrid_exports.errors import (
     SendGridExportsError,
 )
 from sendgrid_exports.events import Event, OnEvent, log
-from sendgrid_exports.messages import Request
+from sendgrid_exports.http import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import (

@@ -22,7 +22,7 @@ import attrs
 from yarl import URL
 
 from sendgrid_exports.errors import InvalidResponseError, TransportError
-from sendgrid_exports.messages import Response, is_loopback, read_http_date
+from sendgrid_exports.http import Response, is_loopback, read_http_date
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import SystemClock
 

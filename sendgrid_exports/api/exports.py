@@ -14,7 +14,7 @@ import attrs
 from sendgrid_exports.api.polling import (
     Done,
     GiveUp,
-    LookAgain,
+    PollAgain,
     Polling,
     certainly_not_processed,
     decide,
@@ -29,7 +29,7 @@ from sendgrid_exports.api.wire import (
     read_listing,
     status_request,
 )
-from sendgrid_exports.delays import Random, look_delay
+from sendgrid_exports.delays import Random, poll_delay
 from sendgrid_exports.errors import (
     APIError,
     ExportNotReadyError,
@@ -39,7 +39,7 @@ from sendgrid_exports.errors import (
     TransportError,
 )
 from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusPolled
-from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.http import Request, Response
 from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.session import Session
@@ -114,7 +114,7 @@ class Exports:
                 ) from None
             except SendGridExportsError as error:
                 tries += 1
-                delay = look_delay(tries - 1, self._policy, self._random)
+                delay = poll_delay(tries - 1, self._policy, self._random)
                 if isinstance(error, APIError) and error.retry_after is not None:
                     delay = max(delay, error.retry_after)
                 if (
@@ -205,7 +205,7 @@ class Exports:
             match decision:
                 case Done(export):
                     return export
-                case LookAgain(delay, polling):
+                case PollAgain(delay, polling):
                     await self._clock.sleep(delay)
                 case GiveUp(error):
                     if error is failure and passes(failure):
@@ -266,10 +266,10 @@ class Exports:
         self,
         polling: Polling,
         seen: ContactExport | SendGridExportsError,
-        decision: Done | LookAgain | GiveUp,
+        decision: Done | PollAgain | GiveUp,
         on_event: OnEvent,
     ) -> None:
-        delay = decision.delay if isinstance(decision, LookAgain) else None
+        delay = decision.delay if isinstance(decision, PollAgain) else None
         if isinstance(seen, ContactExport):
             if seen.status is ExportStatus.READY:
                 self._seen_ready.add(polling.export_id)

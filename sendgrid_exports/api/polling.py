@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import attrs
 
-from sendgrid_exports.delays import Random, look_delay
+from sendgrid_exports.delays import Random, poll_delay
 from sendgrid_exports.errors import (
     APIError,
     AuthenticationError,
@@ -36,7 +36,7 @@ __all__ = [
     "Decision",
     "Done",
     "GiveUp",
-    "LookAgain",
+    "PollAgain",
     "Polling",
     "certainly_not_processed",
     "decide",
@@ -83,7 +83,7 @@ class Done:
 
 
 @attrs.frozen
-class LookAgain:
+class PollAgain:
     """Sleep `delay` seconds and look again, in the state `polling`."""
 
     delay: float
@@ -97,7 +97,7 @@ class GiveUp:
     error: SendGridExportsError
 
 
-Decision: TypeAlias = Done | LookAgain | GiveUp
+Decision: TypeAlias = Done | PollAgain | GiveUp
 Seen: TypeAlias = ContactExport | SendGridExportsError
 
 
@@ -187,7 +187,7 @@ def _look_again(
     now: float,
     random: Random,
 ) -> Decision:
-    delay = look_delay(polling.looks, policy, random)
+    delay = poll_delay(polling.looks, policy, random)
     asked = error.retry_after if isinstance(error, APIError) else None
     left = deadline.left(now)
     if asked is not None and asked >= left:
@@ -197,11 +197,11 @@ def _look_again(
     delay = max(delay, asked or 0.0)
     polling = attrs.evolve(polling, looks=polling.looks + 1)
     if delay < left:
-        return LookAgain(delay, polling)
+        return PollAgain(delay, polling)
     if polling.last or left <= 0:
         return GiveUp(timed_out(polling, "the timeout is over"))
     kept = min(_TIME_FOR_A_LOOK, left / 10)
-    return LookAgain(max(asked or 0.0, left - kept), attrs.evolve(polling, last=True))
+    return PollAgain(max(asked or 0.0, left - kept), attrs.evolve(polling, last=True))
 
 
 def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:

@@ -25,7 +25,7 @@ from sendgrid_exports.errors import (
     RateLimitedError,
     ServerError,
 )
-from sendgrid_exports.messages import Request, Response, is_loopback
+from sendgrid_exports.http import Request, Response, is_loopback
 from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
 from sendgrid_exports.redaction import redact_page, redact_text
 

@@ -12,7 +12,7 @@ NAME = PACKAGE.name
 
 WORDS = ["redaction", "models", "errors", "events", "settings", "contents.changes"]
 PURE = [
-    "messages",
+    "http",
     "delays",
     "decoding",
     "api.wire",

@@ -17,7 +17,7 @@ from sendgrid_exports.api.polling import (
     Decision,
     Done,
     GiveUp,
-    LookAgain,
+    PollAgain,
     Polling,
     certainly_not_processed,
     decide,
@@ -84,7 +84,7 @@ def watch(
     decision: Decision | None = None
     for seen in script:
         if decision is not None:
-            assert isinstance(decision, LookAgain)
+            assert isinstance(decision, PollAgain)
             now += decision.delay
             delays.append(decision.delay)
             polling = decision.polling
@@ -242,7 +242,7 @@ def test_a_wait_beyond_the_deadline_fails_now_with_the_number(asked: float) -> N
 def test_a_wait_just_before_the_deadline_is_kept() -> None:
     delays, decision = watch([limited(59.5), PENDING], timeout=60)
     assert delays == [59.5]
-    assert isinstance(decision, LookAgain)
+    assert isinstance(decision, PollAgain)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def simulate(ready_at: float, random: Callable[[], float]) -> list[float]:
             polling, seen, policy=policy, deadline=deadline, now=looks[-1], utc=UTC_NOW,
             random=random,
         )  # fmt: skip
-        if not isinstance(decision, LookAgain):
+        if not isinstance(decision, PollAgain):
             assert isinstance(decision, Done) is (seen is READY)
             return looks
         polling = decision.polling
@@ -357,7 +357,7 @@ def test_no_wait_ever_reaches_the_deadline(
             polling, seen, policy=PollPolicy(), deadline=deadline, now=now, utc=UTC_NOW,
             random=lambda: random,
         )  # fmt: skip
-        if not isinstance(decision, LookAgain):
+        if not isinstance(decision, PollAgain):
             assert isinstance(decision, GiveUp)
             break
         assert decision.delay > 0

@@ -34,7 +34,7 @@ from sendgrid_exports.errors import (
     SendGridExportsError,
     ServerError,
 )
-from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.http import Request, Response
 from sendgrid_exports.models import ErrorDetail, ExportStatus, NamedId
 
 EXPORTS = "/v3/marketing/contacts/exports"

@@ -1,4 +1,4 @@
-"""HTTP as the pure floor sees it: what to send, and what came back."""
+"""HTTP requests and responses as values, and the dates and hosts in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Request", "Response", "is_loopback", "read_http_date"]
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A call of the API: `target` is path and query, already escaped."""
+    """A request to the API: `target` is path and query, already escaped."""
 
     method: str
     target: str
@@ -23,7 +23,7 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """An answer: names of `headers` are in lower case, `body` is raw."""
+    """A response: the names of `headers` are in lower case, `body` is raw."""
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
