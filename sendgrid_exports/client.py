@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 from sendgrid_exports import __version__
+from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
-from sendgrid_exports.api.wire import check_api_key, check_base_url, check_text, start_request
+from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (

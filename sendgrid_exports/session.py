@@ -140,9 +140,17 @@ class Session:
         self._proxies: dict[tuple[str, str], URL | None] = {}
 
     async def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        secret: str = "",
     ) -> Response:
-        """Return the whole answer to one request of the API, decoded from any gzip.
+        """Return the whole response to one request of the API, decoded from any gzip.
+
+        `secret` is hidden in it and in errors: some proxies quote the request in their pages.
 
         Raises:
             TransportError: no complete answer came.
@@ -163,11 +171,13 @@ class Session:
                                 f"The answer to {what} is longer than {_LONGEST_BODY:,} bytes: "
                                 "check base_url and the proxies on the way."
                             )
+                if secret:
+                    received = received.replace(secret.encode(), b"[redacted]")
                 return Response(
                     status=answer.status, headers=_lowered(answer), body=bytes(received)
                 )
         except _FOREIGN as error:
-            failure = translate(error, what)
+            failure = translate(error, what, of_api=True, secret=secret)
         raise failure
 
     @asynccontextmanager
@@ -352,7 +362,12 @@ def _lowered(answer: aiohttp.ClientResponse) -> dict[str, str]:
     return headers
 
 
-_SENTENCES: tuple[tuple[type[BaseException] | UnionType, str], ...] = (
+_ADVICE = "Check the network and base_url, or try later."
+_HOPELESS_ADVICE = (
+    "Check the network and base_url, any proxy, and the clock and the CA certificates of this "
+    "machine."
+)
+_CAUSES: tuple[tuple[type[BaseException] | UnionType, str], ...] = (
     (aiohttp.ClientConnectorDNSError, "The host name can't be resolved"),
     (aiohttp.ClientProxyConnectionError, "The proxy can't be reached"),
     (aiohttp.ClientHttpProxyError, "The proxy refused to connect"),
@@ -370,7 +385,9 @@ _SENTENCES: tuple[tuple[type[BaseException] | UnionType, str], ...] = (
 )
 
 
-def translate(error: Exception, what: str) -> TransportError:
+def translate(
+    error: Exception, what: str, *, of_api: bool = False, secret: str = ""
+) -> TransportError:
     """Return the one error of ours for any of aiohttp's, without the headers and urls it prints.
 
     The message begins with the cause in plain words, so that a narrow terminal shows that much.
@@ -387,7 +404,8 @@ def translate(error: Exception, what: str) -> TransportError:
         said += f": {error.status} {redact_text(error.message)}"
     elif not isinstance(error, _INVALID_URL) and str(error):
         said += f": {redact_text(str(error)).replace(' ssl:default ', ' ')}"
-    cause = next((words for kind, words in _SENTENCES if isinstance(error, kind)), "No answer came")
+    if secret:
+        said = said.replace(secret, "[redacted]")
     unsent = isinstance(
         error,
         aiohttp.ClientConnectorError
@@ -400,6 +418,8 @@ def translate(error: Exception, what: str) -> TransportError:
         error,
         aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch | _INVALID_URL,
     )
+    cause = next((words for kind, words in _CAUSES if isinstance(error, kind)), "No answer came")
+    advice = f". {_HOPELESS_ADVICE if hopeless else _ADVICE}" if of_api else ""
     return TransportError(
-        f"{cause}: {what} ({said})", request_sent=not unsent, transient=not hopeless
+        f"{cause}: {what} ({said}){advice}", request_sent=not unsent, transient=not hopeless
     )

@@ -1,4 +1,4 @@
-"""The three endpoints as pure functions: arguments to a request, an answer to a model or error.
+"""The three endpoints as pure functions: arguments to a request, a response to a model or error.
 
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote, urljoin, urlsplit
 
+from sendgrid_exports.api.arguments import check_text
 from sendgrid_exports.decoding import decode, parse_json
 from sendgrid_exports.delays import server_delay
 from sendgrid_exports.errors import (
@@ -25,14 +26,11 @@ from sendgrid_exports.errors import (
     RateLimitedError,
     ServerError,
 )
-from sendgrid_exports.http import Request, Response, is_loopback
+from sendgrid_exports.http import Request, Response
 from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
 from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = [
-    "check_api_key",
-    "check_base_url",
-    "check_text",
     "listing_request",
     "read_export",
     "read_id",
@@ -89,90 +87,8 @@ _ADVICE: tuple[tuple[set[int], str, str], ...] = (
         "Campaigns rather than the legacy ones. Where IP Access Management is on, the address of "
         "this machine must be allowed.",
     ),
-    ({429}, "", "Ask less often."),
+    ({429}, "", "Send fewer requests."),
 )
-
-_QUOTES = "\"'`“”‘’"
-
-
-def check_text(value: object, name: str) -> str:
-    """Return `value` if it is text that can stand in a header or url.
-
-    Raises:
-        TypeError: it is not text.
-        ValueError: it is empty or has characters that no header or url may have.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{name} must not be empty")
-    if not value.isprintable():
-        raise ValueError(f"{name} must not hold control characters, such as a line break")
-    return value
-
-
-def check_api_key(value: object) -> str:
-    """Return `value` if it can be an API key; else say how it was probably copied.
-
-    Raises:
-        TypeError: it is not text.
-        ValueError: it is empty, has something around it, or was read in a wrong encoding.
-    """
-    if isinstance(value, str):
-        if "\x00" in value:
-            raise ValueError("api_key was read from UTF-16: save the file as UTF-8")
-        if value.startswith(("\ufeff", "ï»¿", "\ufffd")):
-            raise ValueError(
-                "api_key begins with a byte order mark: save the file as UTF-8 without one"
-            )
-    key = check_text(value, "api_key")
-    if re.match(r"\s*(authorization\s*:\s*)?bearer\b", key, re.IGNORECASE):
-        raise ValueError("api_key begins with Bearer: pass only what follows it, such as SG.…")
-    # A name alone, or more than one =, is how encoded text ends.
-    if re.match(r"\s*(export\s+)?[A-Za-z_]\w*\s*=\s*[^=\s]", key):
-        raise ValueError("api_key begins with NAME=: pass only what follows it, such as SG.…")
-    if key[0] in _QUOTES or key[-1] in _QUOTES:
-        raise ValueError("api_key stands in quotes: pass what is between them, such as SG.…")
-    if key.split() != [key]:
-        raise ValueError("api_key has spaces in it or around it: remove them")
-    return key
-
-
-def check_base_url(value: object, *, allow_insecure_http: bool = False) -> str:
-    """Return SendGrid's base url without a slash at its end.
-
-    Raises:
-        TypeError: it is not text.
-        ValueError: it is not a plain https url, nor an http url of this machine; or http to
-            another machine without `allow_insecure_http`.
-    """
-    url = check_text(value, "base_url")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url is not a url: {error}") from None
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("base_url must begin with https:// (or http:// for a local server)")
-    if "@" in parts.netloc:
-        raise ValueError("base_url must not hold a user or password")
-    if set(url) & set("?# "):
-        raise ValueError("base_url must not hold a query, a fragment or spaces")
-    try:
-        parts.hostname.encode("idna")
-    except UnicodeError as error:
-        raise ValueError(f"base_url has no valid host: {error}") from None
-    base = f"{parts.scheme}{url[len(parts.scheme) :]}".rstrip("/")
-    if "v3" in (steps := parts.path.split("/")):
-        root = base[: -len(parts.path.rstrip("/"))] + "/".join(steps[: steps.index("v3")])
-        raise ValueError(f"base_url must end before /v3, which is added here: pass {root}")
-    if parts.scheme == "http" and not (allow_insecure_http or is_loopback(parts.hostname)):
-        raise ValueError(
-            f"base_url must begin with https://: http:// shows the API key to everyone on the way "
-            f"to {parts.hostname}. Only this machine (localhost, 127.0.0.1, ::1) may be reached "
-            "by http://, or any with allow_insecure_http=True"
-        )
-    return base
 
 
 def start_request(
@@ -216,8 +132,8 @@ def _check_ids(ids: object, name: str) -> list[str]:
 
 
 def status_request(export_id: str) -> Request:
-    """Return the request for an export's status; the id is escaped whatever it holds."""
-    # A path of dots would be resolved away by any client or proxy on the way.
+    """Return the request for an export's status; any id stays one step of the path."""
+    # Clients and proxies resolve a path of dots away.
     escaped = quote(export_id, safe="")
     if not escaped.strip("."):
         escaped = escaped.replace(".", "%2E")
@@ -234,7 +150,7 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
 
     Raises:
         APIError: SendGrid refused; the subclass says how.
-        InvalidResponseError: there is no id in the answer.
+        InvalidResponseError: the response holds no id.
     """
     value = _read(response, request, now, wanted="")
     export_id = value.get("id") if isinstance(value, Mapping) else None
@@ -249,7 +165,7 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
 
 
 def read_export(response: Response, request: Request, now: datetime) -> ContactExport:
-    """Return the export an answer of the status endpoint tells of.
+    """Return the export in a response of the status endpoint.
 
     Raises:
         APIError: SendGrid refused; the subclass says how.
@@ -274,33 +190,26 @@ def read_listing(
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
-    value = _read(response, request, now, wanted="result")
     what = _describe(request)
+    value = _read(response, request, now, wanted="result")
     if not isinstance(value, Mapping):
         raise InvalidResponseError(
             f"{what} is not what is documented: {redact_text(repr(value))}",
             problems=("expected an object @ $",),
         )
-    listings = _decode_listings(value.get("result"), what)
+    result = value.get("result")
+    listings = decode(
+        tuple[ExportListing, ...], [] if result is None else result, what, path="$.result"
+    )
     metadata = value.get("_metadata")
     following = metadata.get("next") if isinstance(metadata, Mapping) else None
-    return listings, _target(following, request) if following and isinstance(
-        following, str
-    ) else None
-
-
-def _decode_listings(result: object, what: str) -> tuple[ExportListing, ...]:
-    try:
-        return decode(tuple[ExportListing, ...], [] if result is None else result, what)
-    except InvalidResponseError as error:
-        problems = tuple(problem.replace("@ $", "@ $.result") for problem in error.problems)
-        raise InvalidResponseError(
-            f"{what} is not what is documented: {'; '.join(problems)}", problems=problems
-        ) from None
+    if not isinstance(following, str) or not following:
+        return listings, None
+    return listings, _target(following, request)
 
 
 def _target(url: str, request: Request) -> str | None:
-    # Only path and query: the host stays ours, whatever the body says, for the key goes there.
+    # Only path and query: the key goes to our host alone, whatever the body says.
     try:
         parts = urlsplit(urljoin(f"https://host{request.target}", url))
     except ValueError:
@@ -315,7 +224,7 @@ def _describe(request: Request) -> str:
 
 
 def _read(response: Response, request: Request, now: datetime, *, wanted: str) -> object:
-    """Return the JSON of a success; one that has errors and not the `wanted` field is none."""
+    """Return the JSON of a success. `errors` without the `wanted` field are raised as an error."""
     if not 200 <= response.status < 300:
         raise _error(response, request, now)
     value = parse_json(response.body, _describe(request))
@@ -351,7 +260,7 @@ def _error(response: Response, request: Request, now: datetime) -> APIError:
 def _advice(status: int, said: str, request: Request, *, is_page: bool) -> str:
     """Return what to do about an error status, given what SendGrid says with it."""
     if status >= 500:
-        return "It is trouble on SendGrid's side: ask again later."
+        return "SendGrid has a problem of its own: try again later."
     if status < 300:
         return ""
     if status < 400:
@@ -385,7 +294,7 @@ def _may_wait(status: int) -> bool:
 
 
 def _read_details(body: bytes) -> tuple[ErrorDetail, ...]:
-    """What an error body says, in any of the shapes that come; nothing where it is none."""
+    """Return the error details in a body, in any of the shapes that were seen; often none."""
     try:
         value = parse_json(body, "the error")
     except InvalidResponseError:

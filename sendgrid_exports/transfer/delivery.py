@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from sendgrid_exports.api.exports import Exports
-from sendgrid_exports.api.polling import passes
+from sendgrid_exports.api.polling import is_transient
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
@@ -199,7 +199,7 @@ class Delivery:
                 export.id, deadline=soon, on_event=on_event, max_failures=1
             )
         except SendGridExportsError as error:
-            if not passes(error) and not isinstance(error, ExportTimeoutError):
+            if not is_transient(error) and not isinstance(error, ExportTimeoutError):
                 raise
             return export
 

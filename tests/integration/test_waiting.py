@@ -262,7 +262,7 @@ async def test_what_cannot_get_better_ends_it_at_once(
     with pytest.raises(APIError) as caught:
         await client.wait("x")
     assert type(caught.value) is error
-    assert "goes on" not in str(caught.value)
+    assert "to resume" not in str(caught.value)
     assert len(sendgrid.requests) == 1
     assert clock.sleeps == []
 
@@ -277,7 +277,7 @@ async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
         with pytest.raises(ServerError) as caught:
             await client.wait("x")
     assert caught.value.status == 503
-    assert str(caught.value).endswith("Waiting or fetching with the same id goes on.")
+    assert str(caught.value).endswith("Wait or fetch again with the same id to resume.")
     assert caught.value.__cause__ is None
     assert len(sendgrid.requests) == 3
 
@@ -311,7 +311,7 @@ async def test_connections_dropped_for_ever_end_it(
     sendgrid.respond(None, times=None)
     async with client_of(sendgrid, clock, max_failures=4) as client:
         with pytest.raises(
-            TransportError, match=r"\. Waiting or fetching with the same id goes on"
+            TransportError, match=r"\. Wait or fetch again with the same id to resume"
         ):
             await client.wait("x")
     assert clock.sleeps == [1.0, 1.5, 2.25]

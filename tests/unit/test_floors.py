@@ -15,6 +15,7 @@ PURE = [
     "http",
     "delays",
     "decoding",
+    "api.arguments",
     "api.wire",
     "api.polling",
     "formats.gunzip",
