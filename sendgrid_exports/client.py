@@ -54,30 +54,30 @@ _THREADS = 8
 
 
 class ExportClient:
-    """Starts exports, waits for them, and brings their files to disk.
+    """Starts exports, waits for them, and downloads their files.
 
     One client serves any number of tasks of one event loop. Constructing it needs no running
-    loop and asks nobody. It reads no environment variable.
+    loop, sends nothing and reads no environment variable.
 
     Args:
-        api_key: SendGrid's API key; it goes to the host of `base_url` alone.
-        session: an aiohttp session to borrow; it is never closed here. None: one of our own,
-            which obeys `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as curl and pip do, but never
-            for this machine. Of a session with `trust_env=True` the connector, the headers, the
-            cookies and the traces are used, with the proxies of the environment: so neither
-            session takes credentials from a netrc file.
-        base_url: where the API is; `https://api.eu.sendgrid.com` for subusers in the EU.
+        api_key: SendGrid's API key; it is sent to the host of `base_url` alone.
+        session: an aiohttp session to borrow; it is never closed. By default the client opens one
+            of its own, which obeys `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as curl and pip
+            do; this machine is never reached through a proxy. A session with `trust_env=True`
+            lends its connector, headers, cookies and traces, and the same proxies are obeyed:
+            in no case does a netrc file add credentials to a request.
+        base_url: the root of the API; `https://api.eu.sendgrid.com` for subusers in the EU.
         on_behalf_of: the subuser a parent account acts for.
-        allow_insecure_http: whether a `base_url` of another machine, and its links, may be http,
-            which shows the API key on the way. Of this machine (localhost, 127.0.0.1, ::1) they
-            always may.
-        polling: how patiently to poll.
+        allow_insecure_http: allow `http://` for a `base_url` on another machine, and for the
+            links it gives. Everyone on the way can then read the API key. On this machine
+            (localhost, 127.0.0.1, ::1) http is always allowed.
+        polling: how to poll.
         downloads: how to download.
-        clock: where the time comes from.
-        random: numbers from 0 to below 1, for the jitter of delays.
+        clock: the source of time.
+        random: returns numbers from 0 to below 1, for the jitter of delays.
 
     Raises:
-        TypeError, ValueError: an argument can't be used; it is named.
+        TypeError, ValueError: an argument can't be used; the message names it.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class ExportClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; a borrowed session stays open. Closing twice is no error."""
+        """Close the connections; a borrowed session stays open. Closing twice is allowed."""
         await self._session.close()
 
     async def start(

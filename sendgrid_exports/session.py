@@ -1,8 +1,8 @@
-"""The seam to aiohttp: send, stream, who owns the session, and what its errors mean.
+"""The adapter to aiohttp: opening a session, sending, streaming, and what aiohttp's errors mean.
 
-Whatever a borrowed session carries of its own (a timeout, `raise_for_status`, decompression,
-redirects) is overridden for each request. The key travels with single requests, never on the
-session, where it would go to every host.
+What a borrowed session sets for itself (a timeout, `raise_for_status`, decompression, redirects)
+is overridden for each request. The API key goes with single requests, never on the session, which
+would send it to every host.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _READ_BUFFER = 512 * 1024
 # A host such as `a..b` has no form on the wire: it is an error of encoding there.
 _INVALID_URL = aiohttp.InvalidURL | UnicodeError
 
-# Their context shows headers and urls, even where it is suppressed: what they become is raised
-# outside of the handlers.
+# Their context shows headers and urls, even if it is suppressed: the error of ours is raised after
+# the except clause has ended.
 _FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
 
@@ -127,7 +127,7 @@ class _Silence:
 
 
 class Session:
-    """One aiohttp session: the caller's, never closed here, or our own, made when first needed."""
+    """One aiohttp session: the caller's, never closed here, or our own, opened when first used."""
 
     def __init__(self, borrowed: aiohttp.ClientSession | None = None) -> None:
         if borrowed is not None:
@@ -218,7 +218,7 @@ class Session:
     async def _request(
         self, method: str, url: str, *, headers: Mapping[str, str], **options: Any
     ) -> aiohttp.ClientResponse:
-        """Send a request, to `url` byte for byte, and return the answer once its head is there."""
+        """Send a request, `url` byte for byte, and return the response once its head arrived."""
         session, target = self._session(), URL(url, encoded=True)
         answer = await session.request(
             method,
@@ -240,18 +240,18 @@ class Session:
         return answer
 
     async def _proxy(self, url: URL) -> URL | None:
-        """Return the proxy that the environment names for `url`, as curl and pip would take it.
+        """Return the proxy that the environment names for `url`, as curl and pip read it.
 
         Raises:
-            TransportError: the environment names one that can't be used.
+            TransportError: that proxy can't be used.
         """
         host = url.host or ""
-        obeyed = self._borrowed is None or self._borrowed.trust_env
-        if not obeyed or is_loopback(host):
+        wanted = self._borrowed is None or self._borrowed.trust_env
+        if not wanted or is_loopback(host):
             return None
         key = (url.scheme, host)
         if key not in self._proxies:
-            # On some systems the settings of the desktop are asked as well, and names resolved.
+            # macOS and Windows also ask the system's settings, and may resolve the name.
             named = await asyncio.to_thread(_named_proxy, url.scheme, host)
             self._proxies[key] = _read_proxy(named, f"{url.scheme.upper()}_PROXY")
         return self._proxies[key]
@@ -288,29 +288,29 @@ class Session:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise RuntimeError("The ExportClient is closed; make another one.")
+            raise RuntimeError("The ExportClient is closed; create another one.")
         loop = asyncio.get_running_loop()
         if self._loop not in {None, loop}:
             raise RuntimeError(
-                "The ExportClient is used in another event loop than before; make one for each."
+                "The ExportClient is used in another event loop than before; create one for each."
             )
         self._loop = loop
-        lent = self._borrowed
-        if lent is not None and lent.closed:
-            raise RuntimeError("The session lent to ExportClient is closed.")
-        if lent is not None and not lent.trust_env:
-            return lent
-        if self._own is None and lent is not None:
-            # With trust_env aiohttp adds the credentials of a netrc file to every request.
+        borrowed = self._borrowed
+        if borrowed is not None and borrowed.closed:
+            raise RuntimeError("The session passed to ExportClient is closed.")
+        if borrowed is not None and not borrowed.trust_env:
+            return borrowed
+        if self._own is None and borrowed is not None:
+            # With trust_env, aiohttp would add the credentials of a netrc file to every request.
             self._own = aiohttp.ClientSession(
-                connector=lent.connector,
+                connector=borrowed.connector,
                 connector_owner=False,
-                headers=lent.headers,
-                cookie_jar=lent.cookie_jar,
-                trace_configs=lent.trace_configs,
+                headers=borrowed.headers,
+                cookie_jar=borrowed.cookie_jar,
+                trace_configs=borrowed.trace_configs,
             )
         elif self._own is None:
-            # No limit here: how many connections are open at once is the download's to decide.
+            # No limit here: the download limits its connections itself.
             self._own = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
@@ -347,11 +347,11 @@ def _check_borrowed(session: object) -> None:
     if not isinstance(session, aiohttp.ClientSession):
         raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
     if session.closed:
-        raise ValueError("session is closed already")
+        raise ValueError("session is closed")
     if "Authorization" in session.headers or session.auth is not None:
         raise ValueError(
-            "session carries an Authorization of its own, which would go to the storage host too "
-            "and be refused there; lend a session without it"
+            "session has an Authorization of its own, which would go to the storage host too and "
+            "be refused there; pass a session without it"
         )
 
 

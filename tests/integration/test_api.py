@@ -187,7 +187,7 @@ async def test_an_argument_of_another_type_is_named(
         ([{"X-RateLimit-Reset": "12"}], [12.0]),
     ],
 )
-async def test_start_waits_where_it_is_told_to(
+async def test_start_obeys_retry_after(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
@@ -243,7 +243,7 @@ class LateResolver(AbstractResolver):
         """Nothing is open."""
 
 
-async def test_start_is_tried_again_where_there_was_no_connection(
+async def test_start_is_retried_if_there_was_no_connection(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     connector = aiohttp.TCPConnector(resolver=LateResolver(2), use_dns_cache=False)
@@ -257,7 +257,7 @@ async def test_start_is_tried_again_where_there_was_no_connection(
     assert [request.method for request in sendgrid.requests] == ["POST", "GET"]
 
 
-async def test_start_gives_up_where_there_never_is_a_connection(
+async def test_start_gives_up_if_there_never_is_a_connection(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     async with client_of(sendgrid, clock, base_url=f"http://127.0.0.1:{free_port()}") as client:
@@ -270,7 +270,7 @@ async def test_start_gives_up_where_there_never_is_a_connection(
 
 @pytest.mark.parametrize("reused", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("status", [None, 400, 401, 403, 404, 500, 502, 503])
-async def test_start_is_never_sent_twice_where_it_may_have_worked(
+async def test_start_is_never_sent_twice_if_it_may_have_worked(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
@@ -290,7 +290,7 @@ async def test_start_is_never_sent_twice_where_it_may_have_worked(
 
 
 @pytest.mark.parametrize("body", ["", "null", "{}", '{"id": ""}', '{"id": true}', "[]", "<html>"])
-async def test_a_start_without_an_id_is_no_start(
+async def test_a_start_answered_without_an_id_is_invalid(
     sendgrid: FakeSendGrid, client: ExportClient, body: str
 ) -> None:
     sendgrid.respond(202, body=body, times=None)
@@ -303,10 +303,10 @@ async def test_a_start_without_an_id_is_no_start(
     assert len(sendgrid.requests) == 1
 
 
-# Looking
+# Polling once
 
 
-async def test_get_is_one_look_at_every_field(
+async def test_get_is_one_request_for_every_field(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(statuses=["pending", "ready"], files=2)
@@ -509,7 +509,7 @@ async def test_every_error_body_becomes_the_right_error(
         (429, {"Retry-After": "inf"}, None),
     ],
 )
-async def test_an_error_says_when_to_come_again(
+async def test_an_error_has_the_seconds_to_wait(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     status: int,
@@ -522,13 +522,13 @@ async def test_an_error_says_when_to_come_again(
     assert caught.value.retry_after == retry_after
 
 
-async def test_a_wrong_key_is_said(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
+async def test_a_wrong_key_is_named(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
     async with ExportClient("SG.wrong", base_url=sendgrid.base_url, clock=clock) as client:
         with pytest.raises(AuthenticationError, match="key"):
             await client.list_exports()
 
 
-async def test_a_missing_scope_is_said(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+async def test_a_missing_scope_is_named(sendgrid: FakeSendGrid, client: ExportClient) -> None:
     sendgrid.respond(403)
     with pytest.raises(PermissionDeniedError, match=r"marketing\.read.*legacy"):
         await client.list_exports()
@@ -643,11 +643,11 @@ async def test_http_to_another_machine_must_be_asked_for_by_name(
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]"])
-def test_http_to_this_machine_needs_no_leave(host: str) -> None:
+def test_http_to_this_machine_is_always_allowed(host: str) -> None:
     assert host.lower() in repr(ExportClient("key", base_url=f"http://{host}:1")).lower()
 
 
-def test_leave_for_http_is_true_or_false() -> None:
+def test_allow_insecure_http_is_true_or_false() -> None:
     with pytest.raises(TypeError, match="allow_insecure_http"):
         ExportClient("key", allow_insecure_http="yes")  # type: ignore[arg-type]
 
@@ -831,13 +831,13 @@ async def test_a_proxy_that_cannot_be_used_is_named(
 
 
 @pytest.mark.usefixtures("netrc")
-@pytest.mark.parametrize("lent", [False, True], ids=["own", "lent"])
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
 async def test_netrc_never_adds_credentials(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, lent: bool
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, borrowed: bool
 ) -> None:
     export_id = await sendgrid.add_export()
     async with aiohttp.ClientSession(trust_env=True, headers={"X-Ours": "yes"}) as session:
-        client = client_of(sendgrid, clock, session=session if lent else None)
+        client = client_of(sendgrid, clock, session=session if borrowed else None)
         result = await client.fetch(export_id, tmp_path / "exports")
         await client.close()
         assert not session.closed
@@ -847,11 +847,11 @@ async def test_netrc_never_adds_credentials(
         assert request.headers["Authorization"] == f"Bearer {sendgrid.api_key}"
     for request in sendgrid.storage_requests:
         assert "Authorization" not in request.headers
-    if lent:
+    if borrowed:
         assert {request.headers["X-Ours"] for request in sendgrid.requests} == {"yes"}
 
 
-async def test_a_lent_session_that_trusts_the_environment_uses_its_proxies(
+async def test_a_borrowed_session_with_trust_env_obeys_https_proxy(
     proxied: list[str], clock: FakeClock
 ) -> None:
     async with aiohttp.ClientSession(trust_env=True) as session:
@@ -880,10 +880,10 @@ async def test_a_session_that_changes_the_authorization_is_named(
     assert clock.sleeps == []
 
 
-# Sessions: lent, and our own
+# Sessions: borrowed, and our own
 
 
-async def test_nothing_a_lent_session_carries_matters(
+async def test_settings_of_a_borrowed_session_are_overridden(
     sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
 ) -> None:
     export_id = await sendgrid.add_export()
@@ -956,13 +956,13 @@ async def test_leaving_the_block_closes_our_own_session_and_closing_twice_is_fin
     await client_of(sendgrid, clock).close()
 
 
-@pytest.mark.parametrize("lent", [False, True], ids=["own", "lent"])
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
 @every_call
 async def test_a_closed_client_says_so(
-    sendgrid: FakeSendGrid, clock: FakeClock, call: Call, lent: bool
+    sendgrid: FakeSendGrid, clock: FakeClock, call: Call, borrowed: bool
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        client = client_of(sendgrid, clock, session=session if lent else None)
+        client = client_of(sendgrid, clock, session=session if borrowed else None)
         await client.close()
         with pytest.raises(RuntimeError, match="ExportClient is closed"):
             await call(client)
@@ -971,7 +971,7 @@ async def test_a_closed_client_says_so(
 
 
 @every_call
-async def test_a_session_closed_behind_our_back_is_named(
+async def test_a_borrowed_session_that_was_closed_is_named(
     sendgrid: FakeSendGrid, clock: FakeClock, call: Call
 ) -> None:
     async with aiohttp.ClientSession() as session:

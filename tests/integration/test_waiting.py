@@ -79,10 +79,10 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-# The rhythm
+# Delays
 
 
-async def test_every_look_has_its_slot_whatever_it_saw(
+async def test_every_poll_has_its_slot_whatever_it_saw(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
@@ -107,7 +107,7 @@ async def test_every_look_has_its_slot_whatever_it_saw(
     assert last == StatusPolled(export_id=export_id, export=export, next_poll=None)
 
 
-async def test_waits_grow_to_the_longest_and_no_further(
+async def test_delays_grow_to_the_maximum_and_no_further(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending"] * 5 + ["ready"])
@@ -138,7 +138,7 @@ WAITS: dict[str, tuple[Callable[[FakeClock], dict[str, str]], float]] = {
 @pytest.mark.parametrize("skew", [0.0, HOUR, -HOUR], ids=["right", "fast", "slow"])
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("headers", "seconds"), WAITS.values(), ids=WAITS.keys())
-async def test_the_server_may_ask_for_a_longer_wait(
+async def test_the_server_may_ask_for_a_longer_delay(
     sendgrid: FakeSendGrid,
     clock: FakeClock,
     headers: Callable[[FakeClock], dict[str, str]],
@@ -169,7 +169,9 @@ async def test_a_wrong_clock_changes_nothing(
 
 
 @pytest.mark.parametrize("message", ["the segment was deleted", None])
-async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str | None) -> None:
+async def test_the_status_failure_ends_the_wait_with_its_message(
+    clock: FakeClock, message: str | None
+) -> None:
     async with (
         FakeSendGrid(clock=clock, contacts=1, message=message) as sendgrid,
         client_of(sendgrid, clock) as client,
@@ -183,7 +185,7 @@ async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str
     assert clock.sleeps == [1.0]
 
 
-async def test_ready_with_nothing_in_it_is_ready(
+async def test_ready_without_contacts_is_ready(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
@@ -192,7 +194,7 @@ async def test_ready_with_nothing_in_it_is_ready(
 
 
 @pytest.mark.parametrize("urls", [[], None])
-async def test_ready_without_its_links_is_looked_at_again(
+async def test_ready_without_links_is_polled_again(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -202,7 +204,7 @@ async def test_ready_without_its_links_is_looked_at_again(
 
 
 @pytest.mark.parametrize("skew", [0.0, -HOUR, HOUR])
-async def test_links_that_stay_away_have_expired(clock: FakeClock, skew: float) -> None:
+async def test_links_that_stay_away_mean_expired(clock: FakeClock, skew: float) -> None:
     async with (
         FakeSendGrid(
             clock=clock, contacts=1, after_expiry="no_urls", file_lifetime=10.0
@@ -217,7 +219,7 @@ async def test_links_that_stay_away_have_expired(clock: FakeClock, skew: float) 
     assert clock.sleeps == []
 
 
-async def test_what_was_ready_before_has_expired_rather_than_never_been(
+async def test_404_for_what_an_earlier_wait_saw_ready_means_expired(
     clock: FakeClock,
 ) -> None:
     async with (
@@ -231,7 +233,7 @@ async def test_what_was_ready_before_has_expired_rather_than_never_been(
             await client.wait(export_id)
 
 
-async def test_what_was_ready_a_look_ago_has_expired(
+async def test_404_right_after_ready_means_expired(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     sendgrid.respond(200, body=READY_WITHOUT_LINKS)
@@ -251,7 +253,7 @@ async def test_what_was_ready_a_look_ago_has_expired(
         (418, APIError),
     ],
 )
-async def test_what_cannot_get_better_ends_it_at_once(
+async def test_permanent_errors_end_the_wait_at_once(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
@@ -282,7 +284,7 @@ async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
     assert len(sendgrid.requests) == 3
 
 
-async def test_a_success_between_failures_forgives_them(
+async def test_a_good_poll_resets_the_count_of_failures(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -305,7 +307,7 @@ async def test_a_dropped_connection_is_survived(
     assert [type(event) for event in events] == [Retrying] * len(clock.sleeps) + [StatusPolled]
 
 
-async def test_connections_dropped_for_ever_end_it(
+async def test_connections_dropped_for_ever_end_the_wait(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     sendgrid.respond(None, times=None)
@@ -318,7 +320,7 @@ async def test_connections_dropped_for_ever_end_it(
 
 
 @pytest.mark.parametrize("body", STRANGE_BODIES)
-async def test_a_strange_answer_is_survived_once_and_told_if_it_stays(
+async def test_an_undocumented_answer_is_survived_once_and_raised_if_it_stays(
     sendgrid: FakeSendGrid, clock: FakeClock, body: str
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -343,7 +345,7 @@ async def test_an_absurd_date_does_not_break_the_reckoning(
 
 
 @pytest.mark.parametrize("status", ["queued", "failed", "completed", "READY", ""])
-async def test_an_unknown_status_is_pending_and_said_once(
+async def test_an_unknown_status_is_pending_and_logged_once(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     caplog: pytest.LogCaptureFixture,
@@ -456,7 +458,7 @@ async def test_no_cache_on_the_way_may_answer_a_poll(
 
 
 @pytest.mark.parametrize("timeout", [10.0, 10, timedelta(seconds=10)])
-async def test_the_timeout_is_kept_with_a_last_look_before_it(
+async def test_the_timeout_is_kept_with_a_last_poll_before_it(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, timeout: float | timedelta
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
@@ -465,7 +467,7 @@ async def test_the_timeout_is_kept_with_a_last_look_before_it(
         await client.wait(export_id, timeout=timeout)
     assert 9 < clock.monotonic() - began <= 10
     assert clock.sleeps[:4] == [1.0, 1.5, 2.25, 3.375]
-    assert sendgrid.requests[-1].at == clock.utc(), "nothing is slept without a look after it"
+    assert sendgrid.requests[-1].at == clock.utc(), "no sleep is without a poll after it"
     error = caught.value
     assert isinstance(error, TimeoutError)
     assert (error.export_id, export_id in str(error)) == (export_id, True)
@@ -519,7 +521,7 @@ async def test_a_timeout_in_the_middle_of_a_poll_names_the_failure_before_it(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_wait_beyond_the_timeout_is_not_begun(
+async def test_a_retry_after_beyond_the_timeout_is_not_slept(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, status: int
 ) -> None:
     sendgrid.respond(200, body=PENDING)
@@ -532,7 +534,7 @@ async def test_a_wait_beyond_the_timeout_is_not_begun(
     assert caught.value.export is not None
 
 
-async def test_a_wait_that_fits_is_kept_however_long(
+async def test_a_retry_after_within_the_timeout_is_slept_however_long(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -541,7 +543,7 @@ async def test_a_wait_that_fits_is_kept_however_long(
     assert clock.sleeps == [59.0]
 
 
-async def test_a_look_that_hangs_ends_with_the_timeout(
+async def test_a_poll_that_hangs_ends_with_the_timeout(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     sendgrid.respond(200, body=PENDING)
@@ -553,7 +555,7 @@ async def test_a_look_that_hangs_ends_with_the_timeout(
     assert caught.value.export is not None
 
 
-async def test_a_look_that_hangs_after_its_headers_ends_with_the_timeout(
+async def test_a_poll_that_hangs_after_its_headers_ends_with_the_timeout(
     clock: FakeClock,
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -617,17 +619,17 @@ class StuckClock(FakeClock):
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("where", ["a look", "a sleep"])
+@pytest.mark.parametrize("where", ["a poll", "a sleep"])
 async def test_a_cancellation_goes_through_and_the_client_lives_on(
     sendgrid: FakeSendGrid, where: str
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
     stuck = StuckClock()
-    if where == "a look":
+    if where == "a poll":
         sendgrid.respond(200, delay=math.inf)
     async with client_of(sendgrid, stuck) as client:
         waiting = asyncio.create_task(client.wait(export_id))
-        await until(lambda: sendgrid.requests if where == "a look" else stuck.sleeps)
+        await until(lambda: sendgrid.requests if where == "a poll" else stuck.sleeps)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -664,7 +666,7 @@ async def test_one_client_waits_for_many_at_once(
     assert [export.id for export in exports] == ids
 
 
-async def test_a_rate_limit_of_one_call_is_told_by_another(
+async def test_a_rate_limit_of_one_call_does_not_bind_another(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     sendgrid.respond(429, headers={"Retry-After": "9"}, on="status")
