@@ -190,7 +190,7 @@ def _poll_again(polling: Polling, asked: float | None, now: float, random: Rando
 def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:
     """Return the error of a wait whose time is over, with the failure of the last poll, if any."""
     seen = redact_text(polling.export.status_text) if polling.export else "never seen"
-    state = "was ready, but has no fresh links," if polling.known_ready else "is not ready"
+    state = "was ready, but no fresh links came," if polling.known_ready else "is not ready"
     failed = (
         f" The last poll failed: {str(polling.failure).rstrip('.')}." if polling.failure else ""
     )
