@@ -157,6 +157,9 @@ class Session:
             InvalidResponseError: the answer is larger than any that is documented.
         """
         what = f"{method} {redact_url(url)}"
+        if "User-Agent" in self._session().headers:
+            # A borrowed session that has a name of its own keeps it.
+            headers = {name: text for name, text in headers.items() if name != "User-Agent"}
         timeout = aiohttp.ClientTimeout(total=_API_SECONDS, sock_connect=_CONNECT_SECONDS)
         try:
             async with await self._request(
