@@ -1,33 +1,43 @@
-"""Bring Twilio SendGrid contact exports to disk: every file, whole, verified, in time.
+"""Download Twilio SendGrid contact exports: every file, complete and verified, before it expires.
 
     result = await fetch_export(export_id, "exports/", api_key=key)
 
 - `export_contacts` and `fetch_export` do everything in one call; `ExportClient` does it step by
   step, for services. `PollPolicy` and `DownloadPolicy` are the settings.
-- `on_event=` is a plain function that is told of every `Event`; the standard library's logging
-  hears the same under `sendgrid_exports`, but for the bytes.
-- `verify_download` proves a finished download again, from the disk alone.
-- `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read what came;
-  `parse_contact` makes a `Contact` of a row; `compare_exports` tells what changed.
-- Every failure is a `SendGridExportsError`, where it is also said what is tried again first.
+- `on_event=` is a plain function that receives every `Event`; the logger `sendgrid_exports` of the
+  standard library gets the same, except for received bytes.
+- `verify_download` checks a finished download again, from the disk alone.
+- `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read the files;
+  `parse_contact` makes a `Contact` of a row; `compare_exports` finds what changed.
+- Every failure is a `SendGridExportsError`, whose documentation says what is retried first.
 - `sendgrid_exports.testing` has a server to test against, and
   `sendgrid_exports.integrations.opentelemetry` makes spans and metrics of the events.
 
-What lies in the directory is named here, never by the server, so a glob such as `*.csv.gz` feeds
-other programs:
+Files in the directory are named by this library, never by the server, so a glob such as
+`*.csv.gz` can feed other programs:
 
 | file | |
 |---|---|
 | `<id>-00001.csv.gz` | complete and verified; `.csv`, `.json.gz` or `.json` where it is that |
 | `<id>.manifest.json` | what is there: sizes, SHA-256, ETags, contacts, the checks that passed |
-| `<id>-00001.part`, `<id>.journal`, `<id>.lock` | unfinished: the next call goes on from them |
+| `<id>-00001.part`, `<id>.journal`, `<id>.lock` | unfinished: the next call resumes from them |
 
 Durations are seconds or a `datetime.timedelta`, sizes bytes.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sendgrid_exports.contents.arrow import read_arrow, write_parquet
+from sendgrid_exports.contents.batches import read_contacts_async
+from sendgrid_exports.contents.changes import (
+    ChangeKind,
+    ComparisonSummary,
+    ContactChange,
+    FieldChange,
+)
+from sendgrid_exports.contents.comparing import Comparison, compare_exports
+from sendgrid_exports.contents.rows import read_contacts
+from sendgrid_exports.contents.typed import parse_contact
 from sendgrid_exports.errors import (
     APIError,
     AuthenticationError,
@@ -76,21 +86,10 @@ from sendgrid_exports.models import (
 )
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
 from sendgrid_exports.timing import Clock, SystemClock
+from sendgrid_exports.transfer.audit import verify_download
 
 if TYPE_CHECKING:
     from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
-    from sendgrid_exports.contents.arrow import read_arrow, write_parquet
-    from sendgrid_exports.contents.batches import read_contacts_async
-    from sendgrid_exports.contents.changes import (
-        ChangeKind,
-        ComparisonSummary,
-        ContactChange,
-        FieldChange,
-    )
-    from sendgrid_exports.contents.comparing import Comparison, compare_exports
-    from sendgrid_exports.contents.rows import read_contacts
-    from sendgrid_exports.contents.typed import parse_contact
-    from sendgrid_exports.transfer.audit import verify_download
 
 __version__ = "0.1.0"
 
@@ -157,30 +156,14 @@ __all__ = [
     "write_parquet",
 ]
 
-# Loaded when first asked for: who reads what lies on disk needs no network, and the other way.
-_LATER = {
-    "ChangeKind": "contents.changes",
-    "Comparison": "contents.comparing",
-    "ComparisonSummary": "contents.changes",
-    "ContactChange": "contents.changes",
-    "ExportClient": "client",
-    "FieldChange": "contents.changes",
-    "compare_exports": "contents.comparing",
-    "export_contacts": "client",
-    "fetch_export": "client",
-    "parse_contact": "contents.typed",
-    "read_arrow": "contents.arrow",
-    "read_contacts": "contents.rows",
-    "read_contacts_async": "contents.batches",
-    "verify_download": "transfer.audit",
-    "write_parquet": "contents.arrow",
-}
-
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    # Only the client needs aiohttp: reading files must not wait for it to load.
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    from sendgrid_exports import client
+
+    value: object = getattr(client, name)
     globals()[name] = value
     return value
 

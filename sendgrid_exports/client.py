@@ -10,13 +10,15 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
+from sendgrid_exports import __version__
+from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
-from sendgrid_exports.api.wire import check_base_url, check_text, start_request
+from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import ExportNotReadyError
 from sendgrid_exports.events import Event, OnEvent, log
-from sendgrid_exports.messages import Request
+from sendgrid_exports.http import Request
 from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import (
@@ -48,23 +50,30 @@ _THREADS = 8
 
 
 class ExportClient:
-    """Starts exports, waits for them, and brings their files to disk.
+    """Starts exports, waits for them, and downloads their files.
 
     One client serves any number of tasks of one event loop. Constructing it needs no running
-    loop and asks nobody. It reads no environment variable.
+    loop, sends nothing and reads no environment variable.
 
     Args:
-        api_key: SendGrid's API key; it goes to the host of `base_url` alone.
-        session: an aiohttp session to borrow; it is never closed here. None: one of our own.
-        base_url: where the API is; `https://api.eu.sendgrid.com` for subusers in the EU.
+        api_key: SendGrid's API key; it is sent to the host of `base_url` alone.
+        session: an aiohttp session to borrow; it is never closed. By default the client opens one
+            of its own, which obeys `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as curl and pip
+            do; this machine is never reached through a proxy. A session with `trust_env=True`
+            lends its connector, headers, cookies and traces, and the same proxies are obeyed:
+            in no case does a netrc file add credentials to a request.
+        base_url: the root of the API; `https://api.eu.sendgrid.com` for subusers in the EU.
         on_behalf_of: the subuser a parent account acts for.
-        polling: how patiently to poll.
+        allow_insecure_http: allow `http://` for a `base_url` on another machine, and for the
+            links it gives. Everyone on the way can then read the API key. On this machine
+            (localhost, 127.0.0.1, ::1) http is always allowed.
+        polling: how to poll.
         downloads: how to download.
-        clock: where the time comes from.
-        random: numbers from 0 to below 1, for the jitter of delays.
+        clock: the source of time.
+        random: returns numbers from 0 to below 1, for the jitter of delays.
 
     Raises:
-        TypeError, ValueError: an argument can't be used; it is named.
+        TypeError, ValueError: an argument can't be used; the message names it.
     """
 
     def __init__(
@@ -74,13 +83,18 @@ class ExportClient:
         session: aiohttp.ClientSession | None = None,
         base_url: str = _BASE_URL,
         on_behalf_of: str | None = None,
+        allow_insecure_http: bool = False,
         polling: PollPolicy | None = None,
         downloads: DownloadPolicy | None = None,
         clock: Clock | None = None,
         random: Random = standard_random.random,
     ) -> None:
-        check_text(api_key, "api_key")
-        base_url = check_base_url(base_url)
+        check_api_key(api_key)
+        if not isinstance(allow_insecure_http, bool):
+            raise TypeError(
+                f"allow_insecure_http must be True or False, not {allow_insecure_http!r}"
+            )
+        base_url = check_base_url(base_url, allow_insecure_http=allow_insecure_http)
         if on_behalf_of is not None:
             check_text(on_behalf_of, "on_behalf_of")
         self._polling = _policy(polling, PollPolicy, "polling")
@@ -97,6 +111,7 @@ class ExportClient:
             clock=self._clock,
             random=random,
             polling=self._polling,
+            user_agent=f"sendgrid-exports/{__version__}",
         )
         limits = self._downloads.limits
         self._means = Means(
@@ -125,7 +140,7 @@ class ExportClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; a borrowed session stays open. Closing twice is no error."""
+        """Close the connections; a borrowed session stays open. Closing twice is allowed."""
         await self._session.close()
 
     async def start(
@@ -428,6 +443,7 @@ class _ClientArguments(TypedDict, total=False):
     session: aiohttp.ClientSession | None
     base_url: str
     on_behalf_of: str | None
+    allow_insecure_http: bool
     polling: PollPolicy | None
     downloads: DownloadPolicy | None
     clock: Clock | None

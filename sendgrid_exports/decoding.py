@@ -1,7 +1,7 @@
 """JSON to models and back, with a readable path for whatever does not fit.
 
 Models know nothing of JSON: every quirk of the wire is in the hooks here. Unknown fields are
-ignored, a missing and a null field are the same, an unknown status is pending.
+ignored, a null field is the same as a missing one, an unknown status is pending.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, TypeVar, get_args
 
+import attrs
 from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
@@ -32,9 +33,10 @@ __all__ = ["decode", "encode", "parse_json", "read_time"]
 
 T = TypeVar("T")
 
+# RFC 3339, or as Go prints times. Python alone reads more, such as dates without a time.
 _TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?"
-    r"\s*(?:Z|([+-])(\d\d):?(\d\d)(?: [A-Z]{1,5})?)?",
+    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?)"
+    r"\s*(?:(Z|[+-]\d\d:?\d\d)(?: [A-Z]{1,5})?)?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -51,12 +53,12 @@ def parse_json(body: bytes, what: str) -> object:
         text = body[:2000].decode("utf-8", "replace")
         quoted = redact_page(text) or redact_text(text) or "(nothing)"
         raise InvalidResponseError(
-            f"{what} is no JSON: {quoted}", problems=(f"{type(error).__name__} @ $",)
+            f"{what} is not JSON: {quoted}", problems=(f"{type(error).__name__} @ $",)
         ) from None
 
 
-def decode(cls: type[T], value: object, what: str) -> T:
-    """Return `value`, as JSON gave it, as a `cls`.
+def decode(cls: type[T], value: object, what: str, *, path: str = "$") -> T:
+    """Return `value`, as JSON gave it, as a `cls`; `path` is where it stood in the body.
 
     Raises:
         InvalidResponseError: it does not fit; `problems` has a path for each misfit.
@@ -64,17 +66,17 @@ def decode(cls: type[T], value: object, what: str) -> T:
     try:
         return _converter.structure(value, cls)
     except (BaseValidationError, ValueError, TypeError) as error:
-        problems = tuple(redact_text(problem) for problem in _problems(error))
+        problems = tuple(redact_text(problem) for problem in _problems(error, path))
     raise InvalidResponseError(
         f"{what} is not what is documented: {'; '.join(problems)}", problems=problems
     )
 
 
-def _problems(error: Exception) -> list[str]:
+def _problems(error: Exception, path: str) -> list[str]:
     if isinstance(error, BaseValidationError):
-        problems = transform_error(error, format_exception=_describe)
+        problems = transform_error(error, path, format_exception=_describe)
         return [problem.replace("$.metadata", "$._metadata") for problem in problems]
-    return [f"{_describe(error, None)} @ $"]
+    return [f"{_describe(error, None)} @ {path}"]
 
 
 def _describe(error: BaseException, type_: Any) -> str:
@@ -89,7 +91,7 @@ def encode(value: object) -> Any:
 
 
 def read_time(value: object) -> datetime | None:
-    """Return a time in any of SendGrid's spellings as an aware datetime; None where it has none.
+    """Return a time in any of SendGrid's spellings as an aware datetime; None where it is absent.
 
     RFC 3339 with up to nine fractional digits, and Go's `2006-01-02 15:04:05 +0000 UTC`; without
     a zone it is UTC. Absent is also written as an empty text or as the year 1.
@@ -102,24 +104,11 @@ def read_time(value: object) -> datetime | None:
     found = _TIME.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise ValueError(f"expected a time, not {_shown(value)}")
-    year, month, day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = (
-        found.groups()
-    )
-    if int(year) <= 1:
+    if int(found[1][:4]) <= 1:
         return None
-    offset = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
-    moment = datetime(
-        int(year),
-        int(month),
-        int(day),
-        int(hour),
-        int(minute),
-        int(second),
-        int((fraction or "").ljust(6, "0")[:6]),
-        tzinfo=timezone(-offset if sign == "-" else offset),
-    )
     try:
-        return moment.astimezone(UTC)
+        # The pattern admits small letters, which fromisoformat does not.
+        return datetime.fromisoformat(f"{found[1]}{found[2] or 'Z'}".upper()).astimezone(UTC)
     except OverflowError:
         raise ValueError(f"time out of range: {_shown(value)}") from None
 
@@ -190,12 +179,14 @@ def _structure_absent_or(cls: Any) -> Callable[[Any, Any], Any]:
         **{name: override(rename=wire) for name, wire in _RENAMED[cls].items()},  # type: ignore[arg-type]
     )
 
+    keeps_status = "status_text" in attrs.fields_dict(cls)
+
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"expected an object, not {_shown(value)}")
         present = {name: item for name, item in value.items() if item is not None}
         status = present.get("status")
-        if isinstance(status, str | int) and not isinstance(status, bool):
+        if keeps_status and isinstance(status, str | int) and not isinstance(status, bool):
             present["status_text"] = status
         return structure(present, cls)
 

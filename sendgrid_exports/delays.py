@@ -1,8 +1,8 @@
-"""The delay before the next look or try, and what the server says about it.
+"""The delay before the next poll or attempt, and what the server says about it.
 
 The delays come from `backoff`'s generator. Its decorators are not used: they read the wall
-clock, sleep in a way that cannot be injected, check their budget only between tries, and know
-no deadline.
+clock, sleep in a way that can't be injected, check their budget only between attempts, and know
+of no deadline.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from itertools import islice
 
 import backoff
 
-from sendgrid_exports.messages import read_http_date
+from sendgrid_exports.http import read_http_date
 from sendgrid_exports.settings import PollPolicy
 
-__all__ = ["Random", "look_delay", "read_reset", "read_retry_after", "server_delay", "try_delay"]
+__all__ = ["Random", "poll_delay", "read_reset", "read_retry_after", "retry_delay", "server_delay"]
 
 Random = Callable[[], float]
 
 _JITTER = 0.1
-_FIRST_TRY = 0.5
-_LONGEST_TRY = 10.0
+_FIRST_RETRY = 0.5
+_LONGEST_RETRY = 10.0
 _EARLIEST_EPOCH = 10**9
 
 
-def look_delay(n: int, policy: PollPolicy, random: Random) -> float:
-    """Seconds between look `n` (from 0) and the next one."""
+def poll_delay(n: int, policy: PollPolicy, random: Random) -> float:
+    """Seconds between poll `n` (from 0) and the next one."""
     return _expo(n, policy.factor, policy.initial, policy.maximum) * (1 - _JITTER * random())
 
 
-def try_delay(failures: int, random: Random) -> float:
-    """Seconds before the next try of a file after `failures` (from 1) without progress."""
-    return _expo(failures - 1, 2.0, _FIRST_TRY, _LONGEST_TRY) * (1 - _JITTER * random())
+def retry_delay(failures: int, random: Random) -> float:
+    """Seconds before the next attempt at a file after `failures` (from 1) without progress."""
+    return _expo(failures - 1, 2.0, _FIRST_RETRY, _LONGEST_RETRY) * (1 - _JITTER * random())
 
 
 def _expo(n: int, base: float, factor: float, maximum: float) -> float:
-    # The generator's first value is None, meant to be sent away by a decorator.
+    # The generator first yields None, which its decorators discard.
     delays = backoff.expo(base=base, factor=factor, max_value=maximum)
     return float(next(islice(delays, n + 1, None)))
 
 
 def server_delay(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds the server asks to keep away after a failure, or None.
+    """Seconds the server asks to wait after a failure, or None.
 
-    `Retry-After` counts first (RFC 9110 §10.2.3), then SendGrid's `X-RateLimit-Reset`:
+    `Retry-After` comes first (RFC 9110 §10.2.3), then SendGrid's `X-RateLimit-Reset`:
     https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/rate-limits
-    An instant is compared with the answer's own `Date`, so a wrong local clock does not matter.
+    An instant is compared with the response's own `Date`, so a wrong local clock does not matter.
     """
     now = read_http_date(headers.get("date", "")) or now
     delay = read_retry_after(headers.get("retry-after", ""), now)

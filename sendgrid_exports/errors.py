@@ -1,34 +1,34 @@
 """What can go wrong, split by what the caller can do about it.
 
     SendGridExportsError                    never raised itself
-    ├── APIError                            SendGrid answered, and the answer is no
-    │   ├── InvalidRequestError             400, 422: mend the arguments
-    │   ├── AuthenticationError             401: mend the key
-    │   ├── PermissionDeniedError           403: give the key the scope
-    │   ├── ExportNotFoundError             404: mend the id
-    │   ├── RateLimitedError                429: ask less often
-    │   └── ServerError                     5xx: ask later
-    ├── TransportError                      no complete answer: DNS, TLS, reset, timeout
-    ├── InvalidResponseError                an answer that is not what is documented
-    ├── ExportError                         the job itself
+    ├── APIError                            SendGrid answered with an error
+    │   ├── InvalidRequestError             400, 422: fix the arguments
+    │   ├── AuthenticationError             401: fix the API key
+    │   ├── PermissionDeniedError           403: give the API key the scope
+    │   ├── ExportNotFoundError             404: fix the export id
+    │   ├── RateLimitedError                429: send fewer requests
+    │   └── ServerError                     5xx: try again later
+    ├── TransportError                      no complete response: DNS, TLS, reset, timeout
+    ├── InvalidResponseError                a response that is not what is documented
+    ├── ExportError                         the export job
     │   ├── ExportFailedError               SendGrid gave up: start another
-    │   ├── ExportTimeoutError              it is not done yet: ask again with the same id
-    │   ├── ExportExpiredError              its files are gone: start another
+    │   ├── ExportTimeoutError              it is not ready yet: wait again with the same id
+    │   ├── ExportExpiredError              its files are deleted: start another
     │   └── ExportNotReadyError             it is still being prepared: wait
-    └── DownloadError                       a file of it
-        ├── IncompleteDownloadError         the tries are used up: fetch again, it goes on
-        ├── CorruptDownloadError            what came fails its checks
-        ├── DownloadInProgressError         somebody else is at it
-        └── InsufficientDiskSpaceError      make room
+    └── DownloadError                       a file of the export
+        ├── IncompleteDownloadError         the attempts are used up: fetch again to resume
+        ├── CorruptDownloadError            the file fails its checks
+        ├── DownloadInProgressError         another process or task is downloading it
+        └── InsufficientDiskSpaceError      free disk space
 
-Everything here can be pickled, carries what was seen as attributes, and says no secret.
+Every error can be pickled, carries what was seen as attributes, and holds no secret.
 """
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sendgrid_exports.models import ContactExport, ErrorDetail
 
@@ -70,14 +70,15 @@ def _restore(cls: type[E], attributes: dict[str, Any]) -> E:
 class SendGridExportsError(Exception):
     """The base of every error of this library; never raised itself. All can be pickled.
 
-    Tried again before one is raised: looks that failed in passing (no connection, a timeout, 429,
-    5xx, a body that can't be decoded), in the next slot or when the server says; files after
+    Retried before one is raised: polls that failed in a transient way (no connection, a timeout,
+    429, 5xx, a body that can't be decoded), in the next slot or when the server says; files after
     resets, stalls, short bodies, 429 and 5xx, from the last byte; dead links with fresh ones; a
     file that fails its checks, once; a start only where it certainly was not processed.
 
-    Never tried again: 400, 401, 403 and 404 of the API, `failure`, a deleted file, a refused
+    Never retried: 400, 401, 403 and 404 of the API, `failure`, a deleted file, a refused
     signature, a redirect (none is ever followed), a full disk, a start that may have reached
-    SendGrid.
+    SendGrid. Two exceptions: a poll that finds no export less than a minute after this client
+    started it, and one 401 to a poll after the same wait had a good one.
 
     Attributes:
         message: what was seen, what it means, what to do.
@@ -92,17 +93,22 @@ class SendGridExportsError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def with_advice(self, advice: str) -> Self:
+        """Return a copy of the error whose message ends with one more sentence."""
+        message = f"{self.message.removesuffix('.')}. {advice}"
+        return _restore(type(self), {**self.__dict__, "message": message})
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # The bases OSError and TimeoutError would rebuild from rewritten arguments.
+        # OSError and TimeoutError would rebuild the error from changed arguments.
         return _restore, (type(self), self.__dict__.copy())
 
 
 class APIError(SendGridExportsError):
-    """SendGrid's API answered with an error status.
+    """SendGrid's API answered with an error.
 
     Attributes:
-        status: the HTTP status.
-        errors: what the body said, one entry for each documented error; may be empty.
+        status: the HTTP status; 2xx where only the body says that it is an error.
+        errors: the error details in the body; may be empty.
         retry_after: seconds the server asked to wait, or None.
         request_id: SendGrid's id of the request, for its support, or None.
     """
@@ -128,31 +134,31 @@ class InvalidRequestError(APIError):
 
 
 class AuthenticationError(APIError):
-    """401: the API key is wrong, deleted or revoked."""
+    """401: the API key is wrong, deleted or revoked, or the account's credits are used up."""
 
 
 class PermissionDeniedError(APIError):
-    """403: the key lacks a scope, or the account has no new Marketing Campaigns."""
+    """403: a scope of the API key, the new Marketing Campaigns or an allowed address is missing."""
 
 
 class ExportNotFoundError(APIError):
-    """404: no export with this id in this account."""
+    """404: there is no such export, list or segment in this account."""
 
 
 class RateLimitedError(APIError):
-    """429: too many requests; `APIError.retry_after` says how long to keep away, if it was said."""
+    """429: too many requests; `APIError.retry_after` has the seconds to wait, if given."""
 
 
 class ServerError(APIError):
-    """5xx: SendGrid, or a proxy before it, has trouble of its own."""
+    """5xx: SendGrid, or a proxy in front of it, has a problem of its own."""
 
 
 class TransportError(SendGridExportsError):
-    """No complete answer came: name resolution, TLS, a reset or a timeout.
+    """No complete response came: name resolution, TLS, a reset or a timeout.
 
     Attributes:
         request_sent: whether the request may have reached the server.
-        transient: whether trying again can help (a refused certificate will stay refused).
+        transient: whether a retry can help (a refused certificate stays refused).
     """
 
     def __init__(self, message: str, *, request_sent: bool = True, transient: bool = True) -> None:
@@ -162,7 +168,7 @@ class TransportError(SendGridExportsError):
 
 
 class InvalidResponseError(SendGridExportsError):
-    """A successful answer whose body is not what SendGrid documents.
+    """A successful response whose body is not what SendGrid documents.
 
     Attributes:
         problems: one text for each bad field, with its path, such as `… @ $.created_at`.
@@ -177,7 +183,7 @@ class ExportError(SendGridExportsError):
     """The export job.
 
     Attributes:
-        export_id: the id; all that is needed to ask for the export again.
+        export_id: the id; all that is needed to resume.
         export: the export as last seen, its links without their query, or None.
     """
 
@@ -190,7 +196,7 @@ class ExportError(SendGridExportsError):
 
 
 class ExportFailedError(ExportError):
-    """SendGrid says `failure`: this export will never be ready."""
+    """The status is `failure`: this export will never be ready."""
 
 
 class ExportTimeoutError(ExportError, TimeoutError):
@@ -202,17 +208,17 @@ class ExportExpiredError(ExportError):
 
 
 class ExportNotReadyError(ExportError):
-    """A download was asked for while the export is still being prepared."""
+    """A download was requested while the export is still being prepared."""
 
 
 class DownloadError(SendGridExportsError):
     """A file of the export.
 
     Attributes:
-        path: the file's final path, or None where it is about the whole directory.
-        url: where it comes from, without its query, or None.
+        path: the file's final path, or None if the error is about the whole directory.
+        url: its link, without the query, or None.
         status: the storage's HTTP status, or None.
-        code: the storage's own error code, such as `NoSuchKey`, or None.
+        code: the storage's error code, such as `NoSuchKey`, or None.
     """
 
     def __init__(
@@ -232,7 +238,7 @@ class DownloadError(SendGridExportsError):
 
 
 class IncompleteDownloadError(DownloadError):
-    """The tries without progress are used up before the file was whole."""
+    """The attempts without progress were used up before the file was complete."""
 
 
 class CorruptDownloadError(DownloadError):
@@ -244,7 +250,7 @@ class DownloadInProgressError(DownloadError):
 
 
 class InsufficientDiskSpaceError(DownloadError, OSError):
-    """The disk has no room for the rest of the files."""
+    """The disk has no space for the rest of the files."""
 
     def __init__(self, message: str, *, path: Path | None = None) -> None:
         super().__init__(message, path=path)

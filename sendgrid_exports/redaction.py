@@ -1,8 +1,8 @@
-"""Keeping secrets out of everything people read.
+"""Keeping secrets out of everything that people read.
 
-A presigned url's query is a credential: whoever has it has the contacts. SendGrid's key is
-worse. S3 even echoes a stray `Authorization` header back in its XML, so text that came from a
-server passes through here before it is quoted.
+The query of a presigned url is a credential that gives access to the contacts; SendGrid's API key
+gives access to more. S3 even echoes a stray `Authorization` header back in its XML, so text from a
+server is redacted before it is quoted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SECRETS = (
 
 
 def redact_url(url: str) -> str:
-    """Return scheme, host and path of `url`; whatever else it has shows only as a mark."""
+    """Return scheme, host and path of `url`; a query or fragment shows only as a mark."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -70,7 +70,7 @@ def redact_text(text: str, *, longest: int = _QUOTED_LENGTH) -> str:
 
 
 def redact_page(text: str) -> str:
-    """Return what may be said of an HTML page: its title or first text; else nothing."""
+    """Return what may be quoted of an HTML page: its title or first text. Empty for other text."""
     if not _PAGE.match(text):
         return ""
     # Here as well: what marks a secret may be a tag.

@@ -1,8 +1,8 @@
-"""The seam to aiohttp: send, stream, who owns the session, and what its errors mean.
+"""The adapter to aiohttp: opening a session, sending, streaming, and what aiohttp's errors mean.
 
-Whatever a borrowed session carries of its own (a timeout, `raise_for_status`, decompression,
-redirects) is overridden for each request. The key travels with single requests, never on the
-session, where it would go to every host.
+What a borrowed session sets for itself (a timeout, `raise_for_status`, decompression, redirects)
+is overridden for each request. The API key goes with single requests, never on the session, which
+would send it to every host.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import datetime
-from types import TracebackType
+from types import TracebackType, UnionType
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import attrs
 from yarl import URL
 
 from sendgrid_exports.errors import InvalidResponseError, TransportError
-from sendgrid_exports.messages import Response, read_http_date
+from sendgrid_exports.http import Response, is_loopback, read_http_date
 from sendgrid_exports.receiving import Body, open_body
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import Clock, SystemClock
@@ -36,8 +38,8 @@ _BLOCK = 1024 * 1024
 # A host such as `a..b` has no form on the wire: it is an error of encoding there.
 _INVALID_URL = aiohttp.InvalidURL | UnicodeError
 
-# Their context shows headers and urls, even where it is suppressed: what they become is raised
-# outside of the handlers.
+# Their context shows headers and urls, even if it is suppressed: the error of ours is raised after
+# the except clause has ended.
 _FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
 
@@ -85,7 +87,7 @@ class Stream:
 
 
 class Session:
-    """One aiohttp session: the caller's, never closed here, or our own, made when first needed."""
+    """One aiohttp session: the caller's, never closed here, or our own, opened when first used."""
 
     def __init__(
         self, borrowed: aiohttp.ClientSession | None = None, clock: Clock | None = None
@@ -98,28 +100,33 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bodies: set[Body | aiohttp.StreamReader] = set()
         self._clock = clock if clock is not None else SystemClock()
+        self._proxies: dict[tuple[str, str], URL | None] = {}
 
     async def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        secret: str = "",
     ) -> Response:
-        """Return the whole answer to one request of the API, decoded from any gzip.
+        """Return the whole response to one request of the API, decoded from any gzip.
+
+        `secret` is hidden in it and in errors: some proxies quote the request in their pages.
 
         Raises:
             TransportError: no complete answer came.
             InvalidResponseError: the answer is larger than any that is documented.
         """
         what = f"{method} {redact_url(url)}"
+        if "User-Agent" in self._session().headers:
+            # A borrowed session that has a name of its own keeps it.
+            headers = {name: text for name, text in headers.items() if name != "User-Agent"}
         timeout = aiohttp.ClientTimeout(total=_API_SECONDS, sock_connect=_CONNECT_SECONDS)
         try:
-            async with self._session().request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                data=body,
-                timeout=timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
+            async with await self._request(
+                method, url, headers=headers, data=body, timeout=timeout, auto_decompress=True
             ) as answer:
                 received = bytearray()
                 with self._open_body(answer.content):
@@ -130,21 +137,13 @@ class Session:
                                 f"The answer to {what} is longer than {_LONGEST_BODY:,} bytes: "
                                 "check base_url and the proxies on the way."
                             )
+                if secret:
+                    received = received.replace(secret.encode(), b"[redacted]")
                 return Response(
                     status=answer.status, headers=_lowered(answer), body=bytes(received)
                 )
         except _FOREIGN as error:
-            failure = translate(error, what)
-        except ValueError as error:
-            # What aiohttp says where a session with trust_env finds the host in a netrc file.
-            if "AUTHORIZATION" not in str(error):
-                raise
-            failure = TransportError(
-                f"{what} was not sent: the session lent takes credentials for that host from a "
-                "netrc file. Lend one with trust_env=False, or remove them there.",
-                request_sent=False,
-                transient=False,
-            )
+            failure = translate(error, what, of_api=True, secret=secret)
         raise failure
 
     @asynccontextmanager
@@ -164,12 +163,11 @@ class Session:
         try:
             # A head that trickles keeps the read timeout happy.
             async with SystemClock().timeout(2 * read_timeout):
-                answer = await self._session().get(
-                    URL(url, encoded=True),
+                answer = await self._request(
+                    "GET",
+                    url,
                     headers={**headers, "Accept-Encoding": "identity"},
                     timeout=timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
                     auto_decompress=False,
                     read_bufsize=_READ_BUFFER,
                 )
@@ -183,6 +181,47 @@ class Session:
             body = open_body(answer, block=block, read_timeout=read_timeout, clock=self._clock)
             with self._open_body(body):
                 yield Stream(answer.status, _lowered(answer), body, what, read_timeout)
+
+    async def _request(
+        self, method: str, url: str, *, headers: Mapping[str, str], **options: Any
+    ) -> aiohttp.ClientResponse:
+        """Send a request, `url` byte for byte, and return the response once its head arrived."""
+        session, target = self._session(), URL(url, encoded=True)
+        answer = await session.request(
+            method,
+            target,
+            headers=headers,
+            proxy=await self._proxy(target),
+            allow_redirects=False,
+            raise_for_status=False,
+            **options,
+        )
+        if answer.request_info.headers.get("Authorization") != headers.get("Authorization"):
+            answer.close()
+            raise TransportError(
+                "The session passed to ExportClient, or a middleware of it, changes the "
+                f"Authorization header: {method} {redact_url(url)} was not sent as it should be. "
+                "Pass a session that leaves it alone.",
+                transient=False,
+            )
+        return answer
+
+    async def _proxy(self, url: URL) -> URL | None:
+        """Return the proxy that the environment names for `url`, as curl and pip read it.
+
+        Raises:
+            TransportError: that proxy can't be used.
+        """
+        host = url.host or ""
+        wanted = self._borrowed is None or self._borrowed.trust_env
+        if not wanted or is_loopback(host):
+            return None
+        key = (url.scheme, host)
+        if key not in self._proxies:
+            # macOS and Windows also ask the system's settings, and may resolve the name.
+            named = await asyncio.to_thread(_named_proxy, url.scheme, host)
+            self._proxies[key] = _read_proxy(named, f"{url.scheme.upper()}_PROXY")
+        return self._proxies[key]
 
     @contextmanager
     def _open_body(self, body: Body | aiohttp.StreamReader) -> Iterator[None]:
@@ -216,23 +255,54 @@ class Session:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise RuntimeError("The ExportClient is closed; make another one.")
+            raise RuntimeError("The ExportClient is closed; create another one.")
         loop = asyncio.get_running_loop()
         if self._loop not in {None, loop}:
             raise RuntimeError(
-                "The ExportClient is used in another event loop than before; make one for each."
+                "The ExportClient is used in another event loop than before; create one for each."
             )
         self._loop = loop
-        if self._borrowed is not None:
-            if self._borrowed.closed:
-                raise RuntimeError("The session lent to ExportClient is closed.")
-            return self._borrowed
-        if self._own is None:
-            # No limit here: how many connections are open at once is the download's to decide.
+        borrowed = self._borrowed
+        if borrowed is not None and borrowed.closed:
+            raise RuntimeError("The session passed to ExportClient is closed.")
+        if borrowed is not None and not borrowed.trust_env:
+            return borrowed
+        if self._own is None and borrowed is not None:
+            # With trust_env, aiohttp would add the credentials of a netrc file to every request.
+            self._own = aiohttp.ClientSession(
+                connector=borrowed.connector,
+                connector_owner=False,
+                headers=borrowed.headers,
+                cookie_jar=borrowed.cookie_jar,
+                trace_configs=borrowed.trace_configs,
+            )
+        elif self._own is None:
+            # No limit here: the download limits its connections itself.
             self._own = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._own
+
+
+def _named_proxy(scheme: str, host: str) -> str | None:
+    return None if proxy_bypass(host) else getproxies().get(scheme)
+
+
+def _read_proxy(named: str | None, variable: str) -> URL | None:
+    if not named:
+        return None
+    try:
+        proxy = URL(named if "://" in named else f"http://{named}")
+        if proxy.scheme in {"http", "https"} and proxy.host:
+            return proxy
+    except ValueError:
+        pass
+    raise TransportError(
+        f"No request was sent: {variable} names a proxy that can't be used. Let it begin with "
+        "http:// or https://, or name the host in NO_PROXY.",
+        request_sent=False,
+        transient=False,
+    )
 
 
 def _end(body: Body | aiohttp.StreamReader) -> None:
@@ -248,11 +318,11 @@ def _check_borrowed(session: object) -> None:
     if not isinstance(session, aiohttp.ClientSession):
         raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
     if session.closed:
-        raise ValueError("session is closed already")
+        raise ValueError("session is closed")
     if "Authorization" in session.headers or session.auth is not None:
         raise ValueError(
-            "session carries an Authorization of its own, which would go to the storage host too "
-            "and be refused there; lend a session without it"
+            "session has an Authorization of its own, which would go to the storage host too and "
+            "be refused there; pass a session without it"
         )
 
 
@@ -263,22 +333,50 @@ def _lowered(answer: aiohttp.ClientResponse) -> dict[str, str]:
     return headers
 
 
-def translate(error: Exception, what: str) -> TransportError:
-    """Return the one error of ours for any of aiohttp's, without the headers and urls it prints."""
-    kind = type(error).__name__
-    if isinstance(error, aiohttp.ClientResponseError):
-        said = f"{error.status} {redact_text(error.message)}"
-    elif isinstance(error, _INVALID_URL):
-        said = "the url is not valid"
-    else:
-        said = redact_text(str(error)).replace(" ssl:default ", " ")
+_ADVICE = "Check the network and base_url, or try later."
+_HOPELESS_ADVICE = (
+    "Check the network and base_url, any proxy, and the clock and the CA certificates of this "
+    "machine."
+)
+_CAUSES: tuple[tuple[type[BaseException] | UnionType, str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "The host name can't be resolved"),
+    (aiohttp.ClientProxyConnectionError, "The proxy can't be reached"),
+    (aiohttp.ClientHttpProxyError, "The proxy refused to connect"),
+    (aiohttp.ClientConnectorCertificateError, "The TLS certificate is not trusted"),
+    (aiohttp.ServerFingerprintMismatch, "The TLS certificate is not the expected one"),
+    (aiohttp.ClientSSLError, "No TLS connection could be made"),
+    (aiohttp.ClientConnectorError, "The host can't be reached"),
+    (aiohttp.ConnectionTimeoutError, "The host can't be reached in time"),
+    (TimeoutError, "No answer came in time"),
+    (aiohttp.ServerDisconnectedError, "The connection was closed before an answer came"),
+    (aiohttp.ClientPayloadError, "The answer broke off or can't be decoded"),
+    (aiohttp.ClientResponseError, "The answer is not valid HTTP"),
+    (_INVALID_URL, "The url is not valid"),
+    (aiohttp.ClientConnectionError | OSError, "The connection broke"),
+)
+
+
+def translate(
+    error: Exception, what: str, *, of_api: bool = False, secret: str = ""
+) -> TransportError:
+    """Return the one error of ours for any of aiohttp's, without the headers and urls it prints.
+
+    The message begins with the cause in plain words, so that a narrow terminal shows that much.
+    """
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return TransportError(
-            f"{what} was not sent: too many open files. Raise the limit (ulimit -n), or lower "
+            f"Too many files are open: {what} was not sent. Raise the limit (ulimit -n), or lower "
             "DownloadPolicy.connections.",
             request_sent=False,
             transient=False,
         )
+    said = type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        said += f": {error.status} {redact_text(error.message)}"
+    elif not isinstance(error, _INVALID_URL) and str(error):
+        said += f": {redact_text(str(error)).replace(' ssl:default ', ' ')}"
+    if secret:
+        said = said.replace(secret, "[redacted]")
     unsent = isinstance(
         error,
         aiohttp.ClientConnectorError
@@ -291,8 +389,8 @@ def translate(error: Exception, what: str) -> TransportError:
         error,
         aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch | _INVALID_URL,
     )
+    cause = next((words for kind, words in _CAUSES if isinstance(error, kind)), "No answer came")
+    advice = f". {_HOPELESS_ADVICE if hopeless else _ADVICE}" if of_api else ""
     return TransportError(
-        f"{what} brought no complete answer: {kind}" + (f" ({said})" if said else ""),
-        request_sent=not unsent,
-        transient=not hopeless,
+        f"{cause}: {what} ({said}){advice}", request_sent=not unsent, transient=not hopeless
     )

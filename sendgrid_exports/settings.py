@@ -1,4 +1,4 @@
-"""Settings: how patiently to poll, how to download. Frozen, keyword-only, checked when made.
+"""Settings: how to poll, how to download. Frozen, keyword-only, checked when made.
 
 Durations are seconds or a `timedelta`; sizes are bytes.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from datetime import timedelta
 from numbers import Real
 from typing import Any
 
 import attrs
+from attrs import validators
 
 __all__ = ["BATCH_SIZE", "DownloadPolicy", "Duration", "PollPolicy", "Verify", "read_duration"]
 
 Duration = float | timedelta
 
 BATCH_SIZE = 1000
-"""Rows in a batch, where nobody says otherwise."""
+"""Rows in a batch by default."""
 
 MIB = 1024 * 1024
 
@@ -47,75 +49,66 @@ def _float(value: Real) -> float:
         return math.inf
 
 
-def _duration(*, above_zero: bool = False) -> Any:
+def _kind(kind: type, words: str) -> Any:
+    """Like `attrs.validators.instance_of`, with one sentence as the message."""
+
     def check(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if read_duration(value, attribute.name) == 0 and above_zero:
-            raise ValueError(f"{attribute.name} must be more than 0 seconds")
+        # True is a number to Python, and a mistake here.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{attribute.name} must be {words}, not {value!r}")
 
-    return [check]
-
-
-def _seconds(value: Duration) -> float:
-    # Left alone if it is no duration: the validator knows the name to complain about.
-    return value.total_seconds() if isinstance(value, timedelta) else value
+    return check
 
 
 def _whole(at_least: int) -> Any:
+    return [_kind(int, "a whole number"), validators.ge(at_least)]
+
+
+def _duration(*, above_zero: bool = False) -> Any:
     def check(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{attribute.name} must be a whole number, not {type(value).__name__}")
-        if value < at_least:
-            raise ValueError(f"{attribute.name} must be at least {at_least}, not {value}")
+        read_duration(value, attribute.name)
 
-    return check
+    return [check, validators.gt(0)] if above_zero else check
 
 
-def _factor(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
-    number = _float(value)
-    if not math.isfinite(number) or number < 1:
-        raise ValueError(f"{attribute.name} must be a finite number of at least 1, not {number}")
-
-
-def _kind(kind: type) -> Any:
-    def check(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if not isinstance(value, kind):
-            raise TypeError(f"{attribute.name} must be {kind.__name__}, not {value!r}")
-
-    return check
+def _seconds(value: Duration) -> float:
+    # Anything else is left to the validator, which knows the name to complain about.
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 class Verify(enum.Enum):
-    """How much a file must prove before it gets its final name."""
+    """Which checks a file must pass before it gets its final name."""
 
     LENGTH = "length"
-    """As many bytes as the storage announced; nothing is read again."""
+    """It has as many bytes as the storage announced; nothing is read again."""
     CHECKSUM = "checksum"
-    """And the MD5 where the ETag is one, S3's own checksums where sent, and a SHA-256 taken."""
+    """And the MD5 matches where the ETag is one, and S3's checksums where sent; with a SHA-256."""
     CONTENTS = "contents"
-    """And gzip whole to its last checksum, and the contacts counted."""
+    """And the gzip stream is complete to its last checksum, and the contacts are counted."""
 
 
 @attrs.frozen(kw_only=True)
 class PollPolicy:
-    """How the status is asked for.
+    """How the status is polled.
 
-    Look n+1 comes `min(maximum, initial * factor**n)` seconds after look n, less up to a tenth
+    Poll n+1 comes `min(maximum, initial * factor**n)` seconds after poll n, less up to a tenth
     at random, or when the server says, if that is later.
 
     Attributes:
-        initial: seconds before the second look.
-        factor: how much longer each wait is than the one before.
-        maximum: seconds a wait never exceeds.
-        timeout: seconds of waiting in all, where the call names none.
-        max_failures: looks in a row that may fail in passing before their error is raised.
+        initial: seconds between the first poll and the second.
+        factor: how much longer each delay is than the one before.
+        maximum: the longest delay, in seconds.
+        timeout: seconds to wait in total, if the call has no timeout of its own.
+        max_failures: transient failures in a row after which the last error is raised.
     """
 
     initial: float = attrs.field(
         default=1.0, converter=_seconds, validator=_duration(above_zero=True)
     )
-    factor: float = attrs.field(default=1.5, validator=_factor)
+    factor: float = attrs.field(
+        default=1.5,
+        validator=[_kind(Real, "a number"), validators.ge(1), validators.le(sys.float_info.max)],
+    )
     maximum: float = attrs.field(
         default=30.0, converter=_seconds, validator=_duration(above_zero=True)
     )
@@ -149,20 +142,20 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class DownloadPolicy:
-    """How the files are brought.
+    """How the files are downloaded.
 
     Attributes:
         connections: the most connections to the storage at once, for all downloads of a client
-            together; it begins with few, and opens more while they bring more.
+            together; it begins with few, and opens more while they add throughput.
         connections_per_file: the most connections at once for one file.
         piece_size: the largest piece of a file that one request asks for, in bytes.
         read_timeout: seconds a connection may stay silent before it is dropped.
         minimum_speed: bytes a second below which a connection is dropped if others are faster.
         speed_window: seconds over which that speed is measured.
-        attempts: tries in a row without a new byte before a file is given up.
+        attempts: attempts in a row without a new byte before a file is given up.
         decompress: write plain files instead of the gzip ones that SendGrid sends.
-        verify: how much a file must prove.
-        require_count: raise if the contacts in the files are not as many as SendGrid says.
+        verify: which checks a file must pass.
+        require_count: raise if the number of contacts in the files is not SendGrid's.
         limits: sizes and intervals that only tests have a reason to change.
     """
 
@@ -177,9 +170,9 @@ class DownloadPolicy:
         default=20.0, converter=_seconds, validator=_duration(above_zero=True)
     )
     attempts: int = attrs.field(default=8, validator=_whole(1))
-    decompress: bool = attrs.field(default=False, validator=_kind(bool))
-    verify: Verify = attrs.field(default=Verify.CONTENTS, validator=_kind(Verify))
-    require_count: bool = attrs.field(default=False, validator=_kind(bool))
+    decompress: bool = attrs.field(default=False, validator=_kind(bool, "True or False"))
+    verify: Verify = attrs.field(default=Verify.CONTENTS, validator=_kind(Verify, "a Verify"))
+    require_count: bool = attrs.field(default=False, validator=_kind(bool, "True or False"))
     limits: Limits = attrs.field(factory=Limits, repr=False)
 
     def __attrs_post_init__(self) -> None:

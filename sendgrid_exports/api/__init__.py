@@ -1,1 +1,1 @@
-"""Asking SendGrid: starting exports, looking at them, waiting for them."""
+"""SendGrid's API: starting exports, polling them, listing them."""

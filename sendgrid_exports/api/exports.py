@@ -1,4 +1,4 @@
-"""The three endpoints in action. What to send and what an answer means is decided elsewhere."""
+"""The three endpoints over a session: start an export, poll it, list all of them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 
 from sendgrid_exports.api.polling import (
+    Decision,
     Done,
     GiveUp,
-    LookAgain,
+    PollAgain,
     Polling,
     certainly_not_processed,
     decide,
-    passes,
+    is_transient,
+    may_have_started,
     timed_out,
 )
 from sendgrid_exports.api.wire import (
@@ -28,17 +31,16 @@ from sendgrid_exports.api.wire import (
     read_listing,
     status_request,
 )
-from sendgrid_exports.delays import Random, look_delay
+from sendgrid_exports.delays import Random, poll_delay
 from sendgrid_exports.errors import (
     APIError,
     ExportNotReadyError,
     ExportTimeoutError,
     InvalidResponseError,
     SendGridExportsError,
-    TransportError,
 )
 from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusPolled
-from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.http import Request, Response
 from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.session import Session
@@ -51,13 +53,14 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_START_TRIES = 4
+_START_ATTEMPTS = 4
 _LONGEST_START_DELAY = 60.0
 _MOST_PAGES = 1000
 _SHORTEST_RENEWAL = 60.0
-_ORPHAN = "The export may be running all the same: list_exports(), or the command list, shows it."
-_HOPELESS = ", any proxy, and the clock and the CA certificates of this machine"
-_LATER = "Waiting or fetching with the same id goes on."
+_SECONDS_NEW = 60.0
+_MOST_REMEMBERED = 1000
+_ORPHAN = "An export may be running all the same: list_exports(), or the command list, shows it."
+_RESUME = "Wait or fetch again with the same id to resume."
 
 
 class Exports:
@@ -73,16 +76,24 @@ class Exports:
         clock: Clock,
         random: Random,
         polling: PollPolicy,
+        user_agent: str,
     ) -> None:
         self._api_key = api_key
         self._base_url = base_url
-        self._on_behalf_of = on_behalf_of
         self._session = session
         self._clock = clock
         self._random = random
         self._policy = polling
-        self._seen_ready: set[str] = set()
-        self._unknown: set[str] = set()
+        self._headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Accept": "application/json",
+            "User-Agent": user_agent,
+        }
+        if on_behalf_of is not None:
+            self._headers["on-behalf-of"] = on_behalf_of
+        # By export id: until when it is new, and which were seen ready. Both stay small.
+        self._new: dict[str, float] = {}
+        self._seen_ready: dict[str, None] = {}
         self.server_clock = ServerClock(clock)
 
     async def start(self, request: Request, *, deadline: Deadline, on_event: OnEvent) -> str:
@@ -92,37 +103,40 @@ class Exports:
             ExportTimeoutError: the deadline is reached; there may be an export all the same.
             APIError, TransportError, InvalidResponseError: as from SendGrid.
         """
-        tries = 0
+        attempts = 0
         while True:
             try:
                 async with self._timeout(deadline):
                     export_id = await self._call(request, read_id)
             except TimeoutError:
                 raise ExportTimeoutError(
-                    f"The timeout passed before SendGrid said whether it began. {_ORPHAN}",
+                    f"The timeout passed before SendGrid answered the start. {_ORPHAN}",
                     export_id="",
                 ) from None
             except SendGridExportsError as error:
-                tries += 1
-                delay = look_delay(tries - 1, self._policy, self._random)
+                attempts += 1
+                delay = poll_delay(attempts - 1, self._policy, self._random)
                 if isinstance(error, APIError) and error.retry_after is not None:
                     delay = max(delay, error.retry_after)
                 if (
                     not certainly_not_processed(error)
-                    or tries >= _START_TRIES
+                    or attempts >= _START_ATTEMPTS
                     or delay >= min(_LONGEST_START_DELAY, deadline.left(self._clock.monotonic()))
                 ):
-                    if not certainly_not_processed(error) and passes(error):
-                        _say_more(error, _ORPHAN)
-                    raise
+                    raise (
+                        error.with_advice(_ORPHAN) if may_have_started(error) else error
+                    ) from None
                 on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
                 await self._clock.sleep(delay)
             else:
+                now = self._clock.monotonic()
+                self._new = {known: end for known, end in self._new.items() if end > now}
+                self._new[export_id] = now + _SECONDS_NEW
                 on_event(ExportStarted(export_id=export_id))
                 return export_id
 
     async def get(self, export_id: str) -> ContactExport:
-        """Return the export as it is now, after one look.
+        """Return the export as it is now, after one request.
 
         Raises:
             APIError, TransportError, InvalidResponseError: as from SendGrid.
@@ -149,7 +163,8 @@ class Exports:
                 return tuple(listings)
             if len(asked) >= _MOST_PAGES:
                 raise InvalidResponseError(
-                    f"SendGrid's list of exports has no end: {page}. Ask for one by its id."
+                    f"SendGrid's list of exports does not end: {page} is its page "
+                    f"{_MOST_PAGES + 1}. Ask for one export by its id."
                 )
 
     async def wait(
@@ -161,42 +176,43 @@ class Exports:
         known_ready: bool = False,
         max_failures: int | None = None,
     ) -> ContactExport:
-        """Look at the status until it is ready, and return the export.
+        """Poll the status until the export is ready, and return it.
 
         Raises:
             ExportFailedError, ExportExpiredError: it will never be ready.
             ExportTimeoutError: the deadline is reached.
-            APIError, TransportError, InvalidResponseError: the last of too many failures.
+            APIError, TransportError, InvalidResponseError: what can't get better, or the last
+                of too many failures.
         """
-        polling = Polling(
-            export_id=export_id, known_ready=known_ready or export_id in self._seen_ready
-        )
         policy = self._policy
         if max_failures is not None:
             policy = attrs.evolve(policy, max_failures=max_failures)
-        failure: SendGridExportsError | None = None
+        polling = Polling(
+            export_id=export_id,
+            policy=policy,
+            deadline=deadline,
+            new_until=self._new.get(export_id, -math.inf),
+            known_ready=known_ready or export_id in self._seen_ready,
+        )
         while True:
-            seen = await self._look(polling, deadline, failure)
-            failure = seen if isinstance(seen, SendGridExportsError) else None
+            seen = await self._poll(polling)
             decision = decide(
                 polling,
                 seen,
-                policy=policy,
-                deadline=deadline,
                 now=self._clock.monotonic(),
                 utc=self.server_clock.utc(),
                 random=self._random,
             )
-            self._tell(polling, seen, decision, on_event)
+            self._report(polling, seen, decision, on_event)
             match decision:
                 case Done(export):
                     return export
-                case LookAgain(delay, polling):
+                case PollAgain(delay, polling):
                     await self._clock.sleep(delay)
+                case GiveUp(error) if error is seen:
+                    raise error.with_advice(_RESUME) if is_transient(error) else error
                 case GiveUp(error):
-                    if error is failure and passes(failure):
-                        _say_more(failure, _LATER)
-                    raise error from (failure if failure is not error else None)
+                    raise error from (seen if isinstance(seen, SendGridExportsError) else None)
 
     async def renew(
         self,
@@ -227,70 +243,71 @@ class Exports:
             if deadline.at <= bound.at:
                 raise
             raise ExportNotReadyError(
-                f"SendGrid has given no fresh links within {seconds:.0f} s ({error}) Fetch "
-                "again with the same id; what is on disk is kept.",
+                f"SendGrid has given no fresh links within {seconds:.0f} s. {error} What is on "
+                "disk is kept.",
                 export_id=export_id,
                 export=error.export,
             ) from None
 
-    async def _look(
-        self, polling: Polling, deadline: Deadline, failure: SendGridExportsError | None
-    ) -> ContactExport | SendGridExportsError:
+    async def _poll(self, polling: Polling) -> ContactExport | SendGridExportsError:
         try:
-            async with self._timeout(deadline):
+            async with self._timeout(polling.deadline):
                 return await self.get(polling.export_id)
         except SendGridExportsError as error:
             return error
         except TimeoutError:
-            raise timed_out(polling, "the timeout is over") from failure
+            raise timed_out(polling, "the timeout is over") from polling.failure
 
     def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
         left = deadline.left(self._clock.monotonic())
         return self._clock.timeout(left if math.isfinite(left) else None)
 
-    def _tell(
+    def _report(
         self,
         polling: Polling,
         seen: ContactExport | SendGridExportsError,
-        decision: Done | LookAgain | GiveUp,
+        decision: Decision,
         on_event: OnEvent,
     ) -> None:
-        delay = decision.delay if isinstance(decision, LookAgain) else None
+        delay = decision.delay if isinstance(decision, PollAgain) else None
         if isinstance(seen, ContactExport):
-            if seen.status is ExportStatus.READY:
-                self._seen_ready.add(polling.export_id)
-            text = redact_text(seen.status_text)
-            if seen.status_text != seen.status.value and text not in self._unknown:
-                self._unknown.add(text)
-                logger.warning(
-                    "Export %s has the unknown status %r, taken for pending.",
-                    polling.export_id,
-                    text,
-                    extra={"export_id": polling.export_id, "status": text},
-                )
+            self._note(polling, seen)
             on_event(StatusPolled(export_id=polling.export_id, export=seen, next_poll=delay))
         elif delay is not None:
             on_event(
                 Retrying(export_id=polling.export_id, path=None, reason=str(seen), delay=delay)
             )
 
-    async def _call(self, request: Request, read: Callable[..., T]) -> T:
-        headers = {"Authorization": f"Bearer {self._api_key}", "Accept": "application/json"}
-        if request.body is not None:
-            headers["Content-Type"] = "application/json"
-        if self._on_behalf_of is not None:
-            headers["on-behalf-of"] = self._on_behalf_of
-        try:
-            response = await self._session.send(
-                request.method, self._base_url + request.target, headers=headers, body=request.body
+    def _note(self, polling: Polling, seen: ContactExport) -> None:
+        """Remember that an export was ready, and warn of a status that is not documented."""
+        if seen.status is ExportStatus.READY:
+            self._seen_ready[polling.export_id] = None
+            if len(self._seen_ready) > _MOST_REMEMBERED:
+                del self._seen_ready[next(iter(self._seen_ready))]
+        before = polling.export.status_text if polling.export else None
+        if seen.status_text not in {seen.status.value, before}:
+            text = redact_text(seen.status_text)
+            logger.warning(
+                "Export %s has the unknown status %r, taken for pending.",
+                polling.export_id,
+                text,
+                extra={"export_id": polling.export_id, "status": text},
             )
-        except TransportError as error:
-            error.message = error.message.replace(self._api_key, "[redacted]")
-            if not error.message.endswith("."):
-                later = ", or try later" if error.transient else _HOPELESS
-                _say_more(error, f"Check the network and base_url{later}.")
-            error.args = (error.message,)
-            raise
+
+    async def _call(self, request: Request, read: Callable[[Response, Request, datetime], T]) -> T:
+        headers = dict(self._headers)
+        if request.body is None:
+            # A cache on the way, or in a borrowed session, must not answer a poll.
+            headers["Cache-Control"] = "no-cache"
+        else:
+            headers["Content-Type"] = "application/json"
+        response = await self._session.send(
+            request.method,
+            self._base_url + request.target,
+            headers=headers,
+            body=request.body,
+            secret=self._api_key,
+        )
         self.server_clock.hear(response.date)
         logger.debug(
             "%s %s: %d",
@@ -301,15 +318,4 @@ class Exports:
                 "http_status": response.status,
             },
         )
-        return read(self._without_key(response), request, self.server_clock.utc())
-
-    def _without_key(self, response: Response) -> Response:
-        # Some proxies quote the request in their error pages.
-        body = response.body.replace(self._api_key.encode(), b"[redacted]")
-        return attrs.evolve(response, body=body)
-
-
-def _say_more(error: SendGridExportsError, sentence: str) -> None:
-    """Add a sentence to the message of an error that is about to be raised."""
-    error.message = f"{error.message.removesuffix('.')}. {sentence}"
-    error.args = (error.message,)
+        return read(response, request, self.server_clock.utc())

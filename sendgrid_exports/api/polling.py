@@ -1,21 +1,24 @@
-"""When to look again, when it is done, when to give up. Pure: what was seen and `now` decide.
+"""When to poll again, when it is done, when to give up. Pure: what was seen and `now` decide.
 
-- A look that failed in passing takes the next slot like any other, or the server's own later
-  one; `max_failures` of them in a row end the waiting with the last error itself.
-- What cannot get better ends it at once.
-- No wait reaches the deadline: the last one is cut so that one more look fits before it.
+- A poll that failed in a transient way takes the next slot like any other, or a later one that
+  the server asks for; `max_failures` of them in a row end the wait with the last error itself.
+- What can't get better ends it at once. Two refusals may get better: 404 for an export that was
+  started less than a minute ago, and one 401 after the key was accepted in the same wait.
+- No delay reaches the deadline: the last one is cut so that one more poll fits before it.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TypeAlias
 
 import attrs
 
-from sendgrid_exports.delays import Random, look_delay
+from sendgrid_exports.delays import Random, poll_delay
 from sendgrid_exports.errors import (
     APIError,
+    AuthenticationError,
     ExportExpiredError,
     ExportFailedError,
     ExportNotFoundError,
@@ -33,34 +36,45 @@ __all__ = [
     "Decision",
     "Done",
     "GiveUp",
-    "LookAgain",
+    "PollAgain",
     "Polling",
     "certainly_not_processed",
     "decide",
-    "passes",
+    "is_transient",
+    "may_have_started",
     "timed_out",
 ]
 
-_TIME_FOR_A_LOOK = 1.0
+_TIME_FOR_A_POLL = 1.0
 
 
 @attrs.frozen(kw_only=True)
 class Polling:
-    """What is known of one wait.
+    """One wait: its bounds, and what is known so far.
 
     Attributes:
         export_id: the export.
-        known_ready: whether it was seen ready before, so that a 404 means it is gone.
-        looks: looks made so far.
-        failures: looks in a row that failed in passing.
+        policy: how often to poll.
+        deadline: when to give up.
+        new_until: the monotonic instant until which SendGrid may not know the export yet.
+        known_ready: whether it was seen ready before, so that a 404 means it has expired.
+        polls: polls made so far.
+        failures: polls in a row that failed.
+        refusals: how many of them were answered 401.
+        failure: the error of the last poll, or None if it succeeded.
         export: the export as last seen, or None.
-        last: whether the next look is the last that fits before the deadline.
+        last: whether the next poll is the last that fits before the deadline.
     """
 
     export_id: str
+    policy: PollPolicy = attrs.field(factory=PollPolicy)
+    deadline: Deadline = attrs.field(factory=Deadline)
+    new_until: float = -math.inf
     known_ready: bool = False
-    looks: int = 0
+    polls: int = 0
     failures: int = 0
+    refusals: int = 0
+    failure: SendGridExportsError | None = None
     export: ContactExport | None = None
     last: bool = False
 
@@ -73,8 +87,8 @@ class Done:
 
 
 @attrs.frozen
-class LookAgain:
-    """Sleep `delay` seconds and look again, in the state `polling`."""
+class PollAgain:
+    """Sleep `delay` seconds and poll again, in the state `polling`."""
 
     delay: float
     polling: Polling
@@ -82,17 +96,17 @@ class LookAgain:
 
 @attrs.frozen
 class GiveUp:
-    """End the waiting with `error`."""
+    """End the wait with `error`."""
 
     error: SendGridExportsError
 
 
-Decision: TypeAlias = Done | LookAgain | GiveUp
+Decision: TypeAlias = Done | PollAgain | GiveUp
 Seen: TypeAlias = ContactExport | SendGridExportsError
 
 
-def passes(error: SendGridExportsError) -> bool:
-    """Whether a failed look may succeed if only repeated."""
+def is_transient(error: SendGridExportsError) -> bool:
+    """Return whether a request that failed like this may succeed if it is repeated."""
     if isinstance(error, APIError):
         return error.status in {408, 425, 429} or error.status >= 500
     if isinstance(error, TransportError):
@@ -101,28 +115,31 @@ def passes(error: SendGridExportsError) -> bool:
 
 
 def certainly_not_processed(error: SendGridExportsError) -> bool:
-    """Whether a start that failed like this cannot have begun an export."""
+    """Return whether a start that failed like this can't have begun an export."""
     if isinstance(error, TransportError):
         return error.transient and not error.request_sent
     return isinstance(error, APIError) and error.status == 429
 
 
-def decide(
-    polling: Polling,
-    seen: Seen,
-    *,
-    policy: PollPolicy,
-    deadline: Deadline,
-    now: float,
-    utc: datetime,
-    random: Random,
-) -> Decision:
-    """Return what follows from a look that saw `seen`; `now` is monotonic, `utc` the server's."""
+def may_have_started(error: SendGridExportsError) -> bool:
+    """Return whether a start that failed like this may have begun an export all the same."""
+    if isinstance(error, APIError) and error.status < 300:
+        return True
+    return is_transient(error) and not certainly_not_processed(error)
+
+
+def decide(polling: Polling, seen: Seen, *, now: float, utc: datetime, random: Random) -> Decision:
+    """Return what follows from a poll that saw `seen`; `now` is monotonic, `utc` the server's."""
     if isinstance(seen, SendGridExportsError):
-        return _after_failure(polling, seen, policy, deadline, now, random)
+        return _after_failure(polling, seen, now, random)
     ready = seen.status is ExportStatus.READY
     polling = attrs.evolve(
-        polling, export=seen, failures=0, known_ready=polling.known_ready or ready
+        polling,
+        export=seen,
+        failures=0,
+        refusals=0,
+        failure=None,
+        known_ready=polling.known_ready or ready,
     )
     if seen.status is ExportStatus.FAILURE:
         return GiveUp(_failed(polling.export_id, seen))
@@ -131,57 +148,55 @@ def decide(
             return Done(seen)
         if seen.expires_at is not None and seen.expires_at <= utc:
             return GiveUp(_expired(polling, "SendGrid lists no files for it any more"))
-    return _look_again(polling, None, policy, deadline, now, random)
+    return _poll_again(polling, None, now, random)
 
 
 def _after_failure(
-    polling: Polling,
-    error: SendGridExportsError,
-    policy: PollPolicy,
-    deadline: Deadline,
-    now: float,
-    random: Random,
+    polling: Polling, error: SendGridExportsError, now: float, random: Random
 ) -> Decision:
-    if isinstance(error, ExportNotFoundError) and polling.known_ready:
-        return GiveUp(_expired(polling, "SendGrid does not know it any more"))
-    polling = attrs.evolve(polling, failures=polling.failures + 1)
-    if not passes(error) or polling.failures >= policy.max_failures:
+    again, refusals = is_transient(error), polling.refusals
+    if isinstance(error, ExportNotFoundError):
+        if polling.known_ready:
+            return GiveUp(_expired(polling, "SendGrid does not know it any more"))
+        again = now < polling.new_until
+    elif isinstance(error, AuthenticationError):
+        refusals += 1
+        again = polling.export is not None and refusals == 1
+    failures = polling.failures + 1
+    if not again or failures >= polling.policy.max_failures:
         return GiveUp(error)
-    return _look_again(polling, error, policy, deadline, now, random)
+    polling = attrs.evolve(polling, failures=failures, refusals=refusals, failure=error)
+    return _poll_again(
+        polling, error.retry_after if isinstance(error, APIError) else None, now, random
+    )
 
 
-def _look_again(
-    polling: Polling,
-    error: SendGridExportsError | None,
-    policy: PollPolicy,
-    deadline: Deadline,
-    now: float,
-    random: Random,
-) -> Decision:
-    delay = look_delay(polling.looks, policy, random)
-    asked = error.retry_after if isinstance(error, APIError) else None
-    left = deadline.left(now)
+def _poll_again(polling: Polling, asked: float | None, now: float, random: Random) -> Decision:
+    left = polling.deadline.left(now)
     if asked is not None and asked >= left:
         return GiveUp(
             timed_out(polling, f"SendGrid asks to wait {asked:.0f} s, and {left:.0f} s are left")
         )
-    delay = max(delay, asked or 0.0)
-    polling = attrs.evolve(polling, looks=polling.looks + 1)
+    delay = max(poll_delay(polling.polls, polling.policy, random), asked or 0.0)
+    polling = attrs.evolve(polling, polls=polling.polls + 1)
     if delay < left:
-        return LookAgain(delay, polling)
+        return PollAgain(delay, polling)
     if polling.last or left <= 0:
         return GiveUp(timed_out(polling, "the timeout is over"))
-    kept = min(_TIME_FOR_A_LOOK, left / 10)
-    return LookAgain(max(asked or 0.0, left - kept), attrs.evolve(polling, last=True))
+    kept = min(_TIME_FOR_A_POLL, left / 10)
+    return PollAgain(max(asked or 0.0, left - kept), attrs.evolve(polling, last=True))
 
 
 def timed_out(polling: Polling, reason: str) -> ExportTimeoutError:
-    """Return the error of a wait that ends undone."""
+    """Return the error of a wait whose time is over, with the failure of the last poll, if any."""
     seen = redact_text(polling.export.status_text) if polling.export else "never seen"
-    state = "was ready, no fresh links came" if polling.known_ready else "is not ready"
+    state = "was ready, but no fresh links came," if polling.known_ready else "is not ready"
+    failed = (
+        f" The last poll failed: {str(polling.failure).rstrip('.')}." if polling.failure else ""
+    )
     return ExportTimeoutError(
-        f"Export {polling.export_id} {state} and {reason}; its last status: {seen}. "
-        f"It goes on at SendGrid: wait or fetch again with the same id.",
+        f"Export {polling.export_id} {state} and {reason}; its last status: {seen}.{failed} "
+        "Wait or fetch again with the same id to resume.",
         export_id=polling.export_id,
         export=polling.export,
     )

@@ -1,4 +1,4 @@
-"""The three endpoints as pure functions: arguments to a request, an answer to a model or error.
+"""The three endpoints as pure functions: arguments to a request, a response to a model or error.
 
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
@@ -8,10 +8,12 @@ https://www.twilio.com/docs/sendgrid/api-reference/contacts/get-all-existing-exp
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote, urljoin, urlsplit
 
+from sendgrid_exports.api.arguments import check_text
 from sendgrid_exports.decoding import decode, parse_json
 from sendgrid_exports.delays import server_delay
 from sendgrid_exports.errors import (
@@ -24,13 +26,11 @@ from sendgrid_exports.errors import (
     RateLimitedError,
     ServerError,
 )
-from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.http import Request, Response
 from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
 from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = [
-    "check_base_url",
-    "check_text",
     "listing_request",
     "read_export",
     "read_id",
@@ -42,60 +42,53 @@ __all__ = [
 _EXPORTS = "/v3/marketing/contacts/exports"
 
 _ON_THE_WAY = "Check base_url and the proxies on the way."
-_ERRORS: Mapping[int, tuple[type[APIError], str]] = {
-    400: (InvalidRequestError, "Mend the arguments that the message names."),
-    401: (AuthenticationError, "Check the API key: it may be mistyped, deleted or revoked."),
-    403: (
-        PermissionDeniedError,
-        "The API key needs the scope marketing.read, and the account the new Marketing "
-        "Campaigns rather than the legacy ones.",
-    ),
-    404: (ExportNotFoundError, "Check the export id, the account, and the region of base_url."),
-    422: (InvalidRequestError, "Mend the arguments that the message names."),
-    429: (RateLimitedError, "Ask less often."),
+_ERRORS: Mapping[int, type[APIError]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: ExportNotFoundError,
+    422: InvalidRequestError,
+    429: RateLimitedError,
 }
 
-
-def check_text(value: object, name: str) -> str:
-    """Return `value` if it is text that can stand in a header or url.
-
-    Raises:
-        TypeError: it is not text.
-        ValueError: it is empty or has characters that no header or url may have.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{name} must not be empty")
-    if not value.isprintable():
-        raise ValueError(f"{name} must not hold control characters, such as a line break")
-    return value
-
-
-def check_base_url(value: object) -> str:
-    """Return SendGrid's base url without a slash at its end.
-
-    Raises:
-        TypeError: it is not text.
-        ValueError: it is not a plain https (or http) url.
-    """
-    url = check_text(value, "base_url")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url is no url: {error}") from None
-    if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("base_url must begin with https:// (or http:// for a local server)")
-    if "@" in parts.netloc:
-        raise ValueError("base_url must not hold a user or password")
-    if set(url) & set("?# "):
-        raise ValueError("base_url must not hold a query, a fragment or spaces")
-    try:
-        parts.hostname.encode("idna")
-    except UnicodeError as error:
-        raise ValueError(f"base_url has no valid host: {error}") from None
-    return f"{parts.scheme}{url[len(parts.scheme) :]}".rstrip("/")
+# Checked in this order: what SendGrid says tells more than the status alone.
+# https://support.sendgrid.com/hc/en-us/articles/18322114821403
+# https://support.sendgrid.com/hc/en-us/articles/16599001560347
+_ADVICE: tuple[tuple[set[int], str, str], ...] = (
+    ({400, 422}, "", "Fix the arguments that the message names."),
+    (
+        {401},
+        "credits",
+        "The plan's credits are used up: wait until they are reset, or change the plan. The API "
+        "key itself may be right.",
+    ),
+    (
+        {401},
+        "not authorized",
+        "The API key lacks a permission: it needs the scope marketing.read.",
+    ),
+    (
+        {401},
+        "",
+        "Check the API key: it may be mistyped, deleted or revoked. A key of an account in the EU "
+        "needs base_url https://api.eu.sendgrid.com. An account whose credits are used up is "
+        "refused in the same way.",
+    ),
+    (
+        {403},
+        r"\bip\b|white-?list|allow-?list",
+        "IP Access Management of the account does not know the address of this machine: add it "
+        "in SendGrid's settings, or send from an allowed address.",
+    ),
+    (
+        {403},
+        "",
+        "The API key needs the scope marketing.read, and the account the new Marketing "
+        "Campaigns rather than the legacy ones. Where IP Access Management is on, the address of "
+        "this machine must be allowed.",
+    ),
+    ({429}, "", "Send fewer requests."),
+)
 
 
 def start_request(
@@ -139,8 +132,8 @@ def _check_ids(ids: object, name: str) -> list[str]:
 
 
 def status_request(export_id: str) -> Request:
-    """Return the request for an export's status; the id is escaped whatever it holds."""
-    # A path of dots would be resolved away by any client or proxy on the way.
+    """Return the request for an export's status; any id stays one step of the path."""
+    # Clients and proxies resolve a path of dots away.
     escaped = quote(export_id, safe="")
     if not escaped.strip("."):
         escaped = escaped.replace(".", "%2E")
@@ -157,9 +150,9 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
 
     Raises:
         APIError: SendGrid refused; the subclass says how.
-        InvalidResponseError: there is no id in the answer.
+        InvalidResponseError: the response holds no id.
     """
-    value = _read(response, request, now)
+    value = _read(response, request, now, wanted="")
     export_id = value.get("id") if isinstance(value, Mapping) else None
     if isinstance(export_id, int) and not isinstance(export_id, bool):
         export_id = str(export_id)
@@ -172,14 +165,14 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
 
 
 def read_export(response: Response, request: Request, now: datetime) -> ContactExport:
-    """Return the export an answer of the status endpoint tells of.
+    """Return the export in a response of the status endpoint.
 
     Raises:
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
     what = _describe(request)
-    export = decode(ContactExport, _read(response, request, now), what)
+    export = decode(ContactExport, _read(response, request, now, wanted="status"), what)
     if status_request(export.id).target != request.target:
         raise InvalidResponseError(
             f"{what} is about another export: {redact_text(export.id)!r}",
@@ -197,33 +190,26 @@ def read_listing(
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
-    value = _read(response, request, now)
     what = _describe(request)
+    value = _read(response, request, now, wanted="result")
     if not isinstance(value, Mapping):
         raise InvalidResponseError(
             f"{what} is not what is documented: {redact_text(repr(value))}",
             problems=("expected an object @ $",),
         )
-    listings = _decode_listings(value.get("result"), what)
+    result = value.get("result")
+    listings = decode(
+        tuple[ExportListing, ...], [] if result is None else result, what, path="$.result"
+    )
     metadata = value.get("_metadata")
     following = metadata.get("next") if isinstance(metadata, Mapping) else None
-    return listings, _target(following, request) if following and isinstance(
-        following, str
-    ) else None
-
-
-def _decode_listings(result: object, what: str) -> tuple[ExportListing, ...]:
-    try:
-        return decode(tuple[ExportListing, ...], [] if result is None else result, what)
-    except InvalidResponseError as error:
-        problems = tuple(problem.replace("@ $", "@ $.result") for problem in error.problems)
-        raise InvalidResponseError(
-            f"{what} is not what is documented: {'; '.join(problems)}", problems=problems
-        ) from None
+    if not isinstance(following, str) or not following:
+        return listings, None
+    return listings, _target(following, request)
 
 
 def _target(url: str, request: Request) -> str | None:
-    # Only path and query: the host stays ours, whatever the body says, for the key goes there.
+    # Only path and query: the key goes to our host alone, whatever the body says.
     try:
         parts = urlsplit(urljoin(f"https://host{request.target}", url))
     except ValueError:
@@ -237,40 +223,70 @@ def _describe(request: Request) -> str:
     return f"SendGrid's answer to {request.method} {request.target}"
 
 
-def _read(response: Response, request: Request, now: datetime) -> object:
-    if 200 <= response.status < 300:
-        return parse_json(response.body, _describe(request))
-    raise _error(response, request, now)
+def _read(response: Response, request: Request, now: datetime, *, wanted: str) -> object:
+    """Return the JSON of a success. `errors` without the `wanted` field are raised as an error."""
+    if not 200 <= response.status < 300:
+        raise _error(response, request, now)
+    value = parse_json(response.body, _describe(request))
+    if isinstance(value, Mapping) and not value.get(wanted) and _read_details(response.body):
+        raise _error(response, request, now)
+    return value
 
 
 def _error(response: Response, request: Request, now: datetime) -> APIError:
+    status = response.status
     errors = _read_details(response.body)
     text = response.body[:2000].decode("utf-8", "replace")
     page = redact_page(text)
-    cls, advice = _ERRORS.get(response.status, (APIError, _ON_THE_WAY))
-    if page and response.status != 429:
-        # What a proxy refuses, no other key or id mends.
-        advice = _ON_THE_WAY
-    if response.status < 400:
-        advice = f"No redirect is followed, as the key would go elsewhere. {_ON_THE_WAY}"
-    if response.status >= 500:
-        cls, advice = ServerError, "It is trouble on SendGrid's side: ask again later."
     said = "; ".join(
         f"{detail.message} (field {detail.field})" if detail.field else detail.message
         for detail in errors
     )
     said = redact_text(said) or page or redact_text(text) or "no explanation"
-    retry_after = server_delay(response.headers, now) if _may_wait(response.status) else None
+    retry_after = server_delay(response.headers, now) if _may_wait(status) else None
     waiting = "" if retry_after is None else f" It asks to wait {retry_after:.0f} s."
+    cls = ServerError if status >= 500 else _ERRORS.get(status, APIError)
     return cls(
-        f"SendGrid answered {response.status} to {request.method} {request.target}: "
-        f"{said.rstrip('.')}. {advice}".rstrip()
+        f"SendGrid answered {status} to {request.method} {request.target}: "
+        f"{said.rstrip('.')}. {_advice(status, said, request, is_page=bool(page))}".rstrip()
         + waiting,
-        status=response.status,
+        status=status,
         errors=errors,
         retry_after=retry_after,
         request_id=response.headers.get("x-request-id"),
     )
+
+
+def _advice(status: int, said: str, request: Request, *, is_page: bool) -> str:
+    """Return what to do about an error status, given what SendGrid says with it."""
+    if status >= 500:
+        return "SendGrid has a problem of its own: try again later."
+    if status < 300:
+        return ""
+    if status < 400:
+        return f"No redirect is followed, as the key would go elsewhere. {_ON_THE_WAY}"
+    if is_page and status != 429:
+        # What a proxy refuses, no other key or id changes.
+        return _ON_THE_WAY
+    if status == 404:
+        return _not_found_advice(request)
+    for statuses, pattern, advice in _ADVICE:
+        if status in statuses and re.search(pattern, said, re.IGNORECASE):
+            return advice
+    return _ON_THE_WAY
+
+
+def _not_found_advice(request: Request) -> str:
+    where = "the account, and the region of base_url."
+    if request.method == "GET":
+        return f"Check {'' if request.target == _EXPORTS else 'the export id, '}{where}"
+    body = json.loads(request.body or b"{}")
+    ids = [
+        redact_text(f"{name} {', '.join(body[field])}")
+        for name, field in (("the lists", "list_ids"), ("the segments", "segment_ids"))
+        if field in body
+    ]
+    return f"Check {', '.join([*ids, where])}"
 
 
 def _may_wait(status: int) -> bool:
@@ -278,7 +294,7 @@ def _may_wait(status: int) -> bool:
 
 
 def _read_details(body: bytes) -> tuple[ErrorDetail, ...]:
-    """What an error body says, in any of the shapes that come; nothing where it is none."""
+    """Return the error details in a body, in any of the shapes that were seen; often none."""
     try:
         value = parse_json(body, "the error")
     except InvalidResponseError:

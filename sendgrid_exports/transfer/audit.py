@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from sendgrid_exports.api.wire import check_text
+from sendgrid_exports.api.arguments import check_text
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import DownloadError
 from sendgrid_exports.models import VerificationReport

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from sendgrid_exports.api.exports import Exports
-from sendgrid_exports.api.polling import passes
+from sendgrid_exports.api.polling import is_transient
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import (
@@ -106,7 +106,7 @@ class Transfer:
                     export.id, deadline=half, on_event=self.on_event, max_failures=1
                 )
             except SendGridExportsError as error:
-                if not passes(error) and not isinstance(error, ExportTimeoutError):
+                if not is_transient(error) and not isinstance(error, ExportTimeoutError):
                     raise
         self.export = export
         if export.expires_at is not None and exports.server_clock.known:

@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 
 import attrs
 
-from sendgrid_exports.delays import Random, try_delay
+from sendgrid_exports.delays import Random, retry_delay
 from sendgrid_exports.errors import DownloadError, ExportExpiredError, IncompleteDownloadError
 from sendgrid_exports.models import ContactExport
 from sendgrid_exports.transfer.answers import (
@@ -128,7 +128,7 @@ def next_step(
     """
     match meaning:
         case TryAgain(reason, retry_after):
-            delay = max(try_delay(max(failures, 1), random), retry_after or 0.0)
+            delay = max(retry_delay(max(failures, 1), random), retry_after or 0.0)
             if failures >= attempts:
                 return GiveUpOn(f"{reason} ({failures} tries without progress)"), tries
             left = min(left, _LONGEST_WAIT)

@@ -14,10 +14,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from sendgrid_exports import (
     APIError,
     AuthenticationError,
+    ContactExport,
+    DownloadError,
+    DownloadPolicy,
     ErrorDetail,
     ExportClient,
     ExportMetadata,
@@ -31,8 +35,10 @@ from sendgrid_exports import (
     SendGridExportsError,
     ServerError,
     TransportError,
+    __version__,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest
+from tests.integration.conftest import serving
 
 EXPORTS = "/v3/marketing/contacts/exports"
 UNKNOWN_HOST = "http://sendgrid.test"
@@ -73,6 +79,17 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+async def nothing_sent_by(sendgrid: FakeSendGrid, **arguments: Any) -> str:
+    """Return what the refusal of these arguments says."""
+    arguments = {"api_key": sendgrid.api_key, "base_url": sendgrid.base_url, **arguments}
+    with pytest.raises(ValueError) as caught:
+        async with ExportClient(**arguments) as client:
+            await client.list_exports()
+    assert type(caught.value) is ValueError
+    assert sendgrid.requests == []
+    return str(caught.value)
 
 
 def has_key(request: RecordedRequest, key: str) -> bool:
@@ -170,7 +187,7 @@ async def test_an_argument_of_another_type_is_named(
         ([{"X-RateLimit-Reset": "12"}], [12.0]),
     ],
 )
-async def test_start_waits_where_it_is_told_to(
+async def test_start_obeys_retry_after(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
@@ -226,20 +243,21 @@ class LateResolver(AbstractResolver):
         """Nothing is open."""
 
 
-async def test_start_is_tried_again_where_there_was_no_connection(
+async def test_start_is_retried_if_there_was_no_connection(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     connector = aiohttp.TCPConnector(resolver=LateResolver(2), use_dns_cache=False)
     base_url = UNKNOWN_HOST + ":" + sendgrid.base_url.rpartition(":")[2]
     async with aiohttp.ClientSession(connector=connector) as session:
-        client = client_of(sendgrid, clock, session=session, base_url=base_url)
+        arguments = {"session": session, "base_url": base_url, "allow_insecure_http": True}
+        client = client_of(sendgrid, clock, **arguments)
         export_id = await client.start()
         assert [listing.id for listing in await client.list_exports()] == [export_id]
     assert clock.sleeps == [1.0, 1.5]
     assert [request.method for request in sendgrid.requests] == ["POST", "GET"]
 
 
-async def test_start_gives_up_where_there_never_is_a_connection(
+async def test_start_gives_up_if_there_never_is_a_connection(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     async with client_of(sendgrid, clock, base_url=f"http://127.0.0.1:{free_port()}") as client:
@@ -252,7 +270,7 @@ async def test_start_gives_up_where_there_never_is_a_connection(
 
 @pytest.mark.parametrize("reused", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("status", [None, 400, 401, 403, 404, 500, 502, 503])
-async def test_start_is_never_sent_twice_where_it_may_have_worked(
+async def test_start_is_never_sent_twice_if_it_may_have_worked(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
@@ -272,7 +290,7 @@ async def test_start_is_never_sent_twice_where_it_may_have_worked(
 
 
 @pytest.mark.parametrize("body", ["", "null", "{}", '{"id": ""}', '{"id": true}', "[]", "<html>"])
-async def test_a_start_without_an_id_is_no_start(
+async def test_a_start_answered_without_an_id_is_invalid(
     sendgrid: FakeSendGrid, client: ExportClient, body: str
 ) -> None:
     sendgrid.respond(202, body=body, times=None)
@@ -285,10 +303,10 @@ async def test_a_start_without_an_id_is_no_start(
     assert len(sendgrid.requests) == 1
 
 
-# Looking
+# Polling once
 
 
-async def test_get_is_one_look_at_every_field(
+async def test_get_is_one_request_for_every_field(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(statuses=["pending", "ready"], files=2)
@@ -491,7 +509,7 @@ async def test_every_error_body_becomes_the_right_error(
         (429, {"Retry-After": "inf"}, None),
     ],
 )
-async def test_an_error_says_when_to_come_again(
+async def test_an_error_has_the_seconds_to_wait(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     status: int,
@@ -504,13 +522,13 @@ async def test_an_error_says_when_to_come_again(
     assert caught.value.retry_after == retry_after
 
 
-async def test_a_wrong_key_is_said(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
+async def test_a_wrong_key_is_named(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
     async with ExportClient("SG.wrong", base_url=sendgrid.base_url, clock=clock) as client:
         with pytest.raises(AuthenticationError, match="key"):
             await client.list_exports()
 
 
-async def test_a_missing_scope_is_said(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+async def test_a_missing_scope_is_named(sendgrid: FakeSendGrid, client: ExportClient) -> None:
     sendgrid.respond(403)
     with pytest.raises(PermissionDeniedError, match=r"marketing\.read.*legacy"):
         await client.list_exports()
@@ -582,10 +600,290 @@ async def test_the_key_goes_to_the_api_alone(
         assert not has_key(request, sendgrid.api_key)
 
 
-# Sessions: lent, and our own
+@every_call
+async def test_requests_to_sendgrid_name_the_library(
+    sendgrid: FakeSendGrid, client: ExportClient, call: Call
+) -> None:
+    sendgrid.respond(200, body={"id": "x", "status": "pending", "result": []})
+    await call(client)
+    (request,) = sendgrid.requests
+    assert request.headers["User-Agent"] == f"sendgrid-exports/{__version__}"
 
 
-async def test_nothing_a_lent_session_carries_matters(
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://api.sendgrid.com",
+        "HTTP://api.sendgrid.com",
+        "http://10.0.0.1:8080",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://[2001:db8::1]",
+    ],
+)
+async def test_the_key_never_goes_to_another_machine_in_clear(
+    sendgrid: FakeSendGrid, base_url: str
+) -> None:
+    said = await nothing_sent_by(sendgrid, base_url=base_url)
+    assert "https://" in said
+    assert "allow_insecure_http=True" in said
+    assert sendgrid.api_key not in said
+
+
+async def test_http_to_another_machine_must_be_asked_for_by_name(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+) -> None:
+    export_id = await sendgrid.add_export()
+    connector = aiohttp.TCPConnector(resolver=LateResolver(0), use_dns_cache=False)
+    base_url = UNKNOWN_HOST + ":" + sendgrid.base_url.rpartition(":")[2]
+    async with aiohttp.ClientSession(connector=connector) as session:
+        arguments = {"session": session, "base_url": base_url, "allow_insecure_http": True}
+        client = client_of(sendgrid, clock, **arguments)
+        assert (await client.fetch(export_id, tmp_path)).contact_count == 3
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_http_to_this_machine_is_always_allowed(host: str) -> None:
+    assert host.lower() in repr(ExportClient("key", base_url=f"http://{host}:1")).lower()
+
+
+def test_allow_insecure_http_is_true_or_false() -> None:
+    with pytest.raises(TypeError, match="allow_insecure_http"):
+        ExportClient("key", allow_insecure_http="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("Bearer {}", "Bearer"),
+        ("bearer  {}", "Bearer"),
+        ("Authorization: Bearer {}", "Bearer"),
+        ('"{}"', "quotes"),
+        ("'{}'", "quotes"),
+        ("“{}”", "quotes"),
+        ('"{}', "quotes"),
+        ("SENDGRID_API_KEY={}", "="),
+        ("export SENDGRID_API_KEY={}", "="),
+        ('SENDGRID_API_KEY="{}"', "="),
+        ("api_key = {}", "="),
+        ("{} {}", "spaces"),
+        (" {}", "spaces"),
+        ("{} ", "spaces"),
+        ("{}\n", "line break"),
+        ("\ufeff{}", "byte order mark"),
+        ("ï»¿{}", "byte order mark"),
+        ("S\x00G\x00.{}\x00", "UTF-16"),
+    ],
+)
+async def test_a_key_that_was_copied_badly_is_refused_with_the_reason(
+    sendgrid: FakeSendGrid, change: str, said: str
+) -> None:
+    key = change.format("SG.some-id.s3cr3t", "SG.some-id.s3cr3t")
+    refusal = await nothing_sent_by(sendgrid, api_key=key)
+    assert refusal.startswith("api_key ")
+    assert said in refusal
+    assert "s3cr3t" not in refusal
+
+
+@pytest.mark.parametrize("key", ["SG.a-b_c.d-e_f", "c2VjcmV0==", "key=", "a=", "ü"])
+def test_any_other_key_is_taken_as_it_is(key: str) -> None:
+    ExportClient(key)
+
+
+@pytest.mark.parametrize(
+    ("tail", "right"),
+    [
+        ("/v3", ""),
+        ("/v3/", ""),
+        ("/v3/marketing/contacts/exports", ""),
+        ("/proxy/v3", "/proxy"),
+    ],
+)
+async def test_a_base_url_with_the_version_is_refused_with_the_right_one(
+    sendgrid: FakeSendGrid, tail: str, right: str
+) -> None:
+    said = await nothing_sent_by(sendgrid, base_url=sendgrid.base_url + tail)
+    assert said.startswith("base_url ")
+    assert f" {sendgrid.base_url}{right} " in f"{said} "
+
+
+async def test_not_found_at_the_start_names_the_lists_and_segments(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.respond(404, times=None)
+    with pytest.raises(ExportNotFoundError) as caught:
+        await client.start(list_ids=["list-1", "list-2"], segment_ids=["segment-1"])
+    assert "list-1, list-2" in str(caught.value)
+    assert "segment-1" in str(caught.value)
+    assert "export id" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["start", "list"])
+async def test_where_there_is_no_export_id_yet_none_is_to_be_checked(
+    sendgrid: FakeSendGrid, client: ExportClient, call: str
+) -> None:
+    sendgrid.respond(404, times=None)
+    with pytest.raises(ExportNotFoundError, match="base_url") as caught:
+        await CALLS[call](client)
+    assert "export id" not in str(caught.value)
+
+
+async def test_a_start_answered_with_200_and_errors_is_not_a_start(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.respond(200, body={"errors": [{"message": "no such list"}], "id": "y"}, times=None)
+    with pytest.raises(APIError, match="no such list") as caught:
+        await client.start()
+    assert "may be running" in str(caught.value)
+    assert len(sendgrid.requests) == 1
+
+
+# Proxies and credentials of the environment
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials for every host, as curl and requests would send them."""
+    path = tmp_path / "netrc"
+    path.write_text("default login somebody password something\n")
+    monkeypatch.setenv("NETRC", str(path))
+
+
+@pytest.fixture
+async def proxied(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
+    """Name a proxy that lets nothing through, and return the heads of what it was asked."""
+    heads: list[str] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    async with serving(refuse) as url:
+        proxy = url.replace("http://", "http://me:hidden@")
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        yield heads
+
+
+@pytest.mark.usefixtures("netrc")
+async def test_https_proxy_is_obeyed_and_sees_no_key(
+    proxied: list[str], clock: FakeClock, tmp_path: Path
+) -> None:
+    link = "https://bucket.example/x.csv.gzip?X-Amz-Signature=s3cr3t"
+    export = ContactExport(id="x", status=ExportStatus.READY, urls=(link,))
+    once = DownloadPolicy(attempts=1)
+    async with ExportClient("SG.key", downloads=once, clock=clock) as client:
+        with pytest.raises(TransportError, match="proxy") as refused:
+            await client.list_exports()
+        with pytest.raises(DownloadError, match="proxy"):
+            await client.download(export, tmp_path)
+    assert {head.partition("\r\n")[0] for head in proxied} == {
+        "CONNECT api.sendgrid.com:443 HTTP/1.1",
+        "CONNECT bucket.example:443 HTTP/1.1",
+    }
+    for head in proxied:
+        assert "SG.key" not in head
+        assert "s3cr3t" not in head
+        assert "\r\nAuthorization" not in head
+        assert "\r\nProxy-Authorization: Basic bWU6aGlkZGVu" in head
+    assert "hidden" not in str(refused.value)
+    assert not refused.value.request_sent
+
+
+async def test_no_proxy_is_obeyed(
+    proxied: list[str], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", ".invalid")
+    async with ExportClient("SG.key", base_url="https://nowhere.invalid", clock=clock) as client:
+        with pytest.raises(TransportError):
+            await client.list_exports()
+    assert proxied == []
+
+
+async def test_this_machine_is_never_reached_through_a_proxy(
+    proxied: list[str],
+    sendgrid: FakeSendGrid,
+    client: ExportClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    result = await client.fetch(await sendgrid.add_export(), tmp_path)
+    assert result.contact_count == 3
+    assert proxied == []
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:hidden@127.0.0.1:1080", "http://me:hidden@[::1"])
+async def test_a_proxy_that_cannot_be_used_is_named(
+    proxied: list[str], clock: FakeClock, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    async with ExportClient("SG.key", clock=clock) as client:
+        with pytest.raises(TransportError, match="HTTPS_PROXY") as caught:
+            await client.list_exports()
+    assert not caught.value.transient
+    assert not caught.value.request_sent
+    assert "hidden" not in str(caught.value)
+    assert proxied == []
+
+
+@pytest.mark.usefixtures("netrc")
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
+async def test_netrc_never_adds_credentials(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, borrowed: bool
+) -> None:
+    export_id = await sendgrid.add_export()
+    async with aiohttp.ClientSession(trust_env=True, headers={"X-Ours": "yes"}) as session:
+        client = client_of(sendgrid, clock, session=session if borrowed else None)
+        result = await client.fetch(export_id, tmp_path / "exports")
+        await client.close()
+        assert not session.closed
+        assert not session.connector.closed  # type: ignore[union-attr]
+    assert result.contact_count == 3
+    for request in sendgrid.api_requests:
+        assert request.headers["Authorization"] == f"Bearer {sendgrid.api_key}"
+    for request in sendgrid.storage_requests:
+        assert "Authorization" not in request.headers
+    if borrowed:
+        assert {request.headers["X-Ours"] for request in sendgrid.requests} == {"yes"}
+
+
+async def test_a_borrowed_session_with_trust_env_obeys_https_proxy(
+    proxied: list[str], clock: FakeClock
+) -> None:
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        client = ExportClient("SG.key", session=session, clock=clock)
+        with pytest.raises(TransportError, match="proxy"):
+            await client.list_exports()
+    assert [head.split(" ", 1)[0] for head in proxied] == ["CONNECT"]
+
+
+@pytest.mark.parametrize("server", ["api", "storage"])
+async def test_a_session_that_changes_the_authorization_is_named(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, server: str
+) -> None:
+    async def add(request: aiohttp.ClientRequest, send: Any) -> aiohttp.ClientResponse:
+        if (request.url.origin() == URL(sendgrid.base_url)) is (server == "api"):
+            request.headers["Authorization"] = "Bearer s3cr3t"
+        response: aiohttp.ClientResponse = await send(request)
+        return response
+
+    export_id = await sendgrid.add_export()
+    async with aiohttp.ClientSession(middlewares=[add]) as session:
+        client = client_of(sendgrid, clock, session=session)
+        with pytest.raises(SendGridExportsError, match=r"session.*Authorization") as caught:
+            await client.fetch(export_id, tmp_path)
+    assert "s3cr3t" not in str(caught.value)
+    assert clock.sleeps == []
+
+
+# Sessions: borrowed, and our own
+
+
+async def test_settings_of_a_borrowed_session_are_overridden(
     sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
 ) -> None:
     export_id = await sendgrid.add_export()
@@ -631,21 +929,6 @@ async def test_a_session_with_a_key_of_its_own_is_refused(
             client_of(sendgrid, clock, session=session)
 
 
-async def test_a_session_that_reads_netrc_says_what_to_do(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("default login somebody password something\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    export_id = await sendgrid.add_export()
-    async with aiohttp.ClientSession(trust_env=True) as session:
-        client = client_of(sendgrid, clock, session=session)
-        with pytest.raises(TransportError, match="trust_env=False") as caught:
-            await client.fetch(export_id, tmp_path / "exports")
-    assert not caught.value.transient
-    assert not sendgrid.requests
-
-
 def test_a_client_can_be_made_where_no_loop_runs() -> None:
     client = ExportClient("SG.key")
     with pytest.raises(RuntimeError):
@@ -673,13 +956,13 @@ async def test_leaving_the_block_closes_our_own_session_and_closing_twice_is_fin
     await client_of(sendgrid, clock).close()
 
 
-@pytest.mark.parametrize("lent", [False, True], ids=["own", "lent"])
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
 @every_call
 async def test_a_closed_client_says_so(
-    sendgrid: FakeSendGrid, clock: FakeClock, call: Call, lent: bool
+    sendgrid: FakeSendGrid, clock: FakeClock, call: Call, borrowed: bool
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        client = client_of(sendgrid, clock, session=session if lent else None)
+        client = client_of(sendgrid, clock, session=session if borrowed else None)
         await client.close()
         with pytest.raises(RuntimeError, match="ExportClient is closed"):
             await call(client)
@@ -688,7 +971,7 @@ async def test_a_closed_client_says_so(
 
 
 @every_call
-async def test_a_session_closed_behind_our_back_is_named(
+async def test_a_borrowed_session_that_was_closed_is_named(
     sendgrid: FakeSendGrid, clock: FakeClock, call: Call
 ) -> None:
     async with aiohttp.ClientSession() as session:

@@ -337,7 +337,7 @@ async def test_a_body_that_nobody_brings_any_more_is_not_waited_for() -> None:
     body.feed_data(b"what had arrived")
     chunks = stream.blocks()
     assert await anext(chunks) == b"what had arrived"
-    with pytest.raises(TransportError, match="GET it brought no complete answer: TimeoutError"):
+    with pytest.raises(TransportError, match=r"GET it \(TimeoutError"):
         await asyncio.wait_for(anext(chunks), 10)
 
 

@@ -79,10 +79,10 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-# The rhythm
+# Delays
 
 
-async def test_every_look_has_its_slot_whatever_it_saw(
+async def test_every_poll_has_its_slot_whatever_it_saw(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
@@ -107,7 +107,7 @@ async def test_every_look_has_its_slot_whatever_it_saw(
     assert last == StatusPolled(export_id=export_id, export=export, next_poll=None)
 
 
-async def test_waits_grow_to_the_longest_and_no_further(
+async def test_delays_grow_to_the_maximum_and_no_further(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending"] * 5 + ["ready"])
@@ -138,7 +138,7 @@ WAITS: dict[str, tuple[Callable[[FakeClock], dict[str, str]], float]] = {
 @pytest.mark.parametrize("skew", [0.0, HOUR, -HOUR], ids=["right", "fast", "slow"])
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("headers", "seconds"), WAITS.values(), ids=WAITS.keys())
-async def test_the_server_may_ask_for_a_longer_wait(
+async def test_the_server_may_ask_for_a_longer_delay(
     sendgrid: FakeSendGrid,
     clock: FakeClock,
     headers: Callable[[FakeClock], dict[str, str]],
@@ -169,7 +169,9 @@ async def test_a_wrong_clock_changes_nothing(
 
 
 @pytest.mark.parametrize("message", ["the segment was deleted", None])
-async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str | None) -> None:
+async def test_the_status_failure_ends_the_wait_with_its_message(
+    clock: FakeClock, message: str | None
+) -> None:
     async with (
         FakeSendGrid(clock=clock, contacts=1, message=message) as sendgrid,
         client_of(sendgrid, clock) as client,
@@ -183,7 +185,7 @@ async def test_a_failure_ends_it_with_the_message(clock: FakeClock, message: str
     assert clock.sleeps == [1.0]
 
 
-async def test_ready_with_nothing_in_it_is_ready(
+async def test_ready_without_contacts_is_ready(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
@@ -192,7 +194,7 @@ async def test_ready_with_nothing_in_it_is_ready(
 
 
 @pytest.mark.parametrize("urls", [[], None])
-async def test_ready_without_its_links_is_looked_at_again(
+async def test_ready_without_links_is_polled_again(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -202,7 +204,7 @@ async def test_ready_without_its_links_is_looked_at_again(
 
 
 @pytest.mark.parametrize("skew", [0.0, -HOUR, HOUR])
-async def test_links_that_stay_away_have_expired(clock: FakeClock, skew: float) -> None:
+async def test_links_that_stay_away_mean_expired(clock: FakeClock, skew: float) -> None:
     async with (
         FakeSendGrid(
             clock=clock, contacts=1, after_expiry="no_urls", file_lifetime=10.0
@@ -217,7 +219,7 @@ async def test_links_that_stay_away_have_expired(clock: FakeClock, skew: float) 
     assert clock.sleeps == []
 
 
-async def test_what_was_ready_before_has_expired_rather_than_never_been(
+async def test_404_for_what_an_earlier_wait_saw_ready_means_expired(
     clock: FakeClock,
 ) -> None:
     async with (
@@ -231,7 +233,7 @@ async def test_what_was_ready_before_has_expired_rather_than_never_been(
             await client.wait(export_id)
 
 
-async def test_what_was_ready_a_look_ago_has_expired(
+async def test_404_right_after_ready_means_expired(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     sendgrid.respond(200, body=READY_WITHOUT_LINKS)
@@ -251,7 +253,7 @@ async def test_what_was_ready_a_look_ago_has_expired(
         (418, APIError),
     ],
 )
-async def test_what_cannot_get_better_ends_it_at_once(
+async def test_permanent_errors_end_the_wait_at_once(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
@@ -262,7 +264,7 @@ async def test_what_cannot_get_better_ends_it_at_once(
     with pytest.raises(APIError) as caught:
         await client.wait("x")
     assert type(caught.value) is error
-    assert "goes on" not in str(caught.value)
+    assert "to resume" not in str(caught.value)
     assert len(sendgrid.requests) == 1
     assert clock.sleeps == []
 
@@ -277,12 +279,12 @@ async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
         with pytest.raises(ServerError) as caught:
             await client.wait("x")
     assert caught.value.status == 503
-    assert str(caught.value).endswith("Waiting or fetching with the same id goes on.")
+    assert str(caught.value).endswith("Wait or fetch again with the same id to resume.")
     assert caught.value.__cause__ is None
     assert len(sendgrid.requests) == 3
 
 
-async def test_a_success_between_failures_forgives_them(
+async def test_a_good_poll_resets_the_count_of_failures(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -305,20 +307,20 @@ async def test_a_dropped_connection_is_survived(
     assert [type(event) for event in events] == [Retrying] * len(clock.sleeps) + [StatusPolled]
 
 
-async def test_connections_dropped_for_ever_end_it(
+async def test_connections_dropped_for_ever_end_the_wait(
     sendgrid: FakeSendGrid, clock: FakeClock
 ) -> None:
     sendgrid.respond(None, times=None)
     async with client_of(sendgrid, clock, max_failures=4) as client:
         with pytest.raises(
-            TransportError, match=r"\. Waiting or fetching with the same id goes on"
+            TransportError, match=r"\. Wait or fetch again with the same id to resume"
         ):
             await client.wait("x")
     assert clock.sleeps == [1.0, 1.5, 2.25]
 
 
 @pytest.mark.parametrize("body", STRANGE_BODIES)
-async def test_a_strange_answer_is_survived_once_and_told_if_it_stays(
+async def test_an_undocumented_answer_is_survived_once_and_raised_if_it_stays(
     sendgrid: FakeSendGrid, clock: FakeClock, body: str
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -343,7 +345,7 @@ async def test_an_absurd_date_does_not_break_the_reckoning(
 
 
 @pytest.mark.parametrize("status", ["queued", "failed", "completed", "READY", ""])
-async def test_an_unknown_status_is_pending_and_said_once(
+async def test_an_unknown_status_is_pending_and_logged_once(
     sendgrid: FakeSendGrid,
     client: ExportClient,
     caplog: pytest.LogCaptureFixture,
@@ -360,11 +362,103 @@ async def test_an_unknown_status_is_pending_and_said_once(
     assert repr(status) in record.getMessage()
 
 
+async def test_an_export_just_started_may_be_unknown_for_a_minute(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await client.start()
+    sendgrid.respond(404, on="status", times=3)
+    assert (await client.wait(export_id)).status is ExportStatus.READY
+    assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
+
+
+async def test_an_export_still_unknown_a_minute_after_its_start_is_not_found(
+    sendgrid: FakeSendGrid, clock: FakeClock
+) -> None:
+    async with client_of(sendgrid, clock, max_failures=100) as client:
+        export_id = await client.start()
+        sendgrid.respond(404, on="status", times=None)
+        with pytest.raises(ExportNotFoundError):
+            await client.wait(export_id)
+        assert 60 <= sum(clock.sleeps) < 120
+        with pytest.raises(ExportNotFoundError):
+            await client.wait(export_id)
+        assert sum(clock.sleeps) < 120
+
+
+async def test_export_contacts_waits_for_an_export_that_is_not_known_yet(
+    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+) -> None:
+    sendgrid.respond(404, on="status")
+    result = await export_contacts(
+        tmp_path, api_key=sendgrid.api_key, base_url=sendgrid.base_url, clock=clock
+    )
+    assert result.contact_count == 3
+
+
+async def test_one_401_between_good_polls_is_polled_again(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    export_id = await sendgrid.add_export(export_id="x")
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(401)
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(401)
+    events: list[Event] = []
+    assert (await client.wait(export_id, on_event=events.append)).urls
+    assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
+    assert [type(event) for event in events] == [
+        StatusPolled,
+        Retrying,
+        StatusPolled,
+        Retrying,
+        StatusPolled,
+    ]
+
+
+async def test_a_second_401_in_a_row_ends_the_wait(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+) -> None:
+    sendgrid.respond(200, body=PENDING)
+    sendgrid.respond(401, times=None)
+    with pytest.raises(AuthenticationError):
+        await client.wait("x")
+    assert clock.sleeps == [1.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"errors": [{"message": "the segment is locked"}]}, {"error": "the segment is locked"}],
+    ids=["errors", "error"],
+)
+async def test_a_200_that_holds_errors_ends_the_wait_with_what_they_say(
+    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, body: dict[str, Any]
+) -> None:
+    sendgrid.respond(200, body=body, times=None)
+    with pytest.raises(APIError, match="the segment is locked") as caught:
+        await client.wait("x")
+    assert caught.value.status == 200
+    assert [detail.message for detail in caught.value.errors] == ["the segment is locked"]
+    assert len(sendgrid.requests) == 1
+    assert clock.sleeps == []
+
+
+async def test_no_cache_on_the_way_may_answer_a_poll(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    export_id = await client.start()
+    await client.wait(export_id)
+    await client.list_exports()
+    start, *polls = sendgrid.requests
+    assert "Cache-Control" not in start.headers
+    assert len(polls) == 3
+    assert {request.headers["Cache-Control"] for request in polls} == {"no-cache"}
+
+
 # Time
 
 
 @pytest.mark.parametrize("timeout", [10.0, 10, timedelta(seconds=10)])
-async def test_the_timeout_is_kept_with_a_last_look_before_it(
+async def test_the_timeout_is_kept_with_a_last_poll_before_it(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, timeout: float | timedelta
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
@@ -373,7 +467,7 @@ async def test_the_timeout_is_kept_with_a_last_look_before_it(
         await client.wait(export_id, timeout=timeout)
     assert 9 < clock.monotonic() - began <= 10
     assert clock.sleeps[:4] == [1.0, 1.5, 2.25, 3.375]
-    assert sendgrid.requests[-1].at == clock.utc(), "nothing is slept without a look after it"
+    assert sendgrid.requests[-1].at == clock.utc(), "no sleep is without a poll after it"
     error = caught.value
     assert isinstance(error, TimeoutError)
     assert (error.export_id, export_id in str(error)) == (export_id, True)
@@ -402,10 +496,32 @@ async def test_the_timeout_names_what_kept_failing(
     with pytest.raises(ExportTimeoutError) as caught:
         await client.wait("x", timeout=5)
     assert isinstance(caught.value.__cause__, ServerError)
+    assert str(caught.value.__cause__).rstrip(".") in str(caught.value)
+    assert "SendGrid answered 503" in str(caught.value)
+
+
+async def test_the_timeout_does_not_name_a_failure_that_was_overcome(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
+    sendgrid.respond(503)
+    with pytest.raises(ExportTimeoutError, match="pending") as caught:
+        await client.wait(export_id, timeout=5)
+    assert "503" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_timeout_in_the_middle_of_a_poll_names_the_failure_before_it(
+    sendgrid: FakeSendGrid, client: ExportClient
+) -> None:
+    sendgrid.respond(503)
+    sendgrid.respond(200, body=PENDING, delay=1000)
+    with pytest.raises(ExportTimeoutError, match="SendGrid answered 503"):
+        await client.wait("x", timeout=60)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_wait_beyond_the_timeout_is_not_begun(
+async def test_a_retry_after_beyond_the_timeout_is_not_slept(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, status: int
 ) -> None:
     sendgrid.respond(200, body=PENDING)
@@ -418,7 +534,7 @@ async def test_a_wait_beyond_the_timeout_is_not_begun(
     assert caught.value.export is not None
 
 
-async def test_a_wait_that_fits_is_kept_however_long(
+async def test_a_retry_after_within_the_timeout_is_slept_however_long(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x")
@@ -427,7 +543,7 @@ async def test_a_wait_that_fits_is_kept_however_long(
     assert clock.sleeps == [59.0]
 
 
-async def test_a_look_that_hangs_ends_with_the_timeout(
+async def test_a_poll_that_hangs_ends_with_the_timeout(
     sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     sendgrid.respond(200, body=PENDING)
@@ -439,7 +555,7 @@ async def test_a_look_that_hangs_ends_with_the_timeout(
     assert caught.value.export is not None
 
 
-async def test_a_look_that_hangs_after_its_headers_ends_with_the_timeout(
+async def test_a_poll_that_hangs_after_its_headers_ends_with_the_timeout(
     clock: FakeClock,
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -503,17 +619,17 @@ class StuckClock(FakeClock):
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("where", ["a look", "a sleep"])
+@pytest.mark.parametrize("where", ["a poll", "a sleep"])
 async def test_a_cancellation_goes_through_and_the_client_lives_on(
     sendgrid: FakeSendGrid, where: str
 ) -> None:
     export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
     stuck = StuckClock()
-    if where == "a look":
+    if where == "a poll":
         sendgrid.respond(200, delay=math.inf)
     async with client_of(sendgrid, stuck) as client:
         waiting = asyncio.create_task(client.wait(export_id))
-        await until(lambda: sendgrid.requests if where == "a look" else stuck.sleeps)
+        await until(lambda: sendgrid.requests if where == "a poll" else stuck.sleeps)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -550,7 +666,7 @@ async def test_one_client_waits_for_many_at_once(
     assert [export.id for export in exports] == ids
 
 
-async def test_a_rate_limit_of_one_call_is_told_by_another(
+async def test_a_rate_limit_of_one_call_does_not_bind_another(
     sendgrid: FakeSendGrid, client: ExportClient
 ) -> None:
     sendgrid.respond(429, headers={"Retry-After": "9"}, on="status")

@@ -166,7 +166,7 @@ def test_json(body: bytes, value: object) -> None:
     ids=lambda value: repr(value[:20]),
 )
 def test_what_is_no_json(body: bytes, quoted: str) -> None:
-    with pytest.raises(InvalidResponseError, match=r"^The answer is no JSON: ") as caught:
+    with pytest.raises(InvalidResponseError, match=r"^The answer is not JSON: ") as caught:
         parse_json(body, "The answer")
     assert quoted in str(caught.value)
     assert "s3cr3t" not in str(caught.value)

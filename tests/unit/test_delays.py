@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sendgrid_exports.delays import (
-    look_delay,
+    poll_delay,
     read_reset,
     read_retry_after,
+    retry_delay,
     server_delay,
-    try_delay,
 )
 from sendgrid_exports.settings import PollPolicy
 
@@ -41,9 +41,9 @@ def most() -> float:
         (PollPolicy(initial=timedelta(seconds=1), factor=3), [1, 3, 9, 27, 30, 30]),
     ],
 )
-def test_the_waits_between_looks(policy: PollPolicy, delays: list[float]) -> None:
-    assert [look_delay(n, policy, least) for n in range(len(delays))] == delays
-    shortened = [look_delay(n, policy, most) for n in range(len(delays))]
+def test_poll_delays_grow_to_the_maximum(policy: PollPolicy, delays: list[float]) -> None:
+    assert [poll_delay(n, policy, least) for n in range(len(delays))] == delays
+    shortened = [poll_delay(n, policy, most) for n in range(len(delays))]
     assert shortened == pytest.approx([delay * 0.9 for delay in delays])
 
 
@@ -55,7 +55,7 @@ def test_the_waits_between_looks(policy: PollPolicy, delays: list[float]) -> Non
     factor=st.floats(1, 100),
     maximum=st.floats(0.01, 100),
 )
-def test_a_wait_is_the_formula_less_a_tenth_at_most(
+def test_a_poll_delay_is_the_formula_less_a_tenth_at_most(
     n: int, random: float, initial: float, factor: float, maximum: float
 ) -> None:
     policy = PollPolicy(initial=initial, factor=factor, maximum=maximum)
@@ -63,14 +63,14 @@ def test_a_wait_is_the_formula_less_a_tenth_at_most(
         full = min(maximum, initial * factor**n)
     except OverflowError:
         full = maximum
-    delay = look_delay(n, policy, lambda: random)
+    delay = poll_delay(n, policy, lambda: random)
     assert full * 0.9 * (1 - 1e-9) <= delay <= full * (1 + 1e-9)
 
 
-def test_the_tries_of_a_file() -> None:
+def test_retry_delays_double_up_to_ten_seconds() -> None:
     delays = [0.5, 1, 2, 4, 8, 10, 10, 10]
-    assert [try_delay(failures, least) for failures in range(1, 9)] == delays
-    shortened = [try_delay(failures, most) for failures in range(1, 9)]
+    assert [retry_delay(failures, least) for failures in range(1, 9)] == delays
+    shortened = [retry_delay(failures, most) for failures in range(1, 9)]
     assert shortened == pytest.approx([delay * 0.9 for delay in delays])
 
 
@@ -135,7 +135,9 @@ def test_rate_limit_reset(text: str, seconds: float | None) -> None:
         ({"x-ratelimit-limit": "600", "x-ratelimit-remaining": "0"}, None),
     ],
 )
-def test_what_the_server_asks(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_comes_before_the_rate_limit_reset(
+    headers: dict[str, str], seconds: float | None
+) -> None:
     assert server_delay(headers, NOW) == seconds
 
 

@@ -12,9 +12,10 @@ NAME = PACKAGE.name
 
 WORDS = ["redaction", "models", "errors", "events", "settings", "contents.changes"]
 PURE = [
-    "messages",
+    "http",
     "delays",
     "decoding",
+    "api.arguments",
     "api.wire",
     "api.polling",
     "formats.gunzip",

@@ -1,4 +1,4 @@
-"""Polling: when to look again, when it is done, when to give up."""
+"""Polling: when to poll again, when it is done, when to give up."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from sendgrid_exports.api.polling import (
     Decision,
     Done,
     GiveUp,
-    LookAgain,
+    PollAgain,
     Polling,
     certainly_not_processed,
     decide,
-    passes,
+    is_transient,
+    may_have_started,
     timed_out,
 )
 from sendgrid_exports.errors import (
@@ -58,7 +59,7 @@ BUSY = ServerError("busy", status=503)
 LIMITED = RateLimitedError("slow down", status=429)
 LOST = TransportError("reset")
 STRANGE = InvalidResponseError("null")
-PASSING: list[SendGridExportsError] = [BUSY, LIMITED, LOST, STRANGE]
+TRANSIENT: list[SendGridExportsError] = [BUSY, LIMITED, LOST, STRANGE]
 quick = settings(derandomize=True, max_examples=100, deadline=None)
 
 
@@ -73,30 +74,29 @@ def watch(
     timeout: float | None = 3600.0,
     random: Callable[[], float] = lambda: 0.0,
     known_ready: bool = False,
-    look_takes: float = 0.0,
+    poll_takes: float = 0.0,
+    new_for: float = 0.0,
 ) -> tuple[list[float], Decision]:
-    """Look as `decide` says; return its delays, and what it said to the last look."""
+    """Poll as `decide` says; return its delays, and its last decision."""
     now, delays = START, []
-    deadline = Deadline.after(timeout, now)
-    polling = Polling(export_id="abc", known_ready=known_ready)
+    polling = Polling(
+        export_id="abc",
+        policy=policy or PollPolicy(),
+        deadline=Deadline.after(timeout, now),
+        new_until=now + new_for,
+        known_ready=known_ready,
+    )
     decision: Decision | None = None
     for seen in script:
         if decision is not None:
-            assert isinstance(decision, LookAgain)
+            assert isinstance(decision, PollAgain)
             now += decision.delay
             delays.append(decision.delay)
             polling = decision.polling
-        now += look_takes
-        decision = decide(
-            polling,
-            seen,
-            policy=policy or PollPolicy(),
-            deadline=deadline,
-            now=now,
-            utc=UTC_NOW + timedelta(seconds=now - START),
-            random=random,
-        )
-        assert now <= deadline.at + look_takes
+        now += poll_takes
+        utc = UTC_NOW + timedelta(seconds=now - START)
+        decision = decide(polling, seen, now=now, utc=utc, random=random)
+        assert now <= polling.deadline.at + poll_takes
     assert decision is not None
     return delays, decision
 
@@ -109,7 +109,7 @@ def gives_up(decision: Decision) -> Any:
 @pytest.mark.parametrize(
     ("random", "share"), [(lambda: 0.0, 1.0), (lambda: 1 - 1e-12, 0.9)], ids=["least", "most"]
 )
-def test_failures_take_the_next_slot_like_any_other_look(
+def test_a_failed_poll_takes_the_next_slot_like_any_other(
     random: Callable[[], float], share: float
 ) -> None:
     delays, decision = watch([PENDING, LIMITED, BUSY, UNKNOWN, STRANGE, LOST, READY], random=random)
@@ -118,7 +118,7 @@ def test_failures_take_the_next_slot_like_any_other_look(
     assert decision == Done(READY)
 
 
-def test_a_wait_asked_for_is_kept_unless_the_slot_is_later() -> None:
+def test_retry_after_is_obeyed_unless_the_slot_is_later() -> None:
     delays, decision = watch([limited(20), limited(0.5), PENDING, limited(45), READY])
     assert delays == [20, 1.5, 2.25, 45]
     assert decision == Done(READY)
@@ -137,11 +137,13 @@ def test_a_wait_asked_for_is_kept_unless_the_slot_is_later() -> None:
     ],
     ids=["ready", "of nobody", "empty", "old", "no urls", "no count", "no expiry"],
 )
-def test_when_it_is_done(script: list[ContactExport], delays: list[float]) -> None:
+def test_ready_with_links_or_without_contacts_is_done(
+    script: list[ContactExport], delays: list[float]
+) -> None:
     assert watch(script) == (delays, Done(script[-1]))
 
 
-def test_ready_without_urls_is_looked_at_until_it_expires() -> None:
+def test_ready_without_urls_is_polled_until_it_expires() -> None:
     delays, decision = watch([EMPTY] * 11)
     assert sum(delays[:-1]) < 100 <= sum(delays)
     error = gives_up(decision)
@@ -150,7 +152,7 @@ def test_ready_without_urls_is_looked_at_until_it_expires() -> None:
 
 
 @pytest.mark.parametrize("message", [None, "the list was deleted"])
-def test_a_failure_ends_it(message: str | None) -> None:
+def test_the_status_failure_ends_the_wait(message: str | None) -> None:
     failed = attrs.evolve(FAILED, message=message)
     error = gives_up(watch([PENDING, failed])[1])
     assert type(error) is ExportFailedError
@@ -161,7 +163,7 @@ def test_a_failure_ends_it(message: str | None) -> None:
 @pytest.mark.parametrize(
     "message", ["at https://h/p?X-Amz-Signature=s3cr3t", "x\n" * 500 + "s3cr3t"]
 )
-def test_a_failure_shows_no_secret_and_is_cut(message: str) -> None:
+def test_the_reason_of_a_failure_shows_no_secret_and_is_cut(message: str) -> None:
     error = gives_up(watch([attrs.evolve(FAILED, message=message)])[1])
     assert "s3cr3t" not in str(error)
     assert len(str(error)) < 500
@@ -179,50 +181,70 @@ def test_a_failure_shows_no_secret_and_is_cut(message: str) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_get_better_ends_it_at_once(error: SendGridExportsError) -> None:
+def test_permanent_errors_end_the_wait_at_once(error: SendGridExportsError) -> None:
     assert gives_up(watch([error])[1]) is error
-    assert gives_up(watch([PENDING, LIMITED, error])[1]) is error
+    seen = [] if isinstance(error, AuthenticationError) else [PENDING]
+    assert gives_up(watch([*seen, LIMITED, error])[1]) is error
+
+
+def test_a_401_is_forgiven_once_after_the_key_was_accepted() -> None:
+    refused = AuthenticationError("key", status=401)
+    assert watch([PENDING, refused, READY])[1] == Done(READY)
+    assert watch([PENDING, refused, PENDING, refused, READY])[1] == Done(READY)
+    assert gives_up(watch([PENDING, refused, refused])[1]) is refused
+    assert gives_up(watch([PENDING, refused, BUSY, refused])[1]) is refused
+    policy = PollPolicy(max_failures=1)
+    assert gives_up(watch([PENDING, refused], policy=policy)[1]) is refused
+
+
+def test_an_export_that_is_new_may_be_unknown() -> None:
+    missing = ExportNotFoundError("id", status=404)
+    assert watch([missing, missing, READY], new_for=60)[1] == Done(READY)
+    assert gives_up(watch([missing, missing], new_for=1)[1]) is missing
+    assert type(gives_up(watch([EMPTY, missing], new_for=60)[1])) is ExportExpiredError
 
 
 @pytest.mark.parametrize("script", [[], [PENDING], [BUSY]], ids=["first", "pending", "busy"])
-def test_not_found_where_it_was_ready_before_is_expired(script: list[Any]) -> None:
+def test_404_for_an_export_known_to_be_ready_means_expired(script: list[Any]) -> None:
     missing = ExportNotFoundError("id", status=404)
     error = gives_up(watch([*script, missing], known_ready=True)[1])
     assert type(error) is ExportExpiredError
     assert error.export_id == "abc"
 
 
-def test_not_found_after_it_was_seen_ready_is_expired() -> None:
+def test_404_after_ready_means_expired() -> None:
     missing = ExportNotFoundError("id", status=404)
     assert type(gives_up(watch([PENDING, EMPTY, missing])[1])) is ExportExpiredError
 
 
-@pytest.mark.parametrize("error", PASSING, ids=str)
+@pytest.mark.parametrize("error", TRANSIENT, ids=str)
 @pytest.mark.parametrize("most", [1, 2, 10])
-def test_failures_in_a_row_end_it_with_the_last_one(error: SendGridExportsError, most: int) -> None:
+def test_too_many_failures_in_a_row_end_the_wait_with_the_last_error(
+    error: SendGridExportsError, most: int
+) -> None:
     policy = PollPolicy(max_failures=most)
     script = [LOST] * (most - 1)
     assert gives_up(watch([PENDING, *script, error], policy=policy)[1]) is error
     assert watch([*script, PENDING, *script, READY], policy=policy)[1] == Done(READY)
 
 
-def test_the_last_failure_counts_even_if_it_asks_to_wait_too_long() -> None:
+def test_the_last_failure_counts_even_if_its_retry_after_is_too_long() -> None:
     error = limited(9999)
     assert gives_up(watch([error], policy=PollPolicy(max_failures=1))[1]) is error
 
 
 @pytest.mark.parametrize("asked", [60, 61, 7200])
-def test_a_wait_beyond_the_deadline_fails_now_with_the_number(asked: float) -> None:
+def test_retry_after_beyond_the_deadline_fails_at_once_with_the_number(asked: float) -> None:
     error = gives_up(watch([PENDING, limited(asked)], timeout=61)[1])
     assert type(error) is ExportTimeoutError
     assert f"asks to wait {asked} s, and 60 s are left" in str(error)
     assert (error.export_id, error.export) == ("abc", PENDING)
 
 
-def test_a_wait_just_before_the_deadline_is_kept() -> None:
+def test_retry_after_just_before_the_deadline_is_obeyed() -> None:
     delays, decision = watch([limited(59.5), PENDING], timeout=60)
     assert delays == [59.5]
-    assert isinstance(decision, LookAgain)
+    assert isinstance(decision, PollAgain)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +258,7 @@ def test_a_wait_just_before_the_deadline_is_kept() -> None:
         (60, [1, 1.5, 2.25, 3.375, 5.0625, 7.59375, 11.390625, 17.0859375, 9.7421875]),
     ],
 )
-def test_the_last_look_is_just_before_the_deadline(timeout: float, delays: list[float]) -> None:
+def test_the_last_poll_is_just_before_the_deadline(timeout: float, delays: list[float]) -> None:
     found, decision = watch([PENDING] * (len(delays) + 1), timeout=timeout)
     assert found == pytest.approx(delays)
     assert sum(found) <= timeout
@@ -248,7 +270,7 @@ def test_the_last_look_is_just_before_the_deadline(timeout: float, delays: list[
     assert watch([PENDING] * len(delays) + [READY], timeout=timeout)[1] == Done(READY)
 
 
-def test_a_wait_asked_for_is_kept_before_the_last_look_too() -> None:
+def test_retry_after_is_obeyed_before_the_last_poll_too() -> None:
     policy = PollPolicy(initial=30)
     delays, decision = watch([limited(9.5), PENDING], policy=policy, timeout=10)
     assert delays == [9.5]
@@ -256,14 +278,20 @@ def test_a_wait_asked_for_is_kept_before_the_last_look_too() -> None:
 
 
 @pytest.mark.parametrize("seen", [PENDING, BUSY, limited(5)], ids=["pending", "busy", "limited"])
-def test_a_look_that_ends_past_the_deadline_is_the_last(seen: Any) -> None:
-    delays, decision = watch([seen], timeout=10, look_takes=10.5)
+def test_a_poll_that_ends_past_the_deadline_is_the_last(seen: Any) -> None:
+    delays, decision = watch([seen], timeout=10, poll_takes=10.5)
     assert delays == []
     assert type(gives_up(decision)) is ExportTimeoutError
 
 
-def test_ready_past_the_deadline_is_done_all_the_same() -> None:
-    assert watch([READY], timeout=10, look_takes=10.5)[1] == Done(READY)
+def test_ready_past_the_deadline_is_still_done() -> None:
+    assert watch([READY], timeout=10, poll_takes=10.5)[1] == Done(READY)
+
+
+def test_a_timeout_says_why_the_last_poll_failed() -> None:
+    error = gives_up(watch([PENDING, BUSY, BUSY], timeout=1.5)[1])
+    assert "its last status: pending. The last poll failed: busy. " in str(error)
+    assert "failed" not in str(gives_up(watch([BUSY, PENDING, PENDING], timeout=1.5)[1]))
 
 
 def test_an_export_never_seen_says_so() -> None:
@@ -282,56 +310,50 @@ def test_no_deadline_is_never_reached() -> None:
 
 
 def simulate(ready_at: float, random: Callable[[], float]) -> list[float]:
-    """The instants of the looks at a job of an hour that is ready at `ready_at`."""
-    policy, deadline, polling = PollPolicy(), Deadline(3600), Polling(export_id="abc")
-    looks = [0.0]
+    """Return the instants of the polls of a job of an hour that is ready at `ready_at`."""
+    polling = Polling(export_id="abc", deadline=Deadline(3600))
+    polls = [0.0]
     while True:
-        seen = READY if looks[-1] >= ready_at else PENDING
-        decision = decide(
-            polling, seen, policy=policy, deadline=deadline, now=looks[-1], utc=UTC_NOW,
-            random=random,
-        )  # fmt: skip
-        if not isinstance(decision, LookAgain):
+        seen = READY if polls[-1] >= ready_at else PENDING
+        decision = decide(polling, seen, now=polls[-1], utc=UTC_NOW, random=random)
+        if not isinstance(decision, PollAgain):
             assert isinstance(decision, Done) is (seen is READY)
-            return looks
+            return polls
         polling = decision.polling
-        looks.append(looks[-1] + decision.delay)
+        polls.append(polls[-1] + decision.delay)
 
 
 @quick
 @given(ready_at=st.floats(0, 3599), seed=st.integers(0, 2**32))
-def test_a_long_job_is_found_soon_with_few_looks(ready_at: float, seed: int) -> None:
-    looks = simulate(ready_at, Random(seed).random)
-    assert len(looks) < 140
-    assert 0 <= looks[-1] - ready_at <= 31
-    gaps = [later - earlier for earlier, later in pairwise(looks)]
+def test_a_long_job_is_found_soon_with_few_polls(ready_at: float, seed: int) -> None:
+    polls = simulate(ready_at, Random(seed).random)
+    assert len(polls) < 140
+    assert 0 <= polls[-1] - ready_at <= 31
+    gaps = [later - earlier for earlier, later in pairwise(polls)]
     assert min(gaps[:-1], default=1) >= 0.9
     assert max(gaps, default=0) <= 30
 
 
 @pytest.mark.parametrize("random", [lambda: 0.0, lambda: 1 - 1e-12], ids=["least", "most"])
 def test_a_job_that_never_ends_is_given_up_in_time(random: Callable[[], float]) -> None:
-    looks = simulate(float("inf"), random)
-    assert 3599 <= looks[-1] <= 3600
-    assert len(looks) < 145
+    polls = simulate(float("inf"), random)
+    assert 3599 <= polls[-1] <= 3600
+    assert len(polls) < 145
 
 
 @quick
 @given(
-    script=st.lists(st.sampled_from([PENDING, EMPTY, UNKNOWN, *PASSING, limited(7)]), max_size=60),
+    script=st.lists(
+        st.sampled_from([PENDING, EMPTY, UNKNOWN, *TRANSIENT, limited(7)]), max_size=60
+    ),
     timeout=st.floats(0, 200),
     random=st.floats(0, 1, exclude_max=True),
 )
-def test_no_wait_ever_reaches_the_deadline(
-    script: list[Any], timeout: float, random: float
-) -> None:
-    now, deadline, polling = 0.0, Deadline(timeout), Polling(export_id="abc")
+def test_no_delay_reaches_the_deadline(script: list[Any], timeout: float, random: float) -> None:
+    now, polling = 0.0, Polling(export_id="abc", deadline=Deadline(timeout))
     for seen in script:
-        decision = decide(
-            polling, seen, policy=PollPolicy(), deadline=deadline, now=now, utc=UTC_NOW,
-            random=lambda: random,
-        )  # fmt: skip
-        if not isinstance(decision, LookAgain):
+        decision = decide(polling, seen, now=now, utc=UTC_NOW, random=lambda: random)
+        if not isinstance(decision, PollAgain):
             assert isinstance(decision, GiveUp)
             break
         assert decision.delay > 0
@@ -347,6 +369,7 @@ def test_no_wait_ever_reaches_the_deadline(
         (TransportError("tls", request_sent=False, transient=False), (False, False)),
         (LIMITED, (True, True)),
         (BUSY, (True, False)),
+        (APIError("m", status=200), (False, False)),
         (APIError("m", status=408), (True, False)),
         (APIError("m", status=425), (True, False)),
         (STRANGE, (True, False)),
@@ -357,7 +380,24 @@ def test_no_wait_ever_reaches_the_deadline(
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_passes_and_what_was_certainly_not_processed(
+def test_transient_errors_and_requests_certainly_not_processed(
     error: SendGridExportsError, expected: tuple[bool, bool]
 ) -> None:
-    assert (passes(error), certainly_not_processed(error)) == expected
+    assert (is_transient(error), certainly_not_processed(error)) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (LOST, True),
+        (BUSY, True),
+        (STRANGE, True),
+        (APIError("m", status=200), True),
+        (TransportError("dns", request_sent=False), False),
+        (LIMITED, False),
+        (InvalidRequestError("m", status=400), False),
+    ],
+    ids=str,
+)
+def test_what_may_have_started_an_export(error: SendGridExportsError, expected: bool) -> None:
+    assert may_have_started(error) is expected

@@ -167,7 +167,7 @@ def test_no_contact_is_quoted_in_an_error() -> None:
 @pytest.mark.parametrize(
     ("data", "line", "column", "said"),
     [
-        (b'{"a": 1}\n{"a": 1,}\n', 2, 9, "there is text that is none"),
+        (b'{"a": 1}\n{"a": 1 b}\n', 2, 9, "there is text that is none"),
         (b"<html>\n", 1, 1, "markup: '<html>'"),
         (b"[1]\n", 1, None, "another value"),
         (b'\n"text"\n', 2, None, "text that is none"),

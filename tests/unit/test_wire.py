@@ -14,8 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sendgrid_exports.api.wire import (
-    check_base_url,
-    check_text,
     listing_request,
     read_export,
     read_id,
@@ -34,7 +32,7 @@ from sendgrid_exports.errors import (
     SendGridExportsError,
     ServerError,
 )
-from sendgrid_exports.messages import Request, Response
+from sendgrid_exports.http import Request, Response
 from sendgrid_exports.models import ErrorDetail, ExportStatus, NamedId
 
 EXPORTS = "/v3/marketing/contacts/exports"
@@ -78,7 +76,9 @@ def invalid(reader: Callable[..., Any], body: object) -> InvalidResponseError:
         ({"notify_email": True}, {"notifications": {"email": True}}),
     ],
 )
-def test_a_start(arguments: dict[str, Any], body: dict[str, object]) -> None:
+def test_a_start_sends_only_what_differs_from_the_defaults(
+    arguments: dict[str, Any], body: dict[str, object]
+) -> None:
     request = start_request(**arguments)
     assert (request.method, request.target) == ("POST", EXPORTS)
     assert json.loads(request.body or b"") == body
@@ -132,7 +132,7 @@ def test_every_bad_argument_is_named(name: str, value: Any) -> None:
         ("a\r\nb", "a%0D%0Ab"),
     ],
 )
-def test_an_id_is_escaped(export_id: str, escaped: str) -> None:
+def test_an_export_id_is_escaped(export_id: str, escaped: str) -> None:
     request = status_request(export_id)
     assert (request.method, request.target) == ("GET", f"{EXPORTS}/{escaped}")
     assert request.body is None
@@ -155,74 +155,6 @@ def test_a_listing_is_asked_for_by_page() -> None:
     assert listing_request("/v3/x?page=2") == Request(method="GET", target="/v3/x?page=2")
 
 
-@pytest.mark.parametrize(
-    ("value", "kind", "words"),
-    [
-        (None, TypeError, "must be text, not NoneType"),
-        (b"abc", TypeError, "must be text, not bytes"),
-        ("", ValueError, "must not be empty"),
-        (" \t", ValueError, "must not be empty"),
-        ("a\nb", ValueError, "must not hold control characters"),
-        ("a\x00", ValueError, "must not hold control characters"),
-        ("\ud800", ValueError, "must not hold control characters"),
-    ],
-)
-def test_what_is_no_text(value: object, kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=f"^api_key {words}"):
-        check_text(value, "api_key")
-
-
-@pytest.mark.parametrize("text", ["SG.abc", "a b", "ü", "0"])
-def test_a_text(text: str) -> None:
-    assert check_text(text, "api_key") == text
-
-
-@pytest.mark.parametrize(
-    ("url", "base"),
-    [
-        ("https://api.sendgrid.com", "https://api.sendgrid.com"),
-        ("https://api.eu.sendgrid.com/", "https://api.eu.sendgrid.com"),
-        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("http://[::1]:8080/", "http://[::1]:8080"),
-        ("https://proxy/sendgrid//", "https://proxy/sendgrid"),
-    ],
-)
-def test_a_base_url(url: str, base: str) -> None:
-    assert check_base_url(url) == base
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "api.sendgrid.com",
-        "ftp://api.sendgrid.com",
-        "https://",
-        "https:///v3",
-        "https://user:s3cr3t@api.sendgrid.com",
-        "https://@api.sendgrid.com",
-        "https://api.sendgrid.com?s3cr3t",
-        "https://api.sendgrid.com/#s3cr3t",
-        "https://api.sendgrid.com:port",
-        "https://api.sendgrid.com:99999",
-        "https://[::1",
-        "https://api.sendgrid.com\n",
-    ],
-)
-def test_what_is_no_base_url(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^base_url ") as caught:
-        check_base_url(url)
-    assert "s3cr3t" not in str(caught.value)
-    with pytest.raises(TypeError, match=r"^base_url "):
-        check_base_url(url.encode())
-
-
-@pytest.mark.parametrize("url", ["https://h?", "https://h#", "https://h ", "https://a b"])
-def test_a_base_url_to_which_no_path_can_be_added(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^base_url "):
-        check_base_url(url)
-
-
 def test_an_id_is_read() -> None:
     request = start_request()
     body = {"id": "abc", "_metadata": {"self": "x"}, "more": 1}
@@ -235,7 +167,7 @@ def test_an_id_is_read() -> None:
     [None, {}, [], "abc", {"id": None}, {"id": ""}, {"id": ["abc"]}, {"url": SECRET}, b"", b"<p>"],
     ids=repr,
 )
-def test_a_start_without_an_id(body: object) -> None:
+def test_a_start_answered_without_an_id_is_invalid(body: object) -> None:
     error = invalid(read_id, body)
     assert error.problems
     assert "s3cr3t" not in str(error)
@@ -252,8 +184,8 @@ def test_an_export_is_read_from_any_success(status: int) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "no JSON: (nothing)"),
-        (b"<html>", "no JSON: an HTML page"),
+        (b"", "not JSON: (nothing)"),
+        (b"<html>", "not JSON: an HTML page"),
         (None, "expected an object, not None @ $"),
         ([], "expected an object, not [] @ $"),
         ({}, "required field missing @ $.id"),
@@ -261,7 +193,7 @@ def test_an_export_is_read_from_any_success(status: int) -> None:
     ],
     ids=repr,
 )
-def test_an_export_that_is_none(body: object, words: str) -> None:
+def test_a_status_that_is_not_an_export_is_invalid(body: object, words: str) -> None:
     error = invalid(read_export, body)
     assert words in str(error)
     assert f"GET {EXPORTS}/abc" in str(error)
@@ -297,7 +229,7 @@ def test_a_listing_is_read() -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"result": None}, {"result": []}], ids=repr)
-def test_a_listing_of_nothing(body: object) -> None:
+def test_a_list_without_exports_is_empty(body: object) -> None:
     assert read_listing(answer(body), listing_request(), NOW) == ((), None)
 
 
@@ -329,12 +261,12 @@ def test_a_listing_without_paging(metadata: object) -> None:
 
 
 @pytest.mark.parametrize("body", [None, [PENDING], "x", {"result": "x"}, {"result": [None]}, b""])
-def test_a_listing_that_is_none(body: object) -> None:
+def test_a_list_that_is_not_documented_is_invalid(body: object) -> None:
     assert invalid(read_listing, body).problems
 
 
 @pytest.mark.parametrize("result", [{}, "", 0, False], ids=repr)
-def test_a_result_that_is_no_array(result: object) -> None:
+def test_a_result_that_is_not_an_array_is_invalid(result: object) -> None:
     assert invalid(read_listing, {"result": result}).problems
 
 
@@ -385,13 +317,13 @@ DETAIL = {
             answer({"errors": [{"message": "internal error"}]}, 500),
             ServerError,
             [{"message": "internal error"}],
-            "ask again later",
+            "try again later",
         ),
         (
             answer(b"<html><title>Bad Gateway</title>nginx</html>", 502),
             ServerError,
             [],
-            ": an HTML page such as proxies send ('Bad Gateway'). It is trouble",
+            ": an HTML page such as proxies send ('Bad Gateway'). SendGrid has a problem",
         ),
         (
             answer(b"<html><h1>Blocked by policy</h1></html>", 403),
@@ -399,7 +331,7 @@ DETAIL = {
             [],
             "('Blocked by policy'). Check base_url and the proxies on the way.",
         ),
-        (answer(b"<html>Wait</html>", 429), RateLimitedError, [], "('Wait'). Ask less often."),
+        (answer(b"<html>Wait</html>", 429), RateLimitedError, [], "('Wait'). Send fewer requests."),
         (answer(b"", 503), ServerError, [], "no explanation"),
         (answer({"error": "bad"}, 400), InvalidRequestError, [{"message": "bad"}], "bad"),
         (answer({"errors": {"message": "m"}}, 418), APIError, [{"message": "m"}], "m"),
@@ -410,6 +342,38 @@ DETAIL = {
             [{"message": "a"}, {"message": "b"}],
             "a; b",
         ),
+        (
+            answer({"errors": [{"message": "Maximum credits exceeded"}]}, 401),
+            AuthenticationError,
+            [{"message": "Maximum credits exceeded"}],
+            "Maximum credits exceeded. The plan's credits are used up",
+        ),
+        (
+            answer({"errors": [{"message": "Authenticated user is not authorized"}]}, 401),
+            AuthenticationError,
+            [{"message": "Authenticated user is not authorized"}],
+            "needs the scope marketing.read",
+        ),
+        (
+            answer({"errors": [{"message": GRANT}]}, 401),
+            AuthenticationError,
+            [{"message": GRANT}],
+            "needs base_url https://api.eu.sendgrid.com. An account whose credits are used up",
+        ),
+        (
+            answer({"errors": [{"message": "Your IP address is not whitelisted"}]}, 403),
+            PermissionDeniedError,
+            [{"message": "Your IP address is not whitelisted"}],
+            "not whitelisted. IP Access Management of the account",
+        ),
+        (
+            answer({"errors": [{"message": "access forbidden"}]}, 403),
+            PermissionDeniedError,
+            [{"message": "access forbidden"}],
+            "Where IP Access Management is on",
+        ),
+        (answer({"errors": [{"message": "m"}]}, 200), APIError, [{"message": "m"}], ": m."),
+        (answer({"error": "m", "id": "abc"}, 202), APIError, [{"message": "m"}], ": m."),
         (answer(None, 404), ExportNotFoundError, [], "null"),
         (answer([], 404), ExportNotFoundError, [], "[]"),
         (answer({"errors": []}, 401), AuthenticationError, [], "Check the API key"),
@@ -418,7 +382,7 @@ DETAIL = {
     ],
     ids=lambda value: str(value.status) if isinstance(value, Response) else "",
 )
-def test_a_refusal(
+def test_an_error_status_becomes_its_error_with_advice(
     response: Response, cls: type[APIError], errors: list[dict[str, str]], words: str
 ) -> None:
     error = refused(response)
@@ -428,6 +392,33 @@ def test_a_refusal(
     assert error.retry_after is None
     assert words in str(error)
     assert str(error).startswith(f"SendGrid answered {response.status} to GET {EXPORTS}/abc: ")
+
+
+def test_a_success_with_what_was_asked_for_is_not_an_error() -> None:
+    errors = {"errors": [{"message": "m"}], "error": "m"}
+    assert read_export(answer({**PENDING, **errors}), status_request("abc"), NOW).id == "abc"
+    assert read_listing(answer({"result": [PENDING], **errors}), listing_request(), NOW)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "Check the account, and the region of base_url."),
+        ({"list_ids": ["a", "b"]}, "Check the lists a, b, the account, and the region"),
+        ({"segment_ids": ["s"]}, "Check the segments s, the account, and the region"),
+        ({"list_ids": ["a"], "segment_ids": ["s"]}, "Check the lists a, the segments s, the acc"),
+    ],
+)
+def test_404_to_a_start_names_what_was_asked_for(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ExportNotFoundError) as caught:
+        read_id(answer({"errors": []}, 404), start_request(**arguments), NOW)
+    assert words in str(caught.value)
+
+
+def test_404_to_the_list_names_no_export_id() -> None:
+    with pytest.raises(ExportNotFoundError) as caught:
+        read_listing(answer({"errors": []}, 404), listing_request(), NOW)
+    assert "Check the account, and the region of base_url." in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -449,7 +440,7 @@ def test_a_refusal_says_how_long_to_wait(
     assert f"{seconds} s" in str(error)
 
 
-def test_only_a_passing_refusal_says_how_long_to_wait() -> None:
+def test_only_a_transient_error_says_how_long_to_wait() -> None:
     assert refused(answer(None, 403, retry_after="5", x_ratelimit_reset="60")).retry_after is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.messages import Request, Response, read_http_date
+from sendgrid_exports.http import Request, Response, is_loopback, read_http_date
 
 MOMENT = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
 quick = settings(derandomize=True, max_examples=100, deadline=None)
@@ -35,7 +35,9 @@ quick = settings(derandomize=True, max_examples=100, deadline=None)
         ("Fri, 31 Dec 9999 23:59:59 -0100", None),
     ],
 )
-def test_a_date(text: str, moment: datetime | None) -> None:
+def test_an_http_date_is_read_in_every_format_of_the_rfc(
+    text: str, moment: datetime | None
+) -> None:
     found = read_http_date(text)
     assert found == moment
     assert found is None or found.tzinfo is UTC
@@ -44,7 +46,7 @@ def test_a_date(text: str, moment: datetime | None) -> None:
 
 @quick
 @given(st.text("SunOctGMT0123456789:+-,. ()", max_size=40) | st.text(max_size=40))
-def test_any_text_can_be_a_date(text: str) -> None:
+def test_any_text_is_a_date_or_none(text: str) -> None:
     found = read_http_date(text)
     assert found is None or found.tzinfo is UTC
 
@@ -54,6 +56,27 @@ def test_any_text_can_be_a_date(text: str) -> None:
 def test_a_date_is_read_to_the_second(moment: datetime) -> None:
     moment = moment.replace(tzinfo=UTC, microsecond=0)
     assert read_http_date(moment.strftime("%a, %d %b %Y %H:%M:%S GMT")) == moment
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("0:0:0:0:0:0:0:1", True),
+        ("", False),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("127.0.0.1.example", False),
+        ("::2", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
 
 
 def test_a_response_without_a_date_has_none() -> None:
@@ -67,7 +90,7 @@ def test_a_response_shows_neither_headers_nor_body() -> None:
 
 
 @pytest.mark.parametrize("cls", [Request, Response])
-def test_messages_are_frozen_and_keyword_only(cls: type[attrs.AttrsInstance]) -> None:
+def test_requests_and_responses_are_frozen_and_keyword_only(cls: type[attrs.AttrsInstance]) -> None:
     assert all(field.kw_only for field in attrs.fields(cls))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Request(method="GET", target="/").method = "POST"  # type: ignore[misc]

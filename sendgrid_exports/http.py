@@ -1,19 +1,20 @@
-"""HTTP as the pure floor sees it: what to send, and what came back."""
+"""HTTP requests and responses as values, and the dates and hosts in them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 
 import attrs
 
-__all__ = ["Request", "Response", "read_http_date"]
+__all__ = ["Request", "Response", "is_loopback", "read_http_date"]
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A call of the API: `target` is path and query, already escaped."""
+    """A request to the API: `target` is path and query, already escaped."""
 
     method: str
     target: str
@@ -22,7 +23,7 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """An answer: names of `headers` are in lower case, `body` is raw."""
+    """A response: the names of `headers` are in lower case, `body` is raw."""
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
@@ -32,6 +33,14 @@ class Response:
     def date(self) -> datetime | None:
         """The server's clock when it answered (RFC 9110 §6.6.1), or None."""
         return read_http_date(self.headers.get("date", ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, a name or an address without brackets, is this machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def read_http_date(text: str) -> datetime | None:
