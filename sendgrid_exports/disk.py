@@ -1,7 +1,8 @@
-"""The seam to the disk: part files written large through aiofiles, syncs, atomic renames.
+"""Disk I/O: part files written in large blocks through aiofiles, syncs, atomic renames.
 
 Everything runs on a small executor of our own. A cancelled `await` returns at once while its
-thread goes on, so nothing here gives up a file before the thread that uses it is done.
+thread continues, so nothing here gives up a file before the thread that uses it is done. Every
+`OSError` names its path.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,18 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from sendgrid_exports.errors import DownloadError
+
 __all__ = [
     "DISK_FULL",
+    "NOT_SUPPORTED",
     "Disk",
     "PartFile",
     "Steps",
+    "Threads",
     "append",
     "free_space",
+    "naming",
     "publish",
     "replace_file",
     "size_of",
@@ -44,6 +50,18 @@ _STEPS_A_TURN = 64
 _NICENESS = 10
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How a file system answers a call that it does not implement."""
+
+# SMB, FUSE and 9p answer the sync of a directory with one of these; Windows opens no directory.
+_NO_DIRECTORY_SYNC = NOT_SUPPORTED | {errno.EINVAL, errno.EBADF, errno.EACCES}
+
+_TOO_LARGE = (
+    "the file system, or a limit (ulimit -f), allows no file this large; FAT32 ends at 4 GiB. Use "
+    "a directory on another file system, or start an export in smaller files (max_file_size=, "
+    "--max-file-size)"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,8 +86,53 @@ async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = 
         raise
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` that has no filename, as calls on a descriptor have none, that of `path`.
+
+    Raises:
+        OSError: as within; a file that is too large says what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Without an errno it is not the disk's, such as gzip's BadGzipFile.
+        if error.errno is None or error.filename is not None:
+            raise
+        if error.errno == errno.EFBIG:
+            said = f"{error.strerror}: {_TOO_LARGE}"
+            raise OSError(errno.EFBIG, said, str(path)) from error
+        error.filename = str(path)
+        raise
+
+
+class Threads(ThreadPoolExecutor):
+    """A thread pool that does with the threads it can get, at least one.
+
+    The standard one raises for a thread too many, and runs the work all the same. Here the first
+    thread is started at once, so that it is said before any work if there is none.
+    """
+
+    def __init__(
+        self, most: int, thread_name_prefix: str, initializer: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(most, thread_name_prefix, initializer)
+        self._adjust_thread_count()
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            if not self._threads:
+                raise DownloadError(
+                    f"No thread can be started to read or write files ({error}): the process is "
+                    "at a limit. Raise it (ulimit -u, or the container's limit of pids), or run "
+                    "less beside it."
+                ) from error
+
+
 class Disk:
-    """The threads that touch the disk; there are some while anybody is within `with disk:`."""
+    """The threads that use the disk; they exist while a caller is within `with disk:`."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -77,11 +140,11 @@ class Disk:
 
     def __enter__(self) -> Disk:
         if not self._users:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sendgrid-exports")
+            self._pool = Threads(self._threads, thread_name_prefix="sendgrid-exports")
             # More at once would not be faster, and hold the event loop up. Who waits for a turn
             # here, rather than in the line of the threads, can be cancelled at once.
             self._long = asyncio.Semaphore(_MOST_LONG)
-            self._long_pool = ThreadPoolExecutor(
+            self._long_pool = Threads(
                 _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_give_way
             )
         self._users += 1
@@ -147,7 +210,8 @@ def _open_at(position: int, path: str, flags: int) -> int:
     # What is there already is kept, unlike what the mode says.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        os.lseek(descriptor, position, os.SEEK_SET)
+        with naming(Path(path)):
+            os.lseek(descriptor, position, os.SEEK_SET)
     except BaseException:
         os.close(descriptor)
         raise
@@ -218,7 +282,8 @@ class PartFile:
                 self._path, "wb", buffering=0, opener=self._opener, executor=self._threads
             )
         # Not by aiofiles' own write: that takes one buffer, for which all would be copied.
-        self._flight = loop.run_in_executor(self._threads, _write, self._file.fileno(), chunks)
+        work = partial(_write, self._path, self._file.fileno(), chunks)
+        self._flight = loop.run_in_executor(self._threads, work)
 
     async def settle(self) -> None:
         """Wait for the write in flight.
@@ -240,17 +305,18 @@ class PartFile:
 
 
 def _write_at_once(path: Path, opener: Callable[[str, int], int], chunks: list[bytes]) -> None:
-    with open(path, "wb", buffering=0, opener=opener) as file:
-        _write(file.fileno(), chunks)
+    with naming(path), open(path, "wb", buffering=0, opener=opener) as file:
+        _write(path, file.fileno(), chunks)
 
 
-def _write(descriptor: int, chunks: list[bytes]) -> None:
+def _write(path: Path, descriptor: int, chunks: list[bytes]) -> None:
     if len(chunks) > _MOST_BUFFERS or not hasattr(os, "writev"):
         chunks = [b"".join(chunks)]
     rest = [memoryview(chunk) for chunk in chunks if chunk]
     while rest:
         # A write may be short, as it is just before the disk is full.
-        written = _write_some(descriptor, rest)
+        with naming(path):
+            written = _write_some(descriptor, rest)
         while rest and written >= len(rest[0]):
             written -= len(rest.pop(0))
         if rest:
@@ -260,25 +326,26 @@ def _write(descriptor: int, chunks: list[bytes]) -> None:
 def _write_some(descriptor: int, buffers: list[memoryview]) -> int:
     if hasattr(os, "writev"):
         return os.writev(descriptor, buffers)
-    return os.write(descriptor, buffers[0])  # pragma: no cover
+    return os.write(descriptor, buffers[0])
 
 
 def publish(part: Path, final: Path) -> None:
-    """Give a complete part file its final name, durably: file, rename, then directory."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    """Give a complete part file its final name, durably: sync it, rename, sync the directory."""
+    _sync(part, os.fsync)
     part.replace(final)
     sync_directory(final.parent)
 
 
 def sync_file(path: Path) -> None:
     """Make a file's bytes durable."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        # All that is needed to read them back, and no more: not the time of change.
-        getattr(os, "fdatasync", os.fsync)(descriptor)
-    finally:
-        os.close(descriptor)
+    # All that is needed to read them back, and no more: not the time of change.
+    _sync(path, getattr(os, "fdatasync", os.fsync))
+
+
+def _sync(path: Path, sync: Callable[[int], None]) -> None:
+    # Opened for writing as well, without which Windows syncs nothing.
+    with naming(path), path.open("r+b", buffering=0) as file:
+        sync(file.fileno())
 
 
 def size_of(path: Path) -> int:
@@ -286,9 +353,16 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def free_space(directory: Path) -> int:
-    """Return how many bytes may still be written below `directory`."""
-    return shutil.disk_usage(directory).free
+def free_space(directory: Path) -> int | None:
+    """Return how many bytes may still be written below `directory`, or None where that is unknown.
+
+    Network and memory file systems may not say, or may say that they have 0 of 0 bytes free.
+    """
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return None
+    return usage.free if usage.total else None
 
 
 def append(path: Path, data: bytes) -> None:
@@ -297,7 +371,7 @@ def append(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk failed.
     """
-    with path.open("ab", buffering=0) as file:
+    with naming(path), path.open("ab", buffering=0) as file:
         before = file.tell()
         rest = memoryview(data)
         try:
@@ -310,27 +384,38 @@ def append(path: Path, data: bytes) -> None:
 
 
 def truncate(part: Path) -> None:
-    """Drop every byte of a part file that may be there."""
+    """Remove a part file, if there is one."""
     part.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file so that a reader sees the old or the new one, never half of it."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with naming(part), part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable, where the system lets a directory be synced."""
-    if os.name == "nt":  # pragma: no cover
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+    """Make the names in `directory` durable, where the system can sync a directory.
+
+    Raises:
+        OSError: the disk failed.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with naming(directory):
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise

@@ -125,6 +125,17 @@ class _Silence:
             self._timer = self._loop.call_later(since + self._seconds - now, self._look)
 
 
+class _Resolver(aiohttp.ThreadedResolver):
+    async def resolve(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().resolve(*args, **kwargs)
+        except RuntimeError as error:
+            # It takes a thread, and a process may have no more of them.
+            raise OSError(
+                errno.EAGAIN, f"{error}; raise the limit (ulimit -u, or the container's of pids)"
+            ) from error
+
+
 class Session:
     """One aiohttp session: the caller's, never closed here, or our own, made when first needed."""
 
@@ -267,7 +278,8 @@ class Session:
         if self._own is None:
             # No limit here: how many connections are open at once is the download's to decide.
             self._own = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(limit=0, resolver=_Resolver()),
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._own
 

@@ -1,22 +1,22 @@
-"""Opening the directory of an export: made, locked, and what an earlier run left in it read."""
+"""Opening the directory of an export: make and lock it, and read what an earlier run left."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from sendgrid_exports.disk import Disk, replace_file
-from sendgrid_exports.errors import DownloadInProgressError
+from sendgrid_exports.disk import DISK_FULL, Disk, naming, replace_file
+from sendgrid_exports.errors import DownloadInProgressError, InsufficientDiskSpaceError
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.journal import Record, read_journal, write_journal
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import Manifest, read_manifest
-from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 
 __all__ = ["open_folder", "prepare_directory"]
 
@@ -46,28 +46,49 @@ async def open_folder(directory: Path, export_id: str, disk: Disk) -> AsyncItera
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make the directory if need be, and see that it can be written to.
+    """Make the directory if need be, and see that an export can be downloaded into it.
+
+    Done once, in small, is all that a download does there: a lock, a file written, synced and
+    renamed. What can't work is then said before an export is started.
 
     Raises:
         ValueError: it is a file or not writable.
+        InsufficientDiskSpaceError: it has no room for a single byte.
         OSError: the disk failed.
     """
+    probe = Names(directory, f"{PROBE}{secrets.token_hex(8)}")
+    lock = Lock(probe.lock)
+    try:
+        _make(directory, lock)
+        with ExitStack() as stack:
+            stack.callback(lock.release)
+            stack.callback(probe.manifest.unlink, missing_ok=True)
+            replace_file(probe.manifest, b"{}")
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise InsufficientDiskSpaceError(
+            f"{directory} is full: {error}. Make room; no export was started.", path=directory
+        ) from error
+
+
+def _make(directory: Path, lock: Lock) -> bool:
+    """Make the directory if need be and return whether the lock in it could be taken."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        return lock.acquire()
     except OSError as error:
-        if error.errno not in _UNUSABLE:
+        # A lock file that is there and can't be opened names itself.
+        if error.errno not in _UNUSABLE or os.path.exists(lock.path):  # noqa: PTH110
             raise
-        # Path.is_file would raise where the directory above can't be looked into.
+        # Path.is_file raises where the directory above can't be read.
         is_file = os.path.isfile(directory)  # noqa: PTH113
         seen = "is a file" if is_file else f"is not writable ({error.strerror})"
         raise ValueError(f"directory {str(directory)!r} {seen}") from error
 
 
 def _prepare(names: Names, lock: Lock) -> None:
-    prepare_directory(names.directory)
-    if not lock.acquire():
+    if not _make(names.directory, lock):
         raise DownloadInProgressError(
             f"Another process or task is downloading {names.stem} into {names.directory}. "
             "Wait for it, or use another directory.",
@@ -77,9 +98,11 @@ def _prepare(names: Names, lock: Lock) -> None:
 
 def _load(path: Path, export_id: str) -> Manifest:
     try:
-        manifest = read_manifest(path.read_bytes(), export_id)
+        with naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         return Manifest(export_id=export_id)
+    manifest = read_manifest(data, export_id)
     if manifest is None:
         logger.warning("The manifest %s is damaged or of another version; starting anew.", path)
     return manifest or Manifest(export_id=export_id)
@@ -88,7 +111,8 @@ def _load(path: Path, export_id: str) -> Manifest:
 def _load_journal(path: Path, export_id: str) -> dict[int, Record]:
     """Return what the journal says, and rewrite it: a torn line must not be appended to."""
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         return {}
     records = read_journal(data, export_id)

@@ -123,12 +123,12 @@ def fair_part(limit: int, shares: int) -> int:
     return max(1, limit // shares)
 
 
-def is_room_doubtful(*, needed: int, free: int, age: float) -> bool:
+def is_room_doubtful(*, needed: int, free: int | None, age: float) -> bool:
     """Whether the disk has to be asked again: thousands of small files need not ask each.
 
     Args:
         needed: bytes still to be written, as far as is known.
-        free: bytes that were free when it was asked last.
+        free: bytes that were free when it was asked last, or None where it did not say.
         age: seconds since then.
     """
-    return age >= _ROOM_SECONDS or needed > free / 2
+    return age >= _ROOM_SECONDS or (free is not None and needed > free / 2)

@@ -26,7 +26,7 @@ class Progress:
         self._there = sum(file.durable for file in files)
         self._finished = 0
         self._told = False
-        self._free = 0
+        self._free: int | None = 0
         self._free_at = -math.inf
 
     @property
@@ -56,7 +56,7 @@ class Progress:
         if is_room_doubtful(needed=self.needed, free=self._free, age=now - self._free_at):
             self._free_at = now
             self._free = await self._job.disk.run(free_space, directory)
-        if self.needed > self._free:
+        if self._free is not None and self.needed > self._free:
             raise InsufficientDiskSpaceError(
                 f"{directory} has {self._free:,} bytes free, and the files of export "
                 f"{self._job.export_id} need {self.needed:,} more. Make room and fetch again with "
