@@ -1,7 +1,8 @@
-"""The disk: part files written in large blocks through aiofiles, syncs, atomic renames.
+"""Disk I/O: part files written in large blocks through aiofiles, syncs, atomic renames.
 
-Everything runs in threads of our own. A cancelled `await` returns at once while its thread is
-still at work, so nothing here gives up a file before the thread that uses it is done.
+Everything runs on a small executor of our own. A cancelled `await` returns at once while its
+thread continues, so nothing here gives up a file before the thread that uses it is done. Every
+`OSError` names its path.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from io import FileIO
@@ -23,18 +24,24 @@ from typing import ParamSpec, TypeAlias, TypeVar
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from sendgrid_exports.errors import DownloadError
+
 __all__ = [
     "DISK_FULL",
+    "NOT_SUPPORTED",
     "Disk",
     "PartFile",
     "Steps",
+    "Threads",
     "append",
     "free_space",
+    "naming",
     "publish",
     "replace_file",
     "size_of",
     "sync_directory",
     "sync_file",
+    "sync_whole",
     "truncate",
     "unbroken",
     "write_file",
@@ -45,6 +52,18 @@ _STEPS_A_TURN = 64
 _NICENESS = 10
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How a file system answers a call that it does not implement."""
+
+# SMB, FUSE and 9p answer the sync of a directory with one of these; Windows opens no directory.
+_NO_DIRECTORY_SYNC = NOT_SUPPORTED | {errno.EINVAL, errno.EBADF, errno.EACCES}
+
+_TOO_LARGE = (
+    "the file system, or a limit (ulimit -f), allows no file this large; FAT32 ends at 4 GiB. Use "
+    "a directory on another file system, or start an export in smaller files (max_file_size=, "
+    "--max-file-size)"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,8 +88,53 @@ async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = 
         raise
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` that has no filename, as calls on a descriptor have none, that of `path`.
+
+    Raises:
+        OSError: as within; a file that is too large says what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Without an errno it is not the disk's, such as gzip's BadGzipFile.
+        if error.errno is None or error.filename is not None:
+            raise
+        if error.errno == errno.EFBIG:
+            said = f"{error.strerror}: {_TOO_LARGE}"
+            raise OSError(errno.EFBIG, said, str(path)) from error
+        error.filename = str(path)
+        raise
+
+
+class Threads(ThreadPoolExecutor):
+    """A thread pool that does with the threads it can get, at least one.
+
+    The standard one raises for a thread too many, and runs the work all the same. Here the first
+    thread is started at once, so that it is said before any work if there is none.
+    """
+
+    def __init__(
+        self, most: int, thread_name_prefix: str, initializer: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(most, thread_name_prefix, initializer)
+        self._adjust_thread_count()
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            if not self._threads:
+                raise DownloadError(
+                    f"No thread can be started to read or write files ({error}): the process is "
+                    "at a limit. Raise it (ulimit -u, or the container's limit of pids), or run "
+                    "less beside it."
+                ) from error
+
+
 class Disk:
-    """The threads that touch the disk; there are none while nothing is within `with disk:`."""
+    """The threads that use the disk; they exist while a caller is within `with disk:`."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -78,12 +142,12 @@ class Disk:
 
     def __enter__(self) -> Disk:
         if not self._users:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sendgrid-exports")
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="sendgrid-exports-write")
+            self._pool = Threads(self._threads, thread_name_prefix="sendgrid-exports")
+            self._writer = Threads(1, thread_name_prefix="sendgrid-exports-write")
             # More at once would not be faster, and would hold the event loop up. What waits for a
             # turn here, rather than in the queue of the threads, can be cancelled at once.
             self._long = asyncio.Semaphore(_MOST_LONG)
-            self._long_pool = ThreadPoolExecutor(
+            self._long_pool = Threads(
                 _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_lower_priority
             )
         self._users += 1
@@ -171,7 +235,8 @@ class PartFile:
             self._file = await self._open()
         while block:
             # A write may be short, as it is just before the disk is full.
-            written = await unbroken(asyncio.ensure_future(self._file.write(block)))
+            with naming(self._path):
+                written = await unbroken(asyncio.ensure_future(self._file.write(block)))
             block = block[written:]
 
     async def close(self) -> None:
@@ -180,7 +245,8 @@ class PartFile:
             with contextlib.suppress(OSError):
                 self._file = await self._open()
         if self._file is not None:
-            await unbroken(asyncio.ensure_future(self._file.close()))
+            with naming(self._path):
+                await unbroken(asyncio.ensure_future(self._file.close()))
 
     async def _open(self) -> AsyncFileIO:
         if self._opening is None:
@@ -194,33 +260,41 @@ def _open_at(path: Path, position: int) -> FileIO:
     # What is there already is kept, which no mode of `open` does for a file that may be missing.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     file = FileIO(descriptor, "wb")
-    file.seek(position)
+    with naming(path):
+        file.seek(position)
     return file
 
 
 def write_file(path: Path, data: memoryview) -> None:
     """Write a small file, durably."""
-    with path.open("wb", buffering=0) as file:
+    with naming(path), path.open("wb", buffering=0) as file:
         while data:
             data = data[file.write(data) :]
         os.fsync(file.fileno())
 
 
 def publish(part: Path, final: Path) -> None:
-    """Give a complete part file its final name, durably: file, rename, then directory."""
-    sync_file(part)
+    """Give a complete part file its final name, durably: sync it, rename, sync the directory."""
+    sync_whole(part)
     part.replace(final)
     sync_directory(final.parent)
 
 
+def sync_whole(path: Path) -> None:
+    """Make a file durable, its time of change too."""
+    _sync(path, os.fsync)
+
+
 def sync_file(path: Path) -> None:
     """Make a file's bytes durable."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        # All that is needed to read them back, and no more: not the time of change.
-        getattr(os, "fdatasync", os.fsync)(descriptor)
-    finally:
-        os.close(descriptor)
+    # All that is needed to read them back, and no more: not the time of change.
+    _sync(path, getattr(os, "fdatasync", os.fsync))
+
+
+def _sync(path: Path, sync: Callable[[int], None]) -> None:
+    # Opened for writing as well, without which Windows syncs nothing.
+    with naming(path), path.open("r+b", buffering=0) as file:
+        sync(file.fileno())
 
 
 def size_of(path: Path) -> int:
@@ -228,9 +302,16 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def free_space(directory: Path) -> int:
-    """Return how many bytes may still be written below `directory`."""
-    return shutil.disk_usage(directory).free
+def free_space(directory: Path) -> int | None:
+    """Return how many bytes may still be written below `directory`, or None where that is unknown.
+
+    Network and memory file systems may not say, or may say that they have 0 of 0 bytes free.
+    """
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return None
+    return usage.free if usage.total else None
 
 
 def append(path: Path, data: bytes) -> None:
@@ -239,7 +320,7 @@ def append(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk failed.
     """
-    with path.open("ab", buffering=0) as file:
+    with naming(path), path.open("ab", buffering=0) as file:
         before = file.tell()
         rest = memoryview(data)
         try:
@@ -252,27 +333,38 @@ def append(path: Path, data: bytes) -> None:
 
 
 def truncate(part: Path) -> None:
-    """Drop every byte of a part file that may be there."""
+    """Remove a part file, if there is one."""
     part.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file so that a reader sees the old or the new one, never half of it."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with naming(part), part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable, where the system lets a directory be synced."""
-    if os.name == "nt":  # pragma: no cover
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+    """Make the names in `directory` durable, where the system can sync a directory.
+
+    Raises:
+        OSError: the disk failed.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with naming(directory):
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise

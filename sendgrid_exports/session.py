@@ -86,6 +86,17 @@ class Stream:
         return body[:_LONGEST_ERROR_BODY].decode("utf-8", "replace")
 
 
+class _Resolver(aiohttp.ThreadedResolver):
+    async def resolve(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().resolve(*args, **kwargs)
+        except RuntimeError as error:
+            # It takes a thread, and a process may have no more of them.
+            raise OSError(
+                errno.EAGAIN, f"{error}; raise the limit (ulimit -u, or the container's of pids)"
+            ) from error
+
+
 class Session:
     """One aiohttp session: the caller's, never closed here, or our own, opened when first used."""
 
@@ -279,7 +290,8 @@ class Session:
         elif self._own is None:
             # No limit here: the download limits its connections itself.
             self._own = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(limit=0, resolver=_Resolver()),
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._own
 

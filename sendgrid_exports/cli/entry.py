@@ -137,6 +137,11 @@ def _message(error: BaseException, output: Output) -> str:
     if isinstance(error, OSError):
         where = f"{plain(str(error.filename))}: " if error.filename else ""
         return ended(f"The disk fails: {where}{error.strerror or error}")
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return (
+            "This process may start no more threads. Raise the limit (ulimit -u, or the "
+            "container's limit of pids), or run less beside it."
+        )
     return (
         f"{type(error).__name__}: {plain(hide_keys(str(error)))}. "
         "This is a fault of the program; --verbose shows where."

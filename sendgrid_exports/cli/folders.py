@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from sendgrid_exports.cli.backups import (
     read_name,
 )
 from sendgrid_exports.cli.running import run
+from sendgrid_exports.transfer.names import MANIFEST, is_clutter, parse_name
 
 __all__ = ["Found", "discard_if_empty", "drop_old", "exports_below", "exports_in", "make_folder"]
 
-_MANIFEST = ".manifest.json"
 _DROPPED = re.compile(r"\.(.+)\.dropped")
 
 
@@ -78,7 +79,7 @@ def exports_in(directory: Path) -> list[Found]:
     """
     found = []
     for path in sorted(directory.iterdir()):
-        if path.name.endswith(_MANIFEST):
+        if _ending(path.name) == MANIFEST:
             with contextlib.suppress(ValueError, LookupError, TypeError):
                 told = json.loads(path.read_bytes())
                 found.append(Found(directory, str(told["export_id"]), told["state"] == "complete"))
@@ -138,9 +139,22 @@ def _is_empty(folder: Path) -> bool:
     # A run left it that was killed before its export began, or has made it just now: there is
     # nothing to lose and nothing to say.
     try:
-        return not any(folder.iterdir())
+        return not _names_in(folder)
     except OSError:
         return False
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if not _is_clutter(path)]
+
+
+def _is_clutter(path: Path) -> bool:
+    return is_clutter(path.name, folder=path.is_dir() and not path.is_symlink())
+
+
+def _ending(name: str) -> str | None:
+    ours = parse_name(name)
+    return ours.ending if ours else None
 
 
 def _fault_of(folder: Path) -> str | None:
@@ -157,10 +171,10 @@ def _fault_of(folder: Path) -> str | None:
             if not report.ok:
                 return "it is not as it was when it was made"
             ours |= {path.name for path in report.verified}
-        others = [path.name for path in folder.iterdir() if path.name not in ours]
-        manifests = [name for name in others if name.endswith(_MANIFEST)]
+        others = {name: _ending(name) for name in _names_in(folder) if name not in ours}
+        manifests = [name for name, ending in others.items() if ending == MANIFEST]
         # The lock is what a run leaves that was killed after its last file.
-        strange = [name for name in others if not name.endswith((_MANIFEST, ".lock"))]
+        strange = [name for name, ending in others.items() if ending not in {MANIFEST, "lock"}]
         if strange or len(manifests) != len(exports):
             return f"{[*strange, 'a manifest'][0]} is not part of an export"
     except (OSError, SendGridExportsError) as error:
@@ -181,10 +195,14 @@ def _drop(parent: Path, backup: Backup, warn: Callable[[str], None]) -> bool:
 
 
 def _remove(folder: Path, warn: Callable[[str], None]) -> None:
-    # No tree is walked: a folder in it stays, and a link is only unlinked.
+    # A folder in it stays, unless it is a NAS's own, and a link is only unlinked.
     try:
         for path in folder.iterdir():
-            path.unlink()
+            if is_clutter(path.name, folder=True) and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                # macOS removes `._name` along with `name`.
+                path.unlink(missing_ok=True)
         folder.rmdir()
     except OSError as error:
         warn(f"{folder} can't be removed: {error.strerror}.")

@@ -77,7 +77,7 @@ def compare_exports(
         DownloadError: an export is not in its directory, or not all of it; a contact has no
             CONTACT_ID, or is in one export several times with different values.
         CorruptDownloadError: a file is broken.
-        OSError: a file can't be read.
+        OSError: a file can't be read, or no temporary directory made.
     """
     require("compare", "pyarrow", "duckdb")
     from sendgrid_exports.contents.differences import Differences
@@ -86,7 +86,18 @@ def compare_exports(
     old_parts = survey(find_files(old, old_export_id))
     new_parts = survey(find_files(new, new_export_id))
     with (
-        tempfile.TemporaryDirectory(prefix="sendgrid-exports-") as directory,
+        _temporary_directory() as directory,
         closing(Differences(old_parts, new_parts, ignore, Path(directory))) as differences,
     ):
         yield Comparison(differences)
+
+
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="sendgrid-exports-")
+    except OSError as error:
+        said = (
+            f"{error.strerror}: what does not fit into memory needs a temporary directory. Set "
+            "TMPDIR to a directory that can be written to and has room for both exports"
+        )
+        raise OSError(error.errno, said, error.filename) from error

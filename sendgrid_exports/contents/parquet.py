@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from sendgrid_exports.disk import publish
+from sendgrid_exports.disk import Threads, naming, publish
 
 __all__ = ["write_files"]
 
@@ -49,10 +49,11 @@ def _write_file(
     rows = 0
     repeated = [name for name in schema.names if name not in _ALL_DIFFER]
     with (
+        naming(path),
         pyarrow.parquet.ParquetWriter(
             path, schema, compression=compression, use_dictionary=repeated
         ) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="sendgrid-exports-parquet") as thread,
+        Threads(1, thread_name_prefix="sendgrid-exports-parquet") as thread,
     ):
         flight: Future[Any] | None = None
         for group in _groups(batches):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,15 +14,12 @@ from sendgrid_exports.errors import DownloadError, InvalidResponseError
 from sendgrid_exports.models import DownloadResult
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import read_manifest
-from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.names import MANIFEST, Names, OurName, parse_name, safe_name
 
 __all__ = ["Source", "SourceFile", "find_files"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Source: TypeAlias = DownloadResult | PathLike | Sequence[PathLike]
-
-_FINAL = re.compile(r"(.+)-(\d{5,})\.(?:csv|json)(?:\.gz)?")
-_MANIFEST = ".manifest.json"
 
 
 @attrs.frozen
@@ -90,36 +86,37 @@ def _source_file(path: Path) -> SourceFile:
 
 
 def _in_directory(directory: Path, export_id: str | None) -> list[Path]:
-    there = sorted(path.name for path in directory.iterdir())
+    # What others put there, such as macOS its `._` files, does not count.
+    there = {path.name: ours for path in directory.iterdir() if (ours := parse_name(path.name))}
     if export_id is None:
-        export_id = _only_export(directory, there)
+        export_id = _only_export(directory, there.values())
     names = Names(directory, safe_name(export_id))
     if names.manifest.name in there:
         return _in_manifest(names, export_id)
-    found = {
-        name: int(match[2])
-        for name in there
-        if (match := _FINAL.fullmatch(name)) and match[1] == names.stem
-    }
+    found = sorted(
+        (ours.number, name)
+        for name, ours in there.items()
+        if ours.is_final and ours.stem == names.stem
+    )
     if not found:
         raise DownloadError(
             f"There is nothing of export {export_id} in {directory}. Fetch it to there, or mend "
             "the id or the directory.",
             path=directory,
         )
-    if sorted(found.values()) != list(range(1, len(found) + 1)):
+    if [number for number, _ in found] != list(range(1, len(found) + 1)):
         raise DownloadError(
             f"There is no manifest of export {export_id} in {directory}, and the files there are "
-            f"not numbered one by one: {', '.join(found)}. Fetch again, or name the files.",
+            f"not numbered one by one: {', '.join(name for _, name in found)}. Fetch again, or "
+            "name the files.",
             path=directory,
         )
-    return [directory / name for name in sorted(found, key=lambda name: found[name])]
+    return [directory / name for _, name in found]
 
 
-def _only_export(directory: Path, there: list[str]) -> str:
-    stems = {name.removesuffix(_MANIFEST) for name in there if name.endswith(_MANIFEST)}
-    stems |= {match[1] for name in there if (match := _FINAL.fullmatch(name))}
-    ids = sorted(_id_of(directory / f"{stem}{_MANIFEST}", stem) for stem in stems)
+def _only_export(directory: Path, there: Iterable[OurName]) -> str:
+    stems = {ours.stem for ours in there if ours.is_final or ours.ending == MANIFEST}
+    ids = sorted(_id_of(Names(directory, stem).manifest, stem) for stem in stems)
     if len(ids) > 1:
         raise ValueError(
             f"{directory} holds several exports; say by export_id which: {', '.join(ids)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from sendgrid_exports.api.arguments import check_text
@@ -14,15 +13,10 @@ from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.checking import check_file
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
-from sendgrid_exports.transfer.names import Names, check_directory, safe_name
+from sendgrid_exports.transfer.names import Names, check_directory, parse_name, safe_name
 from sendgrid_exports.transfer.verify import CheckFailedError, Expected
 
 __all__ = ["verify_download"]
-
-_OUR_ENDINGS = (
-    r"(-\d{5,}\.((csv|json)(\.gz)?|part|converted\.part)"
-    r"|\.(journal|lock|manifest\.json(\.part)?))"
-)
 
 
 async def verify_download(directory: str | os.PathLike[str], export_id: str) -> VerificationReport:
@@ -92,8 +86,11 @@ def _never_came(names: Names, manifest: Manifest) -> list[Path]:
 
 
 def _of_export(names: Names) -> list[Path]:
-    ours = re.compile(re.escape(names.stem) + _OUR_ENDINGS)
-    return sorted(path for path in names.directory.iterdir() if ours.fullmatch(path.name))
+    return sorted(
+        path
+        for path in names.directory.iterdir()
+        if (ours := parse_name(path.name)) and ours.stem == names.stem
+    )
 
 
 def _is_as_it_was(path: Path, entry: FileEntry) -> Steps[bool | None]:

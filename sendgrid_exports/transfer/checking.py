@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from io import RawIOBase
 from pathlib import Path
 
-from sendgrid_exports.disk import Disk, Steps, size_of
+from sendgrid_exports.disk import Disk, Steps, naming, size_of
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.file import File
@@ -72,21 +72,21 @@ def check_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Ste
 
 def is_gzip(path: Path) -> bool:
     """Whether a file begins as gzip does."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def measure(path: Path, checks: Checks) -> None:
     """Give `checks` the file's size and first bytes alone."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         checks.measure(path.stat().st_size, file.read(2))
 
 
 def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps[None]:
     """Feed the bytes from `start` to before `end`, or to the file's end, to `checks`."""
-    with path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb", buffering=0) as file:
         file.seek(start)
-        for data in _blocks(file, None if end is None else end - start):
+        for data in _blocks(file, path, None if end is None else end - start):
             checks.feed(data)
             yield
 
@@ -98,8 +98,8 @@ def inflate(source: Path, target: Path) -> Steps[None]:
         BrokenGzipError: it is not whole gzip.
     """
     gunzip = Gunzip()
-    with source.open("rb", buffering=0) as raw, target.open("wb") as plain:
-        for data in _blocks(raw):
+    with source.open("rb", buffering=0) as raw, naming(target), target.open("wb") as plain:
+        for data in _blocks(raw, source):
             for text in gunzip.feed(data):
                 plain.write(text)
                 yield
@@ -111,17 +111,22 @@ def compress(source: Path, target: Path) -> Steps[None]:
     # No name and no time in the header: the same contacts give the same bytes.
     with (
         source.open("rb", buffering=0) as plain,
+        naming(target),
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, compresslevel=6, mtime=0) as gzipped,
     ):
-        for data in _blocks(plain):
+        for data in _blocks(plain, source):
             gzipped.write(data)
             yield
 
 
-def _blocks(file: RawIOBase, size: int | None = None) -> Iterator[bytes]:
-    """Yield what is in `file` from where it stands, at most `size` bytes."""
+def _blocks(file: RawIOBase, path: Path, size: int | None = None) -> Iterator[bytes]:
+    """Yield what is in `file` at `path` from where it stands, at most `size` bytes."""
     left = math.inf if size is None else size
-    while left > 0 and (data := file.read(int(min(_READ, left)))):
+    while left > 0:
+        with naming(path):
+            data = file.read(int(min(_READ, left)))
+        if not data:
+            return
         yield data
         left -= len(data)

@@ -11,9 +11,9 @@ import errno
 import logging
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -24,9 +24,11 @@ from sendgrid_exports.disk import (
     Steps,
     append,
     free_space,
+    naming,
     replace_file,
     sync_directory,
     sync_file,
+    sync_whole,
 )
 from sendgrid_exports.errors import (
     CorruptDownloadError,
@@ -50,7 +52,7 @@ from sendgrid_exports.transfer.manifest import (
     without_file,
     write_manifest,
 )
-from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ class Folder:
         self._publications: list[_Publication] = []
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
-        self._free: int = 0
+        self._free: int | None = 0
         self._free_at = -math.inf
 
     async def save(self, change: Callable[[Manifest], Manifest]) -> None:
@@ -130,10 +132,11 @@ class Folder:
         """
         now = self._clock.monotonic()
         # Thousands of small files need not ask each.
-        if now - self._free_at >= _SPACE_SECONDS or needed > self._free / 2:
+        if now - self._free_at >= _SPACE_SECONDS or needed > (self._free or 0) / 2:
             self._free_at = now
             self._free = await self._disk.run(free_space, self.names.directory)
-        if needed > self._free:
+        # A disk that does not say how much room it has is given a try.
+        if self._free is not None and needed > self._free:
             raise InsufficientDiskSpaceError(
                 f"{self.names.directory} has {self._free:,} bytes free, and the files of export "
                 f"{self.manifest.export_id} need {needed:,} more. Make room and fetch again with "
@@ -236,7 +239,7 @@ class Folder:
 
     async def _publish(self, entry: FileEntry, part: Path) -> FileEntry:
         """Publish a file, together with all others that wait for it."""
-        await self._disk.run(sync_file, part)
+        await self._disk.run(sync_whole, part)
         publication = _Publication(entry, part)
         self._publications.append(publication)
         try:
@@ -413,28 +416,49 @@ async def open_folder(
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make the directory if need be, and see that it can be written to.
+    """Make the directory if need be, and see that an export can be downloaded into it.
+
+    Done once, in small, is all that a download does there: a lock, a file written, synced and
+    renamed. What can't work is then said before an export is started.
 
     Raises:
         ValueError: it is a file or not writable.
+        InsufficientDiskSpaceError: it has no room for a single byte.
         OSError: the disk failed.
     """
+    probe = Names(directory, f"{PROBE}{secrets.token_hex(8)}")
+    lock = Lock(probe.lock)
+    try:
+        _make(directory, lock)
+        with ExitStack() as stack:
+            stack.callback(lock.release)
+            stack.callback(probe.manifest.unlink, missing_ok=True)
+            replace_file(probe.manifest, b"{}")
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise InsufficientDiskSpaceError(
+            f"{directory} is full: {error}. Make room; no export was started.", path=directory
+        ) from error
+
+
+def _make(directory: Path, lock: Lock) -> bool:
+    """Make the directory if need be and return whether the lock in it could be taken."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        return lock.acquire()
     except OSError as error:
-        if error.errno not in _UNUSABLE:
+        # A lock file that is there and can't be opened names itself.
+        if error.errno not in _UNUSABLE or os.path.exists(lock.path):  # noqa: PTH110
             raise
-        # Path.is_file would raise where the directory above can't be looked into.
+        # Path.is_file raises where the directory above can't be read.
         is_file = os.path.isfile(directory)  # noqa: PTH113
         seen = "is a file" if is_file else f"is not writable ({error.strerror})"
         raise ValueError(f"directory {str(directory)!r} {seen}") from error
 
 
 def _prepare(names: Names, lock: Lock) -> None:
-    prepare_directory(names.directory)
-    if not lock.acquire():
+    if not _make(names.directory, lock):
         raise DownloadInProgressError(
             f"Another process or task is downloading {names.stem} into {names.directory}. "
             "Wait for it, or use another directory.",
@@ -444,9 +468,11 @@ def _prepare(names: Names, lock: Lock) -> None:
 
 def _load(path: Path, export_id: str) -> Manifest:
     try:
-        manifest = read_manifest(path.read_bytes(), export_id)
+        with naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         return Manifest(export_id=export_id)
+    manifest = read_manifest(data, export_id)
     if manifest is None:
         logger.warning("The manifest %s is damaged or of another version; starting anew.", path)
     return manifest or Manifest(export_id=export_id)
@@ -455,7 +481,8 @@ def _load(path: Path, export_id: str) -> Manifest:
 def _load_journal(path: Path, export_id: str) -> dict[int, Record]:
     """Return what the journal says, and rewrite it: a torn line must not be appended to."""
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         return {}
     records = read_journal(data, export_id)

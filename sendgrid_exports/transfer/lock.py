@@ -1,7 +1,8 @@
 """One download of an export into a directory at a time.
 
-The system releases a lock when its holder dies, so a lock file left behind needs nobody. Some
-network disks let everybody have the lock; then the token tells who wrote last.
+The system releases a lock when its holder dies, so a lock file left behind stops no later
+download. Some file systems have no `flock`, or grant it to all; there the token in the file says
+who took it last.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ import os
 import secrets
 from pathlib import Path
 
+from sendgrid_exports.disk import NOT_SUPPORTED, naming
+
 try:
     import fcntl
-except ImportError:  # pragma: no cover
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    _HAS_FLOCK = False
+else:
+    _HAS_FLOCK = True
 
 __all__ = ["Lock"]
 
-
-# A file system that knows no flock is one where it lies: then the token tells.
-_NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_NO_FLOCK = NOT_SUPPORTED | {errno.ENOLCK}
+# A network disk calls a file that vanished stale.
+_GONE = {errno.ENOENT, errno.ESTALE}
+_MOST_TRIES = 100
 
 
 def _flock(descriptor: int) -> None:
     try:
-        if fcntl is not None:
+        if _HAS_FLOCK:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _NO_FLOCK:
@@ -42,47 +48,83 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Take the lock; return False if somebody else holds it.
+        """Take the lock; return False if another process or task holds it.
 
         Raises:
             OSError: the lock file cannot be made.
         """
-        while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        # A holder that ends removes the file, perhaps between our open and our lock. Then the
+        # next one is tried.
+        for left in reversed(range(_MOST_TRIES)):
             try:
-                _flock(descriptor)
-                if self._is_still_there(descriptor):
-                    # What a dead holder left may be longer than our token.
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, self._token)
-                    self._descriptor = descriptor
-                    return True
+                with naming(self.path):
+                    if self._take():
+                        return True
             except BlockingIOError:
                 return False
-            finally:
-                if self._descriptor is None:
-                    os.close(descriptor)
-            # The holder before removed this file between our open and our lock: try the next.
+            except OSError as error:
+                if error.errno not in _GONE or not left:
+                    raise
+        return False
+
+    def _take(self) -> bool:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _flock(descriptor)
+            if self._is_there(descriptor):
+                self._write(descriptor)
+                self._descriptor = descriptor
+        finally:
+            if self._descriptor is None:
+                os.close(descriptor)
+        return self._descriptor is not None
+
+    def _write(self, descriptor: int) -> None:
+        try:
+            # What a dead holder left may be longer than our token.
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, self._token)
+        except OSError:
+            self.path.unlink()
+            raise
 
     def is_held(self) -> bool:
-        """Whether it is ours, and nobody took it meanwhile, as happens where `flock` lies."""
-        if self._descriptor is None or not self._is_still_there(self._descriptor):
+        """Whether it is still ours; where `flock` does not work, another process may take it.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        if self._descriptor is None:
             return False
-        # Through our own descriptor: at the end there may be no other to be had.
-        return os.pread(self._descriptor, 2 * len(self._token), 0) == self._token
+        try:
+            with naming(self.path):
+                return self._is_there(self._descriptor) and self._is_ours(self._descriptor)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return False
 
     def release(self) -> None:
-        """Give the lock up, if it is held, and remove its file."""
+        """Release the lock, if it is held, and remove its file."""
         if self._descriptor is None:
             return
-        if self.is_held():
-            with contextlib.suppress(OSError):
+        held = False
+        with contextlib.suppress(OSError):
+            held = self.is_held()
+        descriptor, self._descriptor = self._descriptor, None
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            if not _HAS_FLOCK:
+                # Windows removes no open file.
+                stack.close()
+            if held:
                 self.path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = None
 
-    def _is_still_there(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(self.path.stat(), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
+    def _is_there(self, descriptor: int) -> bool:
+        return os.path.samestat(self.path.stat(), os.fstat(descriptor))
+
+    def _is_ours(self, descriptor: int) -> bool:
+        if hasattr(os, "pread"):
+            # At the end of a download there may be no other descriptor to be had.
+            return os.pread(descriptor, 2 * len(self._token), 0) == self._token
+        return self.path.read_bytes() == self._token

@@ -1,4 +1,4 @@
-"""What files are called: by us, never by the server. Pure."""
+"""What files are called: by us, never by the server. And what else may lie beside them. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,72 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["Names", "check_directory", "safe_name"]
+__all__ = [
+    "MANIFEST",
+    "PROBE",
+    "Names",
+    "OurName",
+    "check_directory",
+    "is_clutter",
+    "parse_name",
+    "safe_name",
+]
+
+MANIFEST = "manifest.json"
+
+PROBE = ".sendgrid-exports-probe-"
+"""How the files begin that are made, and removed, to see whether a directory can be used."""
 
 _LONGEST = 120
+
+# A stem never begins with a dot, see `safe_name`.
+_OURS = re.compile(
+    r"([A-Za-z0-9_-][A-Za-z0-9._-]*?)"
+    r"(?:-(\d{5,})\.((?:csv|json)(?:\.gz)?|(?:converted\.)?part)"
+    r"|\.(journal|lock|manifest\.json(?:\.part)?))",
+    re.ASCII,
+)
+_CLUTTER = re.compile(
+    r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|" + re.escape(PROBE) + ".*", re.DOTALL
+)
+_CLUTTER_FOLDER = "@eaDir"
+
+
+@attrs.frozen
+class OurName:
+    """What the name of a file of ours says.
+
+    Attributes:
+        stem: the export, as `safe_name` writes it.
+        number: the file of the export, from 1, or 0 where there is one for all of them.
+        ending: `csv.gz`, `part`, `manifest.json` or another, without its dot.
+    """
+
+    stem: str
+    number: int
+    ending: str
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the name of a complete and verified file."""
+        return self.number > 0 and not self.ending.endswith("part")
+
+
+def parse_name(name: str) -> OurName | None:
+    """Return what a file's name says, or None where it is not one of ours."""
+    match = _OURS.fullmatch(name)
+    if match is None:
+        return None
+    return OurName(match[1], int(match[2] or 0), match[3] or match[4])
+
+
+def is_clutter(name: str, *, folder: bool) -> bool:
+    """Whether an operating system puts files, or a folder, of this name into any directory.
+
+    macOS: `._name`, `.DS_Store`. Windows: `Thumbs.db`, `desktop.ini`. Synology: the folder
+    `@eaDir`. So does our own check of a directory, where it was killed.
+    """
+    return name == _CLUTTER_FOLDER if folder else _CLUTTER.fullmatch(name) is not None
 
 
 def check_directory(directory: object) -> Path:
@@ -46,7 +109,7 @@ class Names:
     @property
     def manifest(self) -> Path:
         """What is there and how it was proved."""
-        return self.directory / f"{self.stem}.manifest.json"
+        return self.directory / f"{self.stem}.{MANIFEST}"
 
     @property
     def lock(self) -> Path:

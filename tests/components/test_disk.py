@@ -1,4 +1,4 @@
-"""Disks that are full, fill up, or can't be written to, and a process with too few descriptors."""
+"""Disks that are full or can't be written to; processes with too few descriptors or threads."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sendgrid_exports import (
     ExportClient,
     FileStarted,
     InsufficientDiskSpaceError,
+    export_contacts,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 from tests.components.conftest import MIB, Line, MakeClient, wait_until_durable
@@ -35,14 +36,14 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def make_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+def make_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Return a function that mounts a disk of so many bytes in memory."""
     disk = tmp_path / "disk"
 
-    def mount(size: int) -> Path:
+    def mount(size: int, kind: str = "tmpfs") -> Path:
         disk.mkdir()
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk],
+            ["mount", "-t", kind, "-o", f"size={size}", kind, disk],
             capture_output=True,
             text=True,
             check=False,
@@ -199,6 +200,28 @@ async def test_a_disk_without_a_single_free_byte_says_so(
     assert str(disk) in str(caught.value)
 
 
+async def test_a_disk_without_a_single_free_byte_is_found_before_an_export_is_started(
+    fake: FakeSendGrid, make_disk: Callable[[int], Path]
+) -> None:
+    disk = make_disk(MIB)
+    fill(disk, leave=0)
+    with pytest.raises(InsufficientDiskSpaceError, match="no export was started") as caught:
+        await export_contacts(disk, api_key=fake.api_key, base_url=fake.base_url)
+    assert str(disk) in str(caught.value)
+    assert not fake.requests
+    assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+@pytest.mark.parametrize(("kind", "size"), [("tmpfs", 0), ("ramfs", MIB)])
+async def test_a_disk_that_says_it_has_0_of_0_bytes_takes_an_export(
+    fake: FakeSendGrid, client: ExportClient, make_disk: Callable[..., Path], kind: str, size: int
+) -> None:
+    disk = make_disk(size, kind)
+    assert shutil.disk_usage(disk).total == 0
+    result = await client.fetch(await fake.add_export(contacts=10), disk)
+    assert result.contact_count == 10
+
+
 async def test_a_disk_without_a_single_free_byte_keeps_nobody_out_later(
     fake: FakeSendGrid, client: ExportClient, make_disk: Callable[[int], Path]
 ) -> None:
@@ -254,7 +277,7 @@ async def test_a_disk_mounted_read_only_is_named(
 
 # Works as nobody, or with few descriptors, or both; imports happen before.
 CHILD = """
-import asyncio, json, os, resource, sys
+import _strptime, asyncio, encodings.utf_8_sig, json, os, resource, sys
 from sendgrid_exports import ExportClient
 told = json.loads(sys.argv[1])
 
@@ -267,6 +290,9 @@ async def main():
         if (spare := told["spare"]) is not None:
             most = max(map(int, os.listdir("/proc/self/fd"))) + spare
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        if (threads := told["threads"]) is not None:
+            most = len(os.listdir("/proc/self/task")) + threads
+            resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
         try:
             result = await client.fetch(told["export_id"], told["directory"])
         except Exception as error:
@@ -287,6 +313,7 @@ async def fetch_in_child(
     *,
     user: int | None = None,
     spare: int | None = None,
+    threads: int | None = None,
 ) -> tuple[str, str]:
     """Return an error's class and text, or "arrived" and how many files."""
     told = {
@@ -296,6 +323,7 @@ async def fetch_in_child(
         "directory": str(directory),
         "user": user,
         "spare": spare,
+        "threads": threads,
     }
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -384,3 +412,46 @@ async def test_too_few_descriptors_leave_no_lock_file(
     export_id = await fake.add_export(bodies=[b"EMAIL,CONTACT_ID\n"])
     await fetch_in_child(fake, export_id, tmp_path, spare=spare)
     assert not list(tmp_path.glob("*.lock"))
+
+
+async def test_a_directory_that_can_be_written_to_and_not_read_is_good_enough(
+    fake: FakeSendGrid, open_path: Path
+) -> None:
+    directory = open_path / "letterbox"
+    directory.mkdir()
+    directory.chmod(0o333)
+    export_id = await fake.add_export(bodies=[b"EMAIL,CONTACT_ID\n"])
+    user = NOBODY if os.geteuid() == 0 else None
+    assert await fetch_in_child(fake, export_id, directory, user=user) == ("arrived", "1")
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+async def test_too_few_threads_are_an_error_that_says_so(
+    fake: FakeSendGrid, open_path: Path, threads: int
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("to be a user without other threads takes root")
+    open_path.chmod(0o777)
+    export_id = await fake.add_export(bodies=[noise(100_000, seed) for seed in range(9)])
+    # The limit is for all threads of a user.
+    user = 3_000_000_000 + os.getpid()
+    kind, text = await fetch_in_child(fake, export_id, open_path, user=user, threads=threads)
+    if threads == 4:
+        assert (kind, text) == ("arrived", "9")
+    else:
+        assert kind == "DownloadError"
+        assert "can't start new thread" in text
+        assert "ulimit -u" in text
+        assert not fake.requests
+
+
+async def test_a_lock_file_of_another_user_is_named(fake: FakeSendGrid, open_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("to be another user takes root")
+    open_path.chmod(0o777)
+    export_id = await fake.add_export(bodies=[b"EMAIL,CONTACT_ID\n"])
+    lock = open_path / f"{export_id}.lock"
+    lock.touch(0o600)
+    kind, text = await fetch_in_child(fake, export_id, open_path, user=NOBODY)
+    assert kind == "PermissionError"
+    assert str(lock) in text

@@ -197,6 +197,23 @@ def test_contacts_without_an_id_are_an_error(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("cached", [True, False], ids=["it is gone", "there never was one"])
+def test_without_a_temporary_directory_it_is_said_how_to_name_one(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, *, cached: bool
+) -> None:
+    old = export(tmp_path / "old.csv", ["1", "a@b.c", "", ""])
+    temporary.rmdir()
+    if not cached:
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(temporary)])
+    with (
+        pytest.raises(FileNotFoundError, match=r"Set TMPDIR to a directory") as caught,
+        compare_exports(old, old),
+    ):
+        pass
+    assert str(temporary) in str(caught.value)
+
+
 def test_a_broken_file_is_told_as_everywhere(tmp_path: Path, temporary: Path) -> None:
     good = export(tmp_path / "good.csv", ("1", "a", "", ""))
     bad = export(tmp_path / "bad.csv", ("1", "a", "", ""), ("2", "b"))

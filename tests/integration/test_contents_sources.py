@@ -46,6 +46,20 @@ async def test_a_result_and_its_directory_name_the_same_files(
     assert await to_thread(find_files, [file.path for file in result.files]) == files
 
 
+@pytest.mark.parametrize("manifest", [True, False])
+async def test_what_a_system_puts_into_a_directory_is_not_an_export(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, *, manifest: bool
+) -> None:
+    result = await fetched(make_fake, make_client, tmp_path)
+    paths = [file.path for file in result.files]
+    for name in [".DS_Store", "Thumbs.db", *(f"._{path.name}" for path in tmp_path.iterdir())]:
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "@eaDir" / f"{paths[0].name}@SynoEAStream").mkdir(parents=True)
+    if not manifest:
+        await to_thread(result.manifest.unlink)
+    assert [file.path for file in await to_thread(find_files, tmp_path)] == paths
+
+
 @pytest.mark.parametrize("state", ["pending", "downloading"])
 async def test_a_download_that_is_not_finished(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, state: str

@@ -133,6 +133,42 @@ def test_what_a_run_killed_at_once_left_is_passed_in_silence(
     assert drop(backups, keep) == (left, [])
 
 
+def clutter(folder: Path) -> None:
+    """Put there what macOS, Windows and a NAS put into any folder."""
+    for name in ("._some-id.manifest.json", "._some-id-00001.csv.gz", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    (folder / "@eaDir" / "some-id-00001.csv.gz@SynoEAStream").mkdir(parents=True)
+
+
+def test_what_a_system_puts_into_a_folder_does_not_keep_a_backup(backups: Path) -> None:
+    for name in (A, B):
+        clutter(backups / name)
+    shutil.rmtree(backups / C)
+    (backups / C).mkdir()
+    clutter(backups / C)
+    # C is as empty as one that a run left which was killed at once.
+    assert drop(backups, 2) == ({B, C, NEW}, [])
+
+
+def test_a_folder_of_the_name_of_clutter_is_a_persons(backups: Path) -> None:
+    (backups / A / "._mine").mkdir()
+    left, [warning] = drop(backups, 1)
+    assert left == {A, NEW}
+    assert "._mine is not part of an export" in warning
+
+
+def test_a_link_of_the_name_of_clutter_is_not_followed(backups: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (backups / A / "@eaDir").symlink_to(elsewhere)
+    left, [warning] = drop(backups, 1)
+    assert left == {A, NEW}
+    assert "@eaDir is not part of an export" in warning
+    (backups / A).rename(backups / f".{A}.dropped")
+    assert drop(backups, 1) == ({NEW}, [])
+    assert elsewhere.is_dir()
+
+
 def test_other_names_are_not_looked_at(backups: Path) -> None:
     (backups / A).rename(backups / "my own copy")
     (backups / B).rename(backups / f"{B}.bak")

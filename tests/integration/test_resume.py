@@ -630,7 +630,7 @@ class Killing:
                 # In one thread for everything, the steps always come in the same order.
                 return ThreadPoolExecutor.submit(killing._pool, stepping)
 
-        monkeypatch.setattr("sendgrid_exports.disk.ThreadPoolExecutor", Stepping)
+        monkeypatch.setattr("sendgrid_exports.disk.Threads", Stepping)
         for name in ("fsync", "fdatasync"):
             monkeypatch.setattr(os, name, self._sync, raising=False)
 

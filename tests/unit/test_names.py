@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.names import Names, OurName, is_clutter, parse_name, safe_name
 
 HOSTILE = [
     "a/b",
@@ -84,3 +84,56 @@ def test_names_in_a_directory() -> None:
 )
 def test_final_names(kind: str, compressed: bool, name: str) -> None:
     assert Names(Path("exports"), "id").final(12, kind, compressed=compressed).name == name
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.text(min_size=1) | st.sampled_from([*HOSTILE, "a-00001", "a-00001.csv", "a.part"]))
+def test_every_name_of_ours_says_what_it_is(export_id: str) -> None:
+    stem = safe_name(export_id)
+    names = Names(Path("exports"), stem)
+    written = {
+        names.manifest: OurName(stem, 0, "manifest.json"),
+        names.lock: OurName(stem, 0, "lock"),
+        names.journal: OurName(stem, 0, "journal"),
+        names.part(7): OurName(stem, 7, "part"),
+        names.converted(7): OurName(stem, 7, "converted.part"),
+        names.final(7, "csv", compressed=True): OurName(stem, 7, "csv.gz"),
+        names.final(123456, "json", compressed=False): OurName(stem, 123456, "json"),
+    }
+    assert {path: parse_name(path.name) for path in written} == written
+    assert [ours.is_final for ours in written.values()] == [False] * 5 + [True] * 2
+    assert not any(is_clutter(path.name, folder=False) for path in written)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("._id.manifest.json", "._id-00001.csv.gz", ".DS_Store", "Thumbs.db", "@eaDir"),
+        *("id-00001.csv.bak", "id-1.csv", "id.csv", "id-00001.xml", "notes.txt", "my id.lock", ""),
+    ],
+)
+def test_a_name_of_others_is_not_ours(name: str) -> None:
+    assert parse_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "clutter"),
+    [
+        ("._id.manifest.json", False, True),
+        ("._id.manifest.json", True, False),
+        (".DS_Store", False, True),
+        ("Thumbs.db", False, True),
+        ("desktop.ini", False, True),
+        ("@eaDir", True, True),
+        ("@eaDir", False, False),
+        (".sendgrid-exports-probe-0123.lock", False, True),
+        (".env", False, False),
+        (".git", True, False),
+        ("id.DS_Store", False, False),
+        ("notes.txt", False, False),
+    ],
+)
+def test_clutter_is_what_a_system_writes_and_not_what_a_person_does(
+    name: str, folder: bool, clutter: bool
+) -> None:
+    assert is_clutter(name, folder=folder) == clutter
