@@ -29,8 +29,8 @@ from sendgrid_exports.testing.faults import (
     WrongContentRange,
     WrongETag,
 )
-from sendgrid_exports.testing.recording import RecordedRequest
 from sendgrid_exports.testing.server import FakeSendGrid
+from sendgrid_exports.testing.world import RecordedRequest
 
 __all__ = [
     "ContentDisposition",

@@ -12,19 +12,50 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs, unquote
 
+import attrs
 from aiohttp import web
 
-from sendgrid_exports.testing.loopback import drop, http_date
-from sendgrid_exports.testing.recording import Recording
-from sendgrid_exports.testing.scripts import Call, ScriptedAnswer, error, json_answer
-from sendgrid_exports.testing.world import Export, World
+from sendgrid_exports.testing.http import drop, http_date
+from sendgrid_exports.testing.world import Export, Recording, World
 
-__all__ = ["FakeAPI"]
+__all__ = ["Call", "FakeAPI", "ScriptedAnswer", "body_of"]
+
+Call = Literal["start", "status", "list"]
 
 _PATH: Final = "/v3/marketing/contacts/exports"
+_TEXTS: Final = {
+    400: "invalid request",
+    401: "The provided authorization grant is invalid, expired, or revoked",
+    403: "access forbidden",
+    404: "resource not found",
+    405: "method not allowed",
+    429: "too many requests",
+}
+
+
+@attrs.define(kw_only=True)
+class ScriptedAnswer:
+    """An answer in the API's queue: `times` None is for ever, `status` None no answer at all."""
+
+    status: int | None
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str]
+    times: int | None
+    on: Call | None
+    processed: bool
+    delay: float
+
+    def applies(self, call: Call | None) -> bool:
+        """Say whether a request for `call` is answered so, and count it."""
+        if self.times == 0 or self.on not in {None, call}:
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
 
 
 class FakeAPI:
@@ -167,6 +198,41 @@ class FakeAPI:
             links = [] if without else world.links(export)
             fields["urls"] = [self.storage_url + link for link in links]
         return fields
+
+
+def body_of(status: int | None, body: str | bytes | Mapping[str, Any] | None) -> tuple[bytes, str]:
+    """Return the bytes and the content type of a scripted answer; None is the documented one."""
+    if isinstance(body, Mapping):
+        return json.dumps(body).encode(), "application/json"
+    if body is None:
+        if status is None or status < 400:
+            return b"", "application/json"
+        documented = error(status)
+        assert isinstance(documented.body, bytes)
+        return documented.body, documented.content_type
+    raw = body.encode() if isinstance(body, str) else body
+    return raw, "text/html" if raw.lstrip().startswith(b"<") else "application/json"
+
+
+def error(status: int, message: str | None = None, field: str | None = None) -> web.Response:
+    """Return SendGrid's documented answer for an error status; from its proxies, HTML."""
+    if status in {502, 503, 504}:
+        page = f"<html><head><title>{status}</title></head><body>nginx</body></html>"
+        return web.Response(status=status, body=page.encode(), content_type="text/html")
+    text = _TEXTS.get(status, "internal error") if message is None else message
+    described: dict[str, Any] = {"message": text}
+    if field is not None or status in {401, 403, 404, 429}:
+        described["field"] = field
+    if status in {401, 403, 404}:
+        described["help"] = None
+    return json_answer(status, {"errors": [described]})
+
+
+def json_answer(status: int, answer: object) -> web.Response:
+    """Return `answer` as JSON."""
+    return web.Response(
+        status=status, body=json.dumps(answer).encode(), content_type="application/json"
+    )
 
 
 def _route(method: str, path: str) -> tuple[Call | None, str, int]:

@@ -7,14 +7,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from sendgrid_exports.testing.api import FakeAPI
+from sendgrid_exports.testing.api import Call, FakeAPI, ScriptedAnswer, body_of
 from sendgrid_exports.testing.contacts import csv_row, make_contacts
 from sendgrid_exports.testing.faults import Fault
-from sendgrid_exports.testing.loopback import LoopbackServer
-from sendgrid_exports.testing.recording import RecordedRequest, Recording
-from sendgrid_exports.testing.scripts import Call, FaultRule, ScriptedAnswer, body_of
-from sendgrid_exports.testing.storage import FakeStorage
-from sendgrid_exports.testing.world import AfterExpiry, Behaviour, ETagKind, World
+from sendgrid_exports.testing.http import LoopbackServer
+from sendgrid_exports.testing.storage import FakeStorage, FaultRule
+from sendgrid_exports.testing.world import (
+    AfterExpiry,
+    Behaviour,
+    ETagKind,
+    RecordedRequest,
+    Recording,
+    World,
+)
 from sendgrid_exports.timing import Clock, SystemClock
 
 __all__ = ["FakeSendGrid"]

@@ -15,19 +15,41 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import attrs
 from aiohttp import web
 
 from sendgrid_exports.testing import faults
-from sendgrid_exports.testing.loopback import http_date
-from sendgrid_exports.testing.recording import Recording
-from sendgrid_exports.testing.scripts import FaultRule
-from sendgrid_exports.testing.sending import Answer, send
+from sendgrid_exports.testing.http import Answer, http_date, send
 from sendgrid_exports.testing.signing import Verdict
-from sendgrid_exports.testing.world import StoredFile, World
+from sendgrid_exports.testing.world import Recording, StoredFile, World
 
-__all__ = ["FakeStorage"]
+__all__ = ["FakeStorage", "FaultRule"]
 
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))")
+
+
+@attrs.define(kw_only=True)
+class FaultRule:
+    """A fault at the storage: `times` None is for ever, `file` and `export_id` None for any."""
+
+    fault: faults.Fault
+    file: int | None
+    export_id: str | None
+    times: int | None
+    skip: int
+
+    def strikes(self, export_id: str, file: int) -> bool:
+        """Say whether a request for this file meets the fault, and count it."""
+        if self.times == 0 or self.file not in {None, file}:
+            return False
+        if self.export_id not in {None, export_id}:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
 
 
 class FakeStorage:

@@ -22,11 +22,11 @@ from sendgrid_exports.testing import (
     FakeClock,
     FakeSendGrid,
     Fault,
+    RecordedRequest,
     Reset,
     Slow,
     Status,
 )
-from sendgrid_exports.testing.recording import RecordedRequest
 from sendgrid_exports.transfer import download, plan
 from tests.integration.conftest import MakeClient, MakeFake
 

@@ -550,7 +550,7 @@ def synced_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing but time make bytes durable, and a second of it be long enough for a thread."""
     monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
     monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE", 1 << 40)
-    monkeypatch.setattr("sendgrid_exports.testing.sending._BREATH", 0.01)
+    monkeypatch.setattr("sendgrid_exports.testing.http._BREATH", 0.01)
 
 
 async def lags(client: ExportClient, directory: Path, received: int) -> list[int]:
