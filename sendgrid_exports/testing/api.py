@@ -1,7 +1,8 @@
 """The API's side: three calls, their documented answers, and scripted ones before them.
 
 Shapes and texts are those of Twilio's OpenAPI document for the Marketing Campaigns exports
-(https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts).
+(https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts), with one exception:
+the live API sends `"help": null` with a 401 or 403, where the document has an object or nothing.
 """
 
 from __future__ import annotations
@@ -45,13 +46,17 @@ class ScriptedAnswer:
     content_type: str
     headers: Mapping[str, str]
     times: int | None
+    skip: int
     on: Call | None
     processed: bool
     delay: float
 
     def applies(self, call: Call | None) -> bool:
-        """Say whether a request for `call` is answered so, and count it."""
+        """Return whether a request for `call` is answered so, and count it."""
         if self.times == 0 or self.on not in {None, call}:
+            return False
+        if self.skip:
+            self.skip -= 1
             return False
         if self.times is not None:
             self.times -= 1
@@ -167,7 +172,7 @@ class FakeAPI:
         result = [
             self._fields_of_both(export, export.status)
             | {
-                "user_id": 1234567,
+                "user_id": "1234567",
                 "export_type": _export_type(export),
                 "segments": [{"ID": i, "Name": f"Segment {i[:8]}"} for i in export.segments],
                 "lists": [{"ID": i, "Name": f"List {i[:8]}"} for i in export.lists],
@@ -223,7 +228,7 @@ def error(status: int, message: str | None = None, field: str | None = None) -> 
     described: dict[str, Any] = {"message": text}
     if field is not None or status in {401, 403, 404, 429}:
         described["field"] = field
-    if status in {401, 403, 404}:
+    if status in {401, 403}:
         described["help"] = None
     return json_answer(status, {"errors": [described]})
 

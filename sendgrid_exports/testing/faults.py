@@ -1,8 +1,7 @@
 """What can go wrong between a storage host and a client, as words for `inject`.
 
 Offsets named `after` count the bytes of one answer's body; `at` is an offset in the stored
-object. Seconds pass on the clock of the `FakeSendGrid`. Each fault is seen in the wild; which
-client breaks on which is told where the downloads are designed.
+object. Seconds pass on the clock of the `FakeSendGrid`. Each fault has been seen in the wild.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ __all__ = [
     "IgnoreRange",
     "LongerBody",
     "NoLength",
+    "Page",
     "Redirect",
     "Reset",
     "Slow",
@@ -122,6 +122,18 @@ class ExpiredLink:
 
 
 @attrs.frozen
+class Page:
+    """A page comes instead of the file, complete and well formed: a proxy's, or a login form.
+
+    With `content_type` and `body` it can be anything, such as an S3 error in XML with status 200.
+    """
+
+    body: str = "<!DOCTYPE html><html><body><form>Please sign in.</form></body></html>"
+    status: int = 200
+    content_type: str = attrs.field(default="text/html; charset=utf-8", kw_only=True)
+
+
+@attrs.frozen
 class Redirect:
     """The storage sends the client elsewhere."""
 
@@ -189,6 +201,7 @@ Fault = (
     | Delay
     | Status
     | ExpiredLink
+    | Page
     | Redirect
     | IgnoreRange
     | WrongContentRange

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Final
@@ -20,10 +22,21 @@ from sendgrid_exports.testing.files import Spool, SpooledFile
 from sendgrid_exports.testing.world import Recording
 from sendgrid_exports.timing import Clock
 
-__all__ = ["Answer", "LoopbackServer", "drop", "http_date", "send"]
+__all__ = ["Answer", "LoopWatch", "LoopbackServer", "drop", "http_date", "send"]
 
 # Long enough for a client on this machine to read what was sent before the connection breaks.
 _MOMENT: Final = 0.005
+_WATCH_EVERY: Final = 0.1
+_STOPPED_TEXT: Final = (
+    "This FakeSendGrid can't answer: the event loop that started it is not running. Call it from "
+    "that loop (an async test in the loop scope of the fixture), or use FakeSendGrid.in_thread() "
+    "in synchronous code."
+)
+_STOPPED_BODY: Final = json.dumps({"errors": [{"message": _STOPPED_TEXT}]})
+_STOPPED: Final = (
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    f"Content-Length: {len(_STOPPED_BODY)}\r\n\r\n{_STOPPED_BODY}"
+).encode()
 _RST: Final = struct.pack("ii", 1, 0)
 _PIECE: Final = 1 << 18
 # With a fake clock a sleep takes no time: this lets the bytes arrive before the next ones.
@@ -40,11 +53,11 @@ class LoopbackServer:
     async def open(self) -> None:
         """Listen; from then on `url` is known."""
         self._server = web.Server(self._answer, handler_cancellation=True, access_log=None)
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener = await asyncio.get_running_loop().create_server(
-            self._server, "127.0.0.1", 0, backlog=1024
+            self._server, sock=self.socket
         )
-        port = self._listener.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
 
     async def close(self) -> None:
         """Stop listening and abort every connection."""
@@ -54,6 +67,43 @@ class LoopbackServer:
                 connection.transport.abort()
         await self._server.shutdown(timeout=1.0)
         await self._listener.wait_closed()
+
+
+class LoopWatch:
+    """Answers in place of an event loop that has stopped, so that clients need no timeout to fail.
+
+    The kernel still accepts connections then. A pytest fixture's server is in that state during
+    a synchronous test, and during an async test in another loop scope.
+    """
+
+    def __init__(self, servers: Sequence[LoopbackServer]) -> None:
+        self._listeners = [server.socket for server in servers]
+        self._loop = asyncio.get_running_loop()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="fake-sendgrid-watch", daemon=True).start()
+
+    def end(self) -> None:
+        """Stop watching; the thread ends by itself."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        stopped = False
+        while not self._ended.wait(_WATCH_EVERY):
+            # Between a fixture and its test the loop stops for a moment, so once does not count.
+            before, stopped = stopped, not self._loop.is_running()
+            if before and stopped:
+                for listener in self._listeners:
+                    with contextlib.suppress(OSError):
+                        _refuse_next(listener)
+
+
+def _refuse_next(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(_WATCH_EVERY)
+        # What is not read would reset the connection, and take the answer with it.
+        connection.recv(1 << 16)
+        connection.sendall(_STOPPED)
 
 
 def http_date(at: datetime) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 from sendgrid_exports.testing.api import Call, FakeAPI, ScriptedAnswer, body_of
 from sendgrid_exports.testing.contacts import csv_row, make_contacts
 from sendgrid_exports.testing.faults import Fault
-from sendgrid_exports.testing.http import LoopbackServer
+from sendgrid_exports.testing.http import LoopbackServer, LoopWatch
 from sendgrid_exports.testing.storage import FakeStorage, FaultRule
 from sendgrid_exports.testing.world import (
     AfterExpiry,
@@ -122,6 +122,7 @@ class FakeSendGrid:
         for server in self._servers:
             await server.open()
         self._api.url, self._api.storage_url = (server.url for server in self._servers)
+        self._watch = LoopWatch(self._servers)
         return self
 
     async def __aexit__(
@@ -131,6 +132,7 @@ class FakeSendGrid:
         traceback: TracebackType | None,
     ) -> None:
         """Abort every connection, stop both servers and remove the files."""
+        self._watch.end()
         try:
             for server in self._servers:
                 await server.close()
@@ -253,11 +255,12 @@ class FakeSendGrid:
         body: str | bytes | Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         times: int | None = 1,
+        skip: int = 0,
         on: Call | None = None,
         processed: bool = False,
         delay: float = 0.0,
     ) -> None:
-        """Queue an answer that the API gives before it behaves again.
+        """Queue an answer that the API gives instead of its own.
 
         Args:
             status: the status to answer; None closes the connection without an answer.
@@ -265,6 +268,7 @@ class FakeSendGrid:
                 for an error of that status, and nothing for a success.
             headers: more headers, such as `X-RateLimit-Reset`.
             times: how many requests are answered so; None is for ever.
+            skip: how many requests for that call are answered as usual before.
             on: which of the three calls it is for; None for any.
             processed: do what was asked first, so that only the answer is lost.
             delay: seconds on the clock before the answer; `math.inf` never answers.
@@ -276,6 +280,7 @@ class FakeSendGrid:
             content_type=content_type,
             headers=dict(headers or {}),
             times=times,
+            skip=skip,
             on=on,
             processed=processed,
             delay=delay,

@@ -39,7 +39,7 @@ class FaultRule:
     skip: int
 
     def strikes(self, export_id: str, file: int) -> bool:
-        """Say whether a request for this file meets the fault, and count it."""
+        """Return whether a request for this file meets the fault, and count it."""
         if self.times == 0 or self.file not in {None, file}:
             return False
         if self.export_id not in {None, export_id}:
@@ -127,6 +127,15 @@ class FakeStorage:
                 lifetime = math.ceil(self._world.behaviour.link_lifetime)
                 before = self._world.clock.utc() - timedelta(seconds=1)
                 return self._expired(Verdict("", "", lifetime), before)
+            case faults.Page(body, status):
+                return web.Response(
+                    status=status,
+                    body=body.encode(),
+                    headers={
+                        "Date": http_date(self._world.clock.utc()),
+                        "Content-Type": fault.content_type,
+                    },
+                )
             case faults.Redirect(location):
                 headers = self._headers() | {"Location": location}
                 return web.Response(status=fault.status, headers=headers)

@@ -188,7 +188,7 @@ async def test_the_key_is_needed(sendgrid: FakeSendGrid, session: aiohttp.Client
 async def test_unknown_exports_and_paths(
     sendgrid: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    missing = {"errors": [{"message": "resource not found", "field": None, "help": None}]}
+    missing = {"errors": [{"message": "resource not found", "field": None}]}
     assert await call(session, sendgrid, "/nobody") == (404, missing)
     assert await call(session, sendgrid, "-of-another-kind") == (404, missing)
     assert (await call(session, sendgrid, "/a/b"))[0] == 404
@@ -299,7 +299,7 @@ async def test_the_list_has_its_own_shape(
         "status": "pending",
         "created_at": "2026-03-02T09:30:00Z",
         "expires_at": "2026-03-02T21:30:00Z",
-        "user_id": 1234567,
+        "user_id": "1234567",
         "export_type": "segment_export",
         "segments": [{"ID": "seg", "Name": "Segment seg"}],
         "lists": [],
@@ -445,6 +445,24 @@ async def test_scripts_wait_for_their_call(
     looks = [(await call(session, sendgrid, f"/{export_id}"))[0] for _ in range(4)]
     assert looks == [500, 500, 429, 200]
     assert [(await call(session, sendgrid))[0] for _ in range(3)] == [403] * 3
+
+
+async def test_scripts_may_let_requests_pass_first(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.respond(401, on="status", skip=2)
+    assert (await call(session, sendgrid))[0] == 200
+    polls = [(await call(session, sendgrid, f"/{export_id}"))[0] for _ in range(4)]
+    assert polls == [200, 200, 401, 200]
+
+
+async def test_a_success_may_hold_errors(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    errors = {"errors": [{"message": "try again later"}]}
+    sendgrid.respond(200, body=errors, on="status")
+    assert await call(session, sendgrid, "/x") == (200, errors)
 
 
 async def test_a_dropped_connection(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:

@@ -28,6 +28,7 @@ from sendgrid_exports.testing import (
     IgnoreRange,
     LongerBody,
     NoLength,
+    Page,
     Redirect,
     Reset,
     Slow,
@@ -648,6 +649,25 @@ async def test_an_expired_link(sendgrid: FakeSendGrid, session: aiohttp.ClientSe
     assert "<Message>Request has expired</Message>" in got.text
     assert "<Expires>2026-03-02T09:29:59Z</Expires>" in got.text
     assert "<ServerTime>2026-03-02T09:30:00Z</ServerTime>" in got.text
+
+
+@pytest.mark.parametrize(
+    ("page", "content_type"),
+    [
+        (Page(), "text/html; charset=utf-8"),
+        (Page("<Error/>", content_type="application/xml"), "application/xml"),
+        (Page("<html>Blocked", 403), "text/html; charset=utf-8"),
+    ],
+    ids=["a login form", "an error with status 200", "a proxy's refusal"],
+)
+async def test_a_page_comes_complete_in_the_files_place(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, page: Page, content_type: str
+) -> None:
+    got = await faulty(session, sendgrid, page, asked="bytes=0-")
+    assert (got.status, got.text, got.error) == (page.status, page.body, None)
+    assert got.headers["Content-Type"] == content_type
+    assert got.headers["Content-Length"] == str(len(page.body))
+    assert not {"ETag", "Content-Range", "Accept-Ranges"} & set(got.headers)
 
 
 async def test_redirects(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
