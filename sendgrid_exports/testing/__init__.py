@@ -1,10 +1,13 @@
 """A SendGrid to program against: a real service on the loopback interface, and a fake clock.
 
-`FakeSendGrid` speaks real HTTP on real sockets, so whatever talks to it needs no mocks. It can
-be told to misbehave in every way the real service and the network between are known for.
+`FakeSendGrid` speaks real HTTP on real sockets, so what talks to it needs no mocks. It can be made
+to misbehave in every way the real service and the network in between are known for.
 """
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from sendgrid_exports.testing.clock import FakeClock
 from sendgrid_exports.testing.contacts import make_contacts
@@ -25,13 +28,17 @@ from sendgrid_exports.testing.faults import (
     Slow,
     Stall,
     Status,
+    TooManyAtOnce,
     Trickle,
     TruncatedChunks,
     WrongContentRange,
     WrongETag,
 )
-from sendgrid_exports.testing.server import FakeSendGrid
-from sendgrid_exports.testing.world import RecordedRequest
+
+if TYPE_CHECKING:
+    from sendgrid_exports.testing.server import FakeSendGrid
+    from sendgrid_exports.testing.thread import ThreadedFakeSendGrid
+    from sendgrid_exports.testing.world import RecordedRequest
 
 __all__ = [
     "ContentDisposition",
@@ -53,9 +60,22 @@ __all__ = [
     "Slow",
     "Stall",
     "Status",
+    "ThreadedFakeSendGrid",
+    "TooManyAtOnce",
     "Trickle",
     "TruncatedChunks",
     "WrongContentRange",
     "WrongETag",
     "make_contacts",
 ]
+
+# These load aiohttp and more, at a cost to every start of pytest: the plugin is in this package.
+_LATER = {"FakeSendGrid": "server", "RecordedRequest": "world", "ThreadedFakeSendGrid": "thread"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

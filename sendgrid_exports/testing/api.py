@@ -83,7 +83,7 @@ class FakeAPI:
         script = next((script for script in self.scripts if script.applies(call)), None)
         response: web.Response | None = None
         if script is None or script.processed:
-            if request.headers.get("Authorization") != f"Bearer {self._world.behaviour.api_key}":
+            if request.headers.get("Authorization") != f"Bearer {self._world.settings.api_key}":
                 response = error(401)
             elif call == "start":
                 response = await self._start(body)
@@ -126,14 +126,14 @@ class FakeAPI:
         for field, (is_valid, text) in _FIELDS.items():
             if wanted.get(field) is not None and not is_valid(wanted[field]):
                 return error(400, text, field)
-        behaviour = self._world.behaviour
+        settings = self._world.settings
         max_size = wanted.get("max_file_size")
         export = await self._world.add(
-            contacts=behaviour.contacts,
-            files=behaviour.files,
+            contacts=settings.contacts,
+            files=settings.files,
             file_type=wanted.get("file_type") or "csv",
-            statuses=behaviour.statuses,
-            contact_count=behaviour.contacts,
+            statuses=settings.statuses,
+            contact_count=settings.contacts,
             max_size=None if max_size is None else max_size * 1_000_000,
             lists=wanted.get("list_ids") or (),
             segments=wanted.get("segment_ids") or (),
@@ -156,13 +156,13 @@ class FakeAPI:
         elif export.looks % 2 == 0:
             # Without links, the field may be missing or empty: both are shown in turn.
             answer["urls"] = []
-        if status == "failure" and world.behaviour.message is not None:
-            answer["message"] = world.behaviour.message
+        if status == "failure" and world.settings.message is not None:
+            answer["message"] = world.settings.message
         return json_answer(200, answer)
 
     def _list(self, query: str) -> web.Response:
         shown = [e for e in self._world.exports.values() if not self._forgotten(e)]
-        size = self._world.behaviour.list_page_size or max(1, len(shown))
+        size = self._world.settings.list_page_size or max(1, len(shown))
         page = int(parse_qs(query).get("page_token", ["0"])[0])
         metadata: dict[str, Any] = {"self": self._page(page), "count": len(shown)}
         if page:
@@ -186,7 +186,7 @@ class FakeAPI:
 
     def _forgotten(self, export: Export) -> bool:
         world = self._world
-        return world.behaviour.after_expiry == "not_found" and world.expired(export)
+        return world.settings.after_expiry == "not_found" and world.expired(export)
 
     def _fields_of_both(self, export: Export, status: str) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -199,7 +199,7 @@ class FakeAPI:
             fields["completed_at"] = _timestamp(export.completed_at)
         if status == "ready":
             world = self._world
-            without = world.expired(export) and world.behaviour.after_expiry == "no_urls"
+            without = world.expired(export) and world.settings.after_expiry == "no_urls"
             links = [] if without else world.links(export)
             fields["urls"] = [self.storage_url + link for link in links]
         return fields

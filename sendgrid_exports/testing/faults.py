@@ -28,6 +28,7 @@ __all__ = [
     "Slow",
     "Stall",
     "Status",
+    "TooManyAtOnce",
     "Trickle",
     "TruncatedChunks",
     "WrongContentRange",
@@ -117,8 +118,15 @@ class Status:
 
 
 @attrs.frozen
+class TooManyAtOnce:
+    """503 `SlowDown` for a request while more than `limit` are under way, itself included."""
+
+    limit: int
+
+
+@attrs.frozen
 class ExpiredLink:
-    """The link counts as expired: 403 `AccessDenied`, "Request has expired"."""
+    """The link is treated as expired: 403 `AccessDenied`, "Request has expired"."""
 
 
 @attrs.frozen
@@ -179,7 +187,7 @@ class FlippedBit:
 
 @attrs.frozen
 class WrongETag:
-    """The answer carries `etag`, sent as it is; without quotes it is none that HTTP knows."""
+    """The answer carries `etag`, sent as it is; without quotes it is not a valid one."""
 
     etag: str
 
@@ -200,6 +208,7 @@ Fault = (
     | Slow
     | Delay
     | Status
+    | TooManyAtOnce
     | ExpiredLink
     | Page
     | Redirect

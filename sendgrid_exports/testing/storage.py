@@ -38,11 +38,13 @@ class FaultRule:
     times: int | None
     skip: int
 
-    def strikes(self, export_id: str, file: int) -> bool:
+    def strikes(self, export_id: str, file: int, under_way: int) -> bool:
         """Return whether a request for this file meets the fault, and count it."""
         if self.times == 0 or self.file not in {None, file}:
             return False
         if self.export_id not in {None, export_id}:
+            return False
+        if isinstance(self.fault, faults.TooManyAtOnce) and under_way <= self.fault.limit:
             return False
         if self.skip:
             self.skip -= 1
@@ -59,6 +61,7 @@ class FakeStorage:
         self.rules: list[FaultRule] = []
         self._world = world
         self._recording = recording
+        self._under_way = 0
         self._request_ids = itertools.count(0x3A5F00D1)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -67,7 +70,11 @@ class FakeStorage:
         path, _, query = request.raw_path.partition("?")
         response: web.StreamResponse | None = self._refusal(request, path, query)
         if response is None:
-            response = await self._get(request, path, number)
+            self._under_way += 1
+            try:
+                response = await self._get(request, path, number)
+            finally:
+                self._under_way -= 1
         if isinstance(response, web.Response):
             self._recording.answered(number, response.status)
             if request.method != "HEAD":
@@ -110,9 +117,8 @@ class FakeStorage:
         if export is None or export.removed or self._world.expired(export):
             key = path.rpartition("/")[2]
             return self._error(404, "NoSuchKey", "The specified key does not exist.", {"Key": key})
-        rules = (rule for rule in self.rules if rule.strikes(export.id, file_number))
-        rule = next(rules, None)
-        fault = None if rule is None else rule.fault
+        meets = (export.id, file_number, self._under_way)
+        fault = next((rule.fault for rule in self.rules if rule.strikes(*meets)), None)
         match fault:
             case faults.Delay(seconds):
                 if math.isinf(seconds):
@@ -123,8 +129,10 @@ class FakeStorage:
                 if fault.retry_after is not None:
                     headers["Retry-After"] = str(fault.retry_after)
                 return self._error(status, fault.code, fault.message, headers=headers)
+            case faults.TooManyAtOnce():
+                return self._error(503, "SlowDown", "Please reduce your request rate.")
             case faults.ExpiredLink():
-                lifetime = math.ceil(self._world.behaviour.link_lifetime)
+                lifetime = math.ceil(self._world.settings.link_lifetime)
                 before = self._world.clock.utc() - timedelta(seconds=1)
                 return self._expired(Verdict("", "", lifetime), before)
             case faults.Page(body, status):
@@ -182,19 +190,19 @@ class FakeStorage:
         return Answer(status=status, headers=out, file=file.spooled, start=start, stop=stop)
 
     def _object_headers(self, file: StoredFile, *, full: bool) -> dict[str, str]:
-        behaviour = self._world.behaviour
+        settings = self._world.settings
         headers = self._headers() | {
             "Last-Modified": http_date(file.modified),
             "Accept-Ranges": "bytes",
             "Content-Type": file.content_type,
-            "x-amz-server-side-encryption": "aws:kms" if behaviour.etag == "kms" else "AES256",
+            "x-amz-server-side-encryption": "aws:kms" if settings.etag == "kms" else "AES256",
         }
         if file.etag is not None:
             headers["ETag"] = file.etag
         if file.encoding is not None:
             headers["Content-Encoding"] = file.encoding
-        if behaviour.checksum_headers and full:
-            kind = "crc32" if behaviour.checksum_headers == "crc32" else "sha256"
+        if settings.checksum_headers and full:
+            kind = "crc32" if settings.checksum_headers == "crc32" else "sha256"
             headers[f"x-amz-checksum-{kind}"] = getattr(file.spooled, kind)
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         return headers

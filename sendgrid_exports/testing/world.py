@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -13,18 +13,18 @@ import attrs
 
 from sendgrid_exports.testing.files import ContactFiles, Spool, SpooledFile
 from sendgrid_exports.testing.signing import LinkSigner
-from sendgrid_exports.timing import Clock
+from sendgrid_exports.timing import Clock, SystemClock
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 __all__ = [
     "AfterExpiry",
-    "Behaviour",
     "ETagKind",
     "Export",
     "RecordedRequest",
     "Recording",
+    "Settings",
     "StoredFile",
     "World",
 ]
@@ -37,25 +37,34 @@ _BUCKET = "fake-sendgrid-exports"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-@attrs.frozen(kw_only=True)
-class Behaviour:
-    """The settings of a `FakeSendGrid`, which documents them."""
+def _as_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts)
 
-    contacts: int
-    files: int
-    statuses: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
-    link_lifetime: float
-    file_lifetime: float
-    compressed: bool
-    content_encoding: str | None
-    etag: ETagKind
-    repeat_header: bool
-    after_expiry: AfterExpiry
-    message: str | None
-    checksum_headers: bool | Literal["sha256", "crc32"]
-    list_page_size: int | None
-    api_key: str
-    seed: int
+
+@attrs.define(kw_only=True, eq=False, slots=False)
+class Settings:
+    """How the service behaves; `FakeSendGrid`, which is one, documents each."""
+
+    contacts: int = 1000
+    files: int = 1
+    statuses: tuple[str, ...] = attrs.field(
+        default=("pending", "ready"),
+        converter=_as_texts,
+        validator=attrs.validators.min_len(1),
+    )
+    link_lifetime: float = 300.0
+    file_lifetime: float = 43_200.0
+    compressed: bool = True
+    content_encoding: str | None = "x-gzip"
+    etag: ETagKind = "md5"
+    repeat_header: bool = True
+    after_expiry: AfterExpiry = "not_found"
+    message: str | None = None
+    checksum_headers: bool | Literal["sha256", "crc32"] = False
+    list_page_size: int | None = None
+    api_key: str = "SG.fake-key-id.fake-key-secret"
+    clock: Clock = attrs.field(factory=SystemClock)
+    seed: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -117,11 +126,11 @@ class Export:
 class World:
     """The exports and objects of one account, on one clock."""
 
-    def __init__(self, behaviour: Behaviour, clock: Clock) -> None:
-        self.behaviour = behaviour
-        self.clock = clock
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = settings.clock
         self.spool = Spool()
-        self.signer = LinkSigner(behaviour.seed)
+        self.signer = LinkSigner(settings.seed)
         self.exports: dict[str, Export] = {}
         self.objects: dict[str, tuple[Export, int]] = {}
         self._made = 0
@@ -152,14 +161,14 @@ class World:
                 contacts=contacts,
                 files=files,
                 file_type=file_type,
-                compressed=self.behaviour.compressed,
-                repeat_header=self.behaviour.repeat_header,
-                seed=self.behaviour.seed,
+                compressed=self.settings.compressed,
+                repeat_header=self.settings.repeat_header,
+                seed=self.settings.seed,
                 start=start,
                 max_size=max_size,
             )
             spooled = await self.spool.write_contacts(order)
-            packed = [self.behaviour.compressed] * len(spooled)
+            packed = [self.settings.compressed] * len(spooled)
         else:
             spooled = tuple([await self.spool.write(body) for body in bodies])
             packed = [body.startswith(_GZIP_MAGIC) for body in bodies]
@@ -169,14 +178,14 @@ class World:
             file_type=file_type,
             statuses=tuple(statuses),
             created_at=now,
-            expires_at=now + timedelta(seconds=self.behaviour.file_lifetime),
+            expires_at=now + timedelta(seconds=self.settings.file_lifetime),
             contact_count=contact_count,
             start=start,
             contacts=contacts if bodies is None else 0,
             lists=tuple(lists),
             segments=tuple(segments),
         )
-        suffix = f".{file_type}.gzip" if self.behaviour.compressed else f".{file_type}"
+        suffix = f".{file_type}.gzip" if self.settings.compressed else f".{file_type}"
         if names is None:
             names = [self._new_id("file") + suffix for _ in spooled]
         if len(names) != len(spooled):
@@ -210,7 +219,7 @@ class World:
 
     def links(self, export: Export) -> list[str]:
         """Return the files' paths with queries signed just now."""
-        now, lifetime = self.clock.utc(), self.behaviour.link_lifetime
+        now, lifetime = self.clock.utc(), self.settings.link_lifetime
         return [
             f"{file.path}?{self.signer.sign(file.path, now=now, lifetime=lifetime)}"
             for file in export.files
@@ -218,7 +227,7 @@ class World:
 
     def _new_id(self, kind: str) -> str:
         self._made += 1
-        digest = hashlib.md5(f"{kind} {self._made} of {self.behaviour.seed}".encode())
+        digest = hashlib.md5(f"{kind} {self._made} of {self.settings.seed}".encode())
         return str(uuid.UUID(bytes=digest.digest(), version=4))
 
     def _object(
@@ -234,7 +243,7 @@ class World:
         )
 
     def _encoding(self, compressed: bool) -> str | None:
-        return self.behaviour.content_encoding if compressed else None
+        return self.settings.content_encoding if compressed else None
 
     def _etag(self, spooled: SpooledFile) -> str | None:
         other = hashlib.md5(f"not the digest {spooled.md5}".encode()).hexdigest()
@@ -244,7 +253,7 @@ class World:
             "kms": f'"{other}"',
             "weak": f'W/"{spooled.md5}"',
             "none": None,
-        }[self.behaviour.etag]
+        }[self.settings.etag]
 
 
 @attrs.frozen(kw_only=True)

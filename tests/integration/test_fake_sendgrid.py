@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import gzip
+import hashlib
 import inspect
 import io
 import json
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +22,14 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest, make_contacts
+from sendgrid_exports import ExportClient, fetch_export
+from sendgrid_exports.testing import (
+    FakeClock,
+    FakeSendGrid,
+    RecordedRequest,
+    Status,
+    make_contacts,
+)
 
 EXPORTS = "/v3/marketing/contacts/exports"
 
@@ -491,6 +500,39 @@ async def test_a_delayed_answer(
         async with clock.timeout(30):
             await call(session, sendgrid)
     assert clock.monotonic() == 1030.0
+
+
+async def test_faults_can_be_cleared(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await sendgrid.add_export()
+    sendgrid.respond(500, times=None)
+    sendgrid.inject(Status(500), times=None)
+    sendgrid.clear_faults()
+    assert (await call(session, sendgrid))[0] == 200
+    await body_at(session, sendgrid.links(export_id)[0])
+
+
+async def test_links_etags_and_paths_of_files_are_told(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await sendgrid.add_export(bodies=[b"a", b"b"])
+    first, second = sendgrid.links(export_id)
+    assert first.startswith(sendgrid.storage_url + "/")
+    assert (await body_at(session, first), await body_at(session, second)) == (b"a", b"b")
+    assert sendgrid.links(export_id) != (first, second)
+    assert sendgrid.etags(export_id) == tuple(
+        f'"{hashlib.md5(body).hexdigest()}"' for body in (b"a", b"b")
+    )
+    assert sendgrid.file_path(export_id, 2).read_bytes() == b"b"
+
+
+async def test_credentials_make_a_client(sendgrid: FakeSendGrid, tmp_path: Path) -> None:
+    export_id = await sendgrid.add_export()
+    async with ExportClient(**sendgrid.credentials) as client:
+        assert (await client.get(export_id)).id == export_id
+    result = await fetch_export(export_id, tmp_path, **sendgrid.credentials)
+    assert result.contact_count == 20
 
 
 async def test_shuts_down_at_once_whatever_goes_on(session: aiohttp.ClientSession) -> None:

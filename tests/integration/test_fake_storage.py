@@ -34,6 +34,7 @@ from sendgrid_exports.testing import (
     Slow,
     Stall,
     Status,
+    TooManyAtOnce,
     Trickle,
     TruncatedChunks,
     WrongContentRange,
@@ -356,7 +357,7 @@ async def test_authorization_is_refused_and_echoed(
 async def test_removed_files(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
     export_id = await sendgrid.add_export()
     (url,) = await links(session, sendgrid, export_id)
-    await sendgrid.remove_files(export_id)
+    sendgrid.remove_files(export_id)
     got = await get(session, url)
     assert got.status == 404
     assert "<Code>NoSuchKey</Code>" in got.text
@@ -691,6 +692,24 @@ async def test_other_headers(sendgrid: FakeSendGrid, session: aiohttp.ClientSess
     assert (got.headers["ETag"], got.body) == ('"wrong"', BODY)
     got = await faulty(session, sendgrid, ContentDisposition('attachment; filename="../../x"'))
     assert got.headers["Content-Disposition"] == 'attachment; filename="../../x"'
+
+
+async def test_too_many_at_once_are_refused(
+    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    url = await link(session, sendgrid)
+    sendgrid.inject(TooManyAtOnce(2), times=None)
+    sendgrid.inject(Stall(), times=2)
+    hanging = [asyncio.create_task(get(session, url)) for _ in range(2)]
+    while len(sendgrid.storage_requests) < 2:
+        await asyncio.sleep(0.001)
+    got = await get(session, url)
+    assert (got.status, "<Code>SlowDown</Code>" in got.text) == (503, True)
+    for request in hanging:
+        request.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    while (await get(session, url)).status == 503:
+        await asyncio.sleep(0.001)
 
 
 async def test_faults_choose_their_requests(

@@ -46,6 +46,12 @@ def run_tests(directory: Path, test: str, *options: str) -> str:
     ).stdout
 
 
+def test_pytest_starts_without_loading_the_server() -> None:
+    code = "import sys, sendgrid_exports.testing.plugin; print('aiohttp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
 SYNCHRONOUS_TEST = """
 import asyncio
 from sendgrid_exports import fetch_export

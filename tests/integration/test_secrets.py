@@ -321,7 +321,7 @@ async def test_nothing_is_told_when_the_files_are_gone(
     sendgrid: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     export_id = await sendgrid.add_export()
-    await sendgrid.remove_files(export_id)
+    sendgrid.remove_files(export_id)
     with pytest.raises(ExportExpiredError) as caught:
         await ears.client.fetch(export_id, tmp_path, on_event=ears.events.append)
     ears.errors.append(caught.value)
