@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sendgrid_exports.testing.accounts import FakeSubuser
 from sendgrid_exports.testing.clock import FakeClock
 from sendgrid_exports.testing.contacts import make_contacts
 from sendgrid_exports.testing.faults import (
@@ -48,6 +49,7 @@ __all__ = [
     "ExpiredLink",
     "FakeClock",
     "FakeSendGrid",
+    "FakeSubuser",
     "Fault",
     "FlippedBit",
     "IgnoreRange",

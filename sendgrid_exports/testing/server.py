@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict
 
 import attrs
 
+from sendgrid_exports.testing.accounts import REGIONS, Account
 from sendgrid_exports.testing.api import Call, FakeAPI, ScriptedAnswer, body_of
 from sendgrid_exports.testing.contacts import csv_row, make_contacts
 from sendgrid_exports.testing.faults import Fault
@@ -39,7 +40,7 @@ class Credentials(TypedDict):
 
 @attrs.define(kw_only=True, eq=False, repr=False, slots=False)
 class FakeSendGrid(Settings):
-    """The export service on two loopback ports: the API, and the storage its links lead to.
+    """The export service on loopback ports: the API, and the storage its links lead to.
 
     It keeps SendGrid's and S3's rules, answers in their words, and breaks in every way asked for
     by `respond` and `inject`. Files lie in a temporary directory, never in memory. Methods that
@@ -67,6 +68,8 @@ class FakeSendGrid(Settings):
         contacts: how many contacts a started export has.
         files: over how many files they are spread; `max_file_size` of the request splits further.
         statuses: what polls of a started export see, one each; the last one stays.
+        ready_after: seconds after its start at which an export has the last of `statuses`, and
+            until then the first; None lets polls decide, however fast they come.
         link_lifetime: seconds a link lives, from the whole second in which it was signed;
             S3 knows whole seconds only, so it is rounded up.
         file_lifetime: seconds from an export's start to its files' removal.
@@ -79,18 +82,30 @@ class FakeSendGrid(Settings):
         message: the message of exports whose status is `failure`.
         checksum_headers: whether a whole object comes with its SHA-256, or its CRC-32, as S3 does.
         list_page_size: exports on one page of the list; None puts all on one.
-        api_key: the one key that is let in.
-        clock: the time of both servers; the system's by default.
+        api_key: the key that is let in.
+        scopes: what the key may do, for `GET /v3/scopes`; exports need "marketing.read", the list
+            of subusers "subusers.read".
+        subusers: those for whom the key may act with `on-behalf-of`; an unknown one is refused
+            with 403. None, the default, ignores the header. See `FakeSubuser`.
+        rate_limit: requests a minute for each key, beyond which the answer is 429; None is no
+            limit, and no `X-RateLimit` headers.
+        subuser_rate_limit: requests a minute for each subuser, with any key.
+        clock: the time of all servers; the system's by default.
         seed: another seed makes other contacts and ids.
     """
 
     def __attrs_post_init__(self) -> None:
-        """Make the two servers; they listen once the block is entered."""
+        """Make the servers; they listen once the block is entered."""
         self._recording = Recording()
-        self._world = World(self)
-        self._api = FakeAPI(self._world, self._recording)
-        self._storage = FakeStorage(self._world, self._recording)
-        self._servers = (LoopbackServer(self._api.answer), LoopbackServer(self._storage.answer))
+        self._scripts: list[ScriptedAnswer] = []
+        self._rules: list[FaultRule] = []
+        self._world = world = World(self)
+        self._api, self._eu_api = (
+            FakeAPI(world, self._recording, self._scripts, region) for region in REGIONS
+        )
+        storage = FakeStorage(world, self._recording, self._rules)
+        answers = (self._api.answer, self._eu_api.answer, storage.answer)
+        self._servers = tuple(map(LoopbackServer, answers))
 
     @classmethod
     def in_thread(
@@ -107,11 +122,11 @@ class FakeSendGrid(Settings):
         return run_in_thread(cls(*args, **kwargs))
 
     async def __aenter__(self) -> Self:
-        """Start both servers."""
+        """Start the servers."""
         await self._world.spool.open()
         for server in self._servers:
             await server.open()
-        self._api.url, self._api.storage_url = (server.url for server in self._servers)
+        self._api.url, self._eu_api.url, self._world.storage_url = (s.url for s in self._servers)
         self._watch = LoopWatch(self._servers)
         return self
 
@@ -121,7 +136,7 @@ class FakeSendGrid(Settings):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Abort every connection, stop both servers and remove the files."""
+        """Abort every connection, stop the servers and remove the files."""
         self._watch.end()
         try:
             for server in self._servers:
@@ -135,9 +150,14 @@ class FakeSendGrid(Settings):
         return self._api.url
 
     @property
+    def eu_base_url(self) -> str:
+        """Where the API of the region "eu" listens, as api.eu.sendgrid.com does."""
+        return self._eu_api.url
+
+    @property
     def storage_url(self) -> str:
         """Where the storage host listens."""
-        return self._api.storage_url
+        return self._world.storage_url
 
     @property
     def credentials(self) -> Credentials:
@@ -176,6 +196,7 @@ class FakeSendGrid(Settings):
         names: Sequence[str] | None = None,
         contact_count: int | Literal["actual"] | None = "actual",
         start: int = 0,
+        subuser: str | None = None,
     ) -> str:
         """Add an export that was started already, and return its id.
 
@@ -190,19 +211,26 @@ class FakeSendGrid(Settings):
             contact_count: the number in the status once it is ready; None leaves it out. By default
                 the actual one, left out with `bodies`.
             start: the number of its first contact, see `make_contacts`.
+            subuser: whose export it is; by default the parent account's.
 
         Raises:
+            KeyError: there is no such subuser.
             ValueError: the id or a name is taken, or names and files differ in number.
         """
-        contacts = self.contacts if contacts is None else contacts
+        owner: Account = self if subuser is None else self._world.subusers[subuser]
+        account = Account(
+            contacts=owner.contacts if contacts is None else contacts,
+            files=owner.files if files is None else files,
+            statuses=statuses,
+            message=owner.message,
+        )
         if contact_count == "actual":
-            contact_count = contacts if bodies is None else None
+            contact_count = account.contacts if bodies is None else None
         export = await self._world.add(
-            contacts=contacts,
-            files=self.files if files is None else files,
+            account=account,
+            owner=subuser or "",
             file_type=file_type,
             export_id=export_id,
-            statuses=statuses,
             bodies=bodies,
             names=names,
             contact_count=contact_count,
@@ -290,7 +318,7 @@ class FakeSendGrid(Settings):
             processed=processed,
             delay=delay,
         )
-        self._api.scripts.append(script)
+        self._scripts.append(script)
 
     def inject(
         self,
@@ -311,9 +339,9 @@ class FakeSendGrid(Settings):
             skip: how many matching requests go by unharmed before.
         """
         rule = FaultRule(fault=fault, file=file, export_id=export_id, times=times, skip=skip)
-        self._storage.rules.append(rule)
+        self._rules.append(rule)
 
     def clear_faults(self) -> None:
         """Forget what `respond` and `inject` asked for; answers under way go on as they began."""
-        self._api.scripts.clear()
-        self._storage.rules.clear()
+        self._scripts.clear()
+        self._rules.clear()

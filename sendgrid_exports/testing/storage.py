@@ -11,7 +11,7 @@ import html
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -57,8 +57,8 @@ class FaultRule:
 class FakeStorage:
     """Answers requests to the storage host."""
 
-    def __init__(self, world: World, recording: Recording) -> None:
-        self.rules: list[FaultRule] = []
+    def __init__(self, world: World, recording: Recording, rules: Sequence[FaultRule]) -> None:
+        self._rules = rules
         self._world = world
         self._recording = recording
         self._under_way = 0
@@ -118,7 +118,7 @@ class FakeStorage:
             key = path.rpartition("/")[2]
             return self._error(404, "NoSuchKey", "The specified key does not exist.", {"Key": key})
         meets = (export.id, file_number, self._under_way)
-        fault = next((rule.fault for rule in self.rules if rule.strikes(*meets)), None)
+        fault = next((rule.fault for rule in self._rules if rule.strikes(*meets)), None)
         match fault:
             case faults.Delay(seconds):
                 if math.isinf(seconds):

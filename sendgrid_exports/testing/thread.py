@@ -74,6 +74,11 @@ class ThreadedFakeSendGrid:
         return self._fake.base_url
 
     @property
+    def eu_base_url(self) -> str:
+        """Where the API of the region "eu" listens."""
+        return self._fake.eu_base_url
+
+    @property
     def storage_url(self) -> str:
         """Where the storage host listens."""
         return self._fake.storage_url

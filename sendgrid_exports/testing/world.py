@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import attrs
 
+from sendgrid_exports.testing.accounts import Account, FakeSubuser, RateLimits, as_texts
 from sendgrid_exports.testing.files import ContactFiles, Spool, SpooledFile
 from sendgrid_exports.testing.signing import LinkSigner
 from sendgrid_exports.timing import Clock, SystemClock
@@ -37,21 +38,10 @@ _BUCKET = "fake-sendgrid-exports"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def _as_texts(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(texts)
-
-
 @attrs.define(kw_only=True, eq=False, slots=False)
-class Settings:
+class Settings(Account):
     """How the service behaves; `FakeSendGrid`, which is one, documents each."""
 
-    contacts: int = 1000
-    files: int = 1
-    statuses: tuple[str, ...] = attrs.field(
-        default=("pending", "ready"),
-        converter=_as_texts,
-        validator=attrs.validators.min_len(1),
-    )
     link_lifetime: float = 300.0
     file_lifetime: float = 43_200.0
     compressed: bool = True
@@ -59,10 +49,15 @@ class Settings:
     etag: ETagKind = "md5"
     repeat_header: bool = True
     after_expiry: AfterExpiry = "not_found"
-    message: str | None = None
     checksum_headers: bool | Literal["sha256", "crc32"] = False
     list_page_size: int | None = None
     api_key: str = "SG.fake-key-id.fake-key-secret"
+    scopes: tuple[str, ...] = attrs.field(
+        default=("mail.send", "marketing.read", "subusers.read"), converter=as_texts
+    )
+    subusers: Sequence[FakeSubuser] | None = None
+    rate_limit: int | None = None
+    subuser_rate_limit: int | None = None
     clock: Clock = attrs.field(factory=SystemClock)
     seed: int = 0
 
@@ -81,20 +76,26 @@ class StoredFile:
 
 @attrs.define(kw_only=True)
 class Export:
-    """One export; each look at its status takes it one step further through `statuses`."""
+    """One export; with `ready_at` time decides about its status, otherwise each poll takes a step.
+
+    `owner` is a subuser's username, empty for the parent account.
+    """
 
     id: str
+    owner: str
     file_type: str
     statuses: tuple[str, ...]
     created_at: datetime
     expires_at: datetime
+    ready_at: datetime | None
+    message: str | None
     contact_count: int | None
     start: int = 0
     contacts: int = 0
     lists: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
     files: list[StoredFile] = attrs.field(factory=list)
-    looks: int = 0
+    polls: int = 0
     updated_at: datetime = attrs.field()
     completed_at: datetime | None = attrs.field()
     removed: bool = False
@@ -109,30 +110,38 @@ class Export:
 
     @property
     def status(self) -> str:
-        """What the last look saw, or the first one will see."""
-        return self.statuses[min(max(0, self.looks - 1), len(self.statuses) - 1)]
+        """What the last poll saw, or the first one will see."""
+        return self.statuses[min(max(0, self.polls - 1), len(self.statuses) - 1)]
 
-    def look(self, now: datetime) -> str:
-        """Take the next status of the script; the last one stays."""
+    def observe(self, now: datetime, *, poll: bool) -> str:
+        """Return the status at `now`; unless time decides, a poll takes the next step."""
         before = self.status
-        self.looks += 1
+        if self.ready_at is not None:
+            self.polls = len(self.statuses) if now >= self.ready_at else 1
+        elif poll:
+            self.polls += 1
         if self.status != before:
-            self.updated_at = now
+            self.updated_at = now if self.ready_at is None else self.ready_at
             if self.status == "ready":
-                self.completed_at = now
+                self.completed_at = self.updated_at
         return self.status
 
 
 class World:
-    """The exports and objects of one account, on one clock."""
+    """The exports and objects of an account and its subusers, on one clock."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = settings.clock
+        self.limits = RateLimits()
         self.spool = Spool()
         self.signer = LinkSigner(settings.seed)
         self.exports: dict[str, Export] = {}
         self.objects: dict[str, tuple[Export, int]] = {}
+        self.subusers = {subuser.username: subuser for subuser in settings.subusers or ()}
+        if len(self.subusers) < len(settings.subusers or ()):
+            raise ValueError("two subusers have the same username")
+        self.storage_url = ""
         self._made = 0
 
     def export(self, export_id: str) -> Export:
@@ -142,10 +151,9 @@ class World:
     async def add(
         self,
         *,
-        contacts: int,
-        files: int,
+        account: Account,
+        owner: str,
         file_type: str,
-        statuses: Sequence[str],
         export_id: str | None = None,
         start: int = 0,
         bodies: Sequence[bytes] | None = None,
@@ -158,8 +166,8 @@ class World:
         """Store the files of a new export, then register it."""
         if bodies is None:
             order = ContactFiles(
-                contacts=contacts,
-                files=files,
+                contacts=account.contacts,
+                files=account.files,
                 file_type=file_type,
                 compressed=self.settings.compressed,
                 repeat_header=self.settings.repeat_header,
@@ -175,13 +183,18 @@ class World:
         now = self.clock.utc()
         export = Export(
             id=self._new_id("export") if export_id is None else export_id,
+            owner=owner,
             file_type=file_type,
-            statuses=tuple(statuses),
+            statuses=account.statuses,
             created_at=now,
             expires_at=now + timedelta(seconds=self.settings.file_lifetime),
+            ready_at=None
+            if account.ready_after is None
+            else now + timedelta(seconds=account.ready_after),
+            message=account.message,
             contact_count=contact_count,
             start=start,
-            contacts=contacts if bodies is None else 0,
+            contacts=account.contacts if bodies is None else 0,
             lists=tuple(lists),
             segments=tuple(segments),
         )

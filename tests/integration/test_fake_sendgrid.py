@@ -190,8 +190,9 @@ async def test_the_key_is_needed(sendgrid: FakeSendGrid, session: aiohttp.Client
             }
         ]
     }
-    async with session.get(sendgrid.base_url + EXPORTS) as response:
-        assert response.status == 401
+    for headers in ({}, {"Authorization": sendgrid.api_key}, {"Authorization": "Bearer"}):
+        async with session.get(sendgrid.base_url + EXPORTS, headers=headers) as response:
+            assert response.status == 401
 
 
 async def test_unknown_exports_and_paths(
