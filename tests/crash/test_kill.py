@@ -27,6 +27,9 @@ CONNECTIONS = 8
 SECONDS = max(12.0, SIZE / (50 * MIB))
 """What the whole file would take without a kill."""
 
+# Each story kills a process ten times, as late as the size makes it.
+pytestmark = pytest.mark.timeout(0)
+
 CHILD = """
 import asyncio, sys
 from sendgrid_exports import DownloadPolicy, fetch_export

@@ -1,4 +1,4 @@
-"""A service to talk to, a clock that nobody waits for, and a client that uses both."""
+"""A fake service, a clock that never waits, and a client that uses both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from sendgrid_exports import Event, ExportClient
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
-MakeFake: TypeAlias = "Callable[..., Any]"
+MakeFake: TypeAlias = "Callable[..., Awaitable[FakeSendGrid]]"
 MakeClient: TypeAlias = "Callable[..., ExportClient]"
 Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -66,16 +66,30 @@ def make_fake(closing: AsyncExitStack, clock: FakeClock) -> MakeFake:
 
 
 @pytest.fixture
+async def fake(request: pytest.FixtureRequest, make_fake: MakeFake) -> FakeSendGrid:
+    """Return a service; its arguments come from `@pytest.mark.fake_sendgrid(...)`."""
+    marker = request.node.get_closest_marker("fake_sendgrid")
+    return await make_fake(**(marker.kwargs if marker else {}))
+
+
+@pytest.fixture
 def make_client(closing: AsyncExitStack, clock: FakeClock) -> MakeClient:
     """Return a function that makes a client of a service; it is closed after the test."""
 
     def make(fake: FakeSendGrid, **options: Any) -> ExportClient:
-        arguments = {"base_url": fake.base_url, "clock": clock, "random": lambda: 0.0, **options}
-        client = ExportClient(fake.api_key, **arguments)
+        client = ExportClient(
+            **{**fake.credentials, "clock": clock, "random": lambda: 0.0, **options}
+        )
         closing.push_async_callback(client.close)
         return client
 
     return make
+
+
+@pytest.fixture
+def client(fake: FakeSendGrid, make_client: MakeClient) -> ExportClient:
+    """Return a client of the service `fake`."""
+    return make_client(fake)
 
 
 @pytest.fixture
@@ -86,5 +100,5 @@ def many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def events() -> list[Event]:
-    """What was told: pass its `append` as `on_event`."""
+    """Collect events: pass its `append` as `on_event`."""
     return []

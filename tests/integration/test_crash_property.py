@@ -167,6 +167,7 @@ def stories(*, flips: bool) -> st.SearchStrategy[Story]:
     )
 
 
+@pytest.mark.timeout(120 if EXAMPLES is None else 0)
 @settings(
     max_examples=int(EXAMPLES or 40),
     derandomize=EXAMPLES is None,
