@@ -49,7 +49,7 @@ class FakeSubuser(Account):
         disabled: whether it is listed as disabled; requests on its behalf are refused with 403.
         region: an `"eu"` subuser is served at `FakeSendGrid.eu_base_url` alone, the others at
             `FakeSendGrid.base_url` alone; at the wrong host the answer is 401.
-        api_key: a key of its own, besides the parent's; None gives it none.
+        api_key: a key of its own, besides the parent's; None for a subuser without one.
         contacts: how many contacts an export that it starts has. This and the arguments below
             are those of `FakeSendGrid`.
         files: over how many files they are spread.
@@ -67,7 +67,7 @@ class FakeSubuser(Account):
 class RateLimits:
     """Counts requests in periods of a minute, each from the full minute on.
 
-    The general limits of the API are told by headers, the end of the period in epoch seconds
+    Headers state the limit, what is left, and the end of the period in epoch seconds
     (https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/rate-limits).
     """
 
@@ -75,10 +75,10 @@ class RateLimits:
         self._counts: dict[str, tuple[int, int]] = {}
 
     def take(self, limits: Mapping[str, int | None], now: datetime) -> tuple[bool, dict[str, str]]:
-        """Count a request against each limit, None being no limit.
+        """Count a request against each limit; None is unlimited.
 
         Returns:
-            Whether it is let in, and the headers: those of the limit with the fewest left.
+            Whether it is allowed, and the headers of the limit with the fewest requests left.
         """
         period = int(now.timestamp()) // _PERIOD
         left: dict[str, int] = {}
@@ -88,13 +88,13 @@ class RateLimits:
                 left[name] = limit - (count if counted == period else 0)
         if not left:
             return True, {}
-        is_let_in = min(left.values()) > 0
-        if is_let_in:
+        is_allowed = min(left.values()) > 0
+        if is_allowed:
             for name in left:
                 left[name] -= 1
                 self._counts[name] = (period, (limits[name] or 0) - left[name])
         name = min(left, key=lambda name: left[name])
-        return is_let_in, {
+        return is_allowed, {
             "X-RateLimit-Limit": str(limits[name]),
             "X-RateLimit-Remaining": str(left[name]),
             "X-RateLimit-Reset": str((period + 1) * _PERIOD),

@@ -52,7 +52,7 @@ _TEXTS: Final = {
 
 @attrs.define(kw_only=True)
 class ScriptedAnswer:
-    """An answer in the API's queue: `times` None is for ever, `status` None no answer at all."""
+    """An answer in the queue: `times` None is for ever, `status` None drops the connection."""
 
     status: int | None
     body: bytes
@@ -146,8 +146,8 @@ class FakeAPI:
             f"key {key}": settings.rate_limit,
             f"subuser {owner}": settings.subuser_rate_limit if owner else None,
         }
-        is_let_in, headers = self._world.limits.take(limits, self._world.clock.utc())
-        if not is_let_in:
+        is_allowed, headers = self._world.limits.take(limits, self._world.clock.utc())
+        if not is_allowed:
             response = error(429)
         elif _SCOPE_OF.get(call) not in {None, *settings.scopes}:
             response = error(403)

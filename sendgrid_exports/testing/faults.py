@@ -108,7 +108,7 @@ class Status:
 
     status: int
     code: str = attrs.field()
-    message: str = attrs.field(default="The storage was told to fail.", kw_only=True)
+    message: str = attrs.field(default="Injected fault.", kw_only=True)
     retry_after: str | int | None = attrs.field(default=None, kw_only=True)
     headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True)
 

@@ -165,7 +165,7 @@ async def send(
         extra = fault.extra if isinstance(fault, faults.LongerBody) else 0
         response.content_length = answer.stop - answer.start + extra
     recording.answered(number, answer.status)
-    # A client that hangs up is no error of ours.
+    # A client may hang up at any time.
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
         async with contextlib.aclosing(_pieces(answer, fault, spool, clock)) as pieces:

@@ -74,21 +74,21 @@ class FakeSendGrid(Settings):
             S3 knows whole seconds only, so it is rounded up.
         file_lifetime: seconds from an export's start to its files' removal.
         compressed: whether files are gzip.
-        content_encoding: the Content-Encoding of gzip files; None sends none.
+        content_encoding: the Content-Encoding of gzip files; None leaves it out.
         etag: `md5` and `weak` are the MD5 of the bytes, `multipart` and `kms` look like S3's for
-            such objects and are not, `none` sends none.
+            such objects and are not, `none` leaves it out.
         repeat_header: whether every CSV file begins with the header, or only the first.
         after_expiry: what a poll sees then: 404, `ready` without links, or links to nothing.
         message: the message of exports whose status is `failure`.
         checksum_headers: whether a whole object comes with its SHA-256, or its CRC-32, as S3 does.
         list_page_size: exports on one page of the list; None puts all on one.
-        api_key: the key that is let in.
+        api_key: the key of the account.
         scopes: what the key may do, for `GET /v3/scopes`; exports need "marketing.read", the list
             of subusers "subusers.read".
         subusers: those for whom the key may act with `on-behalf-of`; an unknown one is refused
             with 403. None, the default, ignores the header. See `FakeSubuser`.
-        rate_limit: requests a minute for each key, beyond which the answer is 429; None is no
-            limit, and no `X-RateLimit` headers.
+        rate_limit: requests a minute for each key, beyond which the answer is 429; None is
+            unlimited, without `X-RateLimit` headers.
         subuser_rate_limit: requests a minute for each subuser, with any key.
         clock: the time of all servers; the system's by default.
         seed: another seed makes other contacts and ids.
@@ -113,9 +113,9 @@ class FakeSendGrid(Settings):
     ) -> AbstractContextManager[ThreadedFakeSendGrid]:
         """Run the service in a thread of its own: `with FakeSendGrid.in_thread() as fake`.
 
-        The arguments are those of `FakeSendGrid`. What the block gets has the same methods, none
-        of them async, so that synchronous code (a command, a script in a subprocess) can be
-        tested. Inside an event loop, `async with FakeSendGrid()` is the way: these methods block.
+        The arguments are those of `FakeSendGrid`. The block gets an object with the same methods,
+        all of them synchronous, for tests of synchronous code: a command, or a script in a
+        subprocess. They block: in an event loop, use `async with FakeSendGrid()`.
         """
         from sendgrid_exports.testing.thread import run_in_thread
 
@@ -214,7 +214,7 @@ class FakeSendGrid(Settings):
             subuser: whose export it is; by default the parent account's.
 
         Raises:
-            KeyError: there is no such subuser.
+            KeyError: the subuser is unknown.
             ValueError: the id or a name is taken, or names and files differ in number.
         """
         owner: Account = self if subuser is None else self._world.subusers[subuser]
@@ -267,7 +267,7 @@ class FakeSendGrid(Settings):
         return tuple(self.storage_url + link for link in links)
 
     def etags(self, export_id: str) -> tuple[str | None, ...]:
-        """Return the ETag of each file, None where it has none."""
+        """Return the ETag of each file, or None."""
         return tuple(file.etag for file in self._world.export(export_id).files)
 
     def file_path(self, export_id: str, number: int) -> Path:
@@ -302,7 +302,7 @@ class FakeSendGrid(Settings):
             headers: more headers, such as `X-RateLimit-Reset`.
             times: how many requests are answered so; None is for ever.
             skip: how many requests for that call are answered as usual before.
-            on: which of the three calls it is for; None for any.
+            on: the call it is for; None for any.
             processed: do what was asked first, so that only the answer is lost.
             delay: seconds on the clock before the answer; `math.inf` never answers.
         """
@@ -342,6 +342,6 @@ class FakeSendGrid(Settings):
         self._rules.append(rule)
 
     def clear_faults(self) -> None:
-        """Forget what `respond` and `inject` asked for; answers under way go on as they began."""
+        """Forget what `respond` and `inject` asked for; answers under way are not affected."""
         self._scripts.clear()
         self._rules.clear()

@@ -94,23 +94,23 @@ class FakeStorage:
         now = self._world.clock.utc()
         verdict = self._world.signer.judge(request.method, path, query, now=now)
         if verdict.code == "SignatureDoesNotMatch":
-            told = {
+            details = {
                 "AWSAccessKeyId": "ASIAFAKESENDGRID",
                 "SignatureProvided": query.rpartition("=")[2],
                 "CanonicalRequest": f"{request.method}\n{path}\n{query}",
             }
-            return self._error(403, verdict.code, verdict.message, told)
+            return self._error(403, verdict.code, verdict.message, details)
         if verdict.expires is not None and verdict.code:
             return self._expired(verdict, verdict.expires)
         return self._error(403, verdict.code, verdict.message) if verdict.code else None
 
     def _expired(self, verdict: Verdict, expires: datetime) -> web.Response:
-        told = {
+        details = {
             "X-Amz-Expires": str(verdict.lifetime),
             "Expires": _timestamp(expires),
             "ServerTime": _timestamp(self._world.clock.utc()),
         }
-        return self._error(403, "AccessDenied", "Request has expired", told)
+        return self._error(403, "AccessDenied", "Request has expired", details)
 
     async def _get(self, request: web.BaseRequest, path: str, number: int) -> web.StreamResponse:
         export, file_number = self._world.objects.get(path, (None, 0))
@@ -159,9 +159,9 @@ class FakeStorage:
     ) -> Answer | web.Response:
         headers, size = request.headers, file.spooled.size
         if (wanted := headers.get("If-Match")) is not None and wanted not in {"*", _strong(file)}:
-            told = {"Condition": "If-Match"}
+            details = {"Condition": "If-Match"}
             text = "At least one of the pre-conditions you specified did not hold"
-            return self._error(412, "PreconditionFailed", text, told)
+            return self._error(412, "PreconditionFailed", text, details)
         asked = headers.get("Range", "")
         if isinstance(fault, faults.IgnoreRange | faults.EndlessBody) or headers.get(
             "If-Range", _strong(file)
@@ -171,10 +171,10 @@ class FakeStorage:
         if ranged is None:
             start, stop, status = 0, size, 200
         elif ranged[0] >= ranged[1]:
-            told = {"RangeRequested": asked, "ActualObjectSize": str(size)}
+            details = {"RangeRequested": asked, "ActualObjectSize": str(size)}
             text = "The requested range is not satisfiable"
             empty = {"Content-Range": f"bytes */{size}"}
-            return self._error(416, "InvalidRange", text, told, headers=empty)
+            return self._error(416, "InvalidRange", text, details, headers=empty)
         else:
             (start, stop), status = ranged, 206
             if isinstance(fault, faults.WrongContentRange):
@@ -219,12 +219,12 @@ class FakeStorage:
         status: int,
         code: str,
         message: str,
-        told: Mapping[str, str] | None = None,
+        details: Mapping[str, str] | None = None,
         *,
         headers: Mapping[str, str] | None = None,
     ) -> web.Response:
         sent = self._headers() | {"Content-Type": "application/xml"}
-        fields = {"Code": code, "Message": message, **(told or {})}
+        fields = {"Code": code, "Message": message, **(details or {})}
         fields["RequestId"] = sent["x-amz-request-id"]
         inner = "".join(
             f"<{name}>{html.escape(value, quote=False)}</{name}>" for name, value in fields.items()

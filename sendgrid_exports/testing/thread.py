@@ -44,7 +44,7 @@ def _hopping(
 
 
 class ThreadedFakeSendGrid:
-    """A `FakeSendGrid` in a thread of its own, with the same methods, none of them async.
+    """A `FakeSendGrid` in a thread of its own, with the same methods, all of them synchronous.
 
     Each runs in the event loop of the service and returns when it is done, so they can be called
     from any thread.
@@ -85,7 +85,7 @@ class ThreadedFakeSendGrid:
 
     @property
     def api_key(self) -> str:
-        """The key that is let in."""
+        """The key of the account."""
         return self._fake.api_key
 
     @property

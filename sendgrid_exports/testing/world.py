@@ -278,10 +278,10 @@ class RecordedRequest:
         method: the HTTP method.
         path: the path byte for byte as sent, still percent-encoded.
         query: what followed the question mark, byte for byte as sent.
-        headers: the request's headers, whatever their case.
+        headers: the request's headers; names ignore case.
         body: the request's body.
         at: when it came, by the server's clock.
-        status: the status answered, None while there was no answer (or never one).
+        status: the status answered, None before or without an answer.
         sent: body bytes of the answer handed to the socket so far.
     """
 
