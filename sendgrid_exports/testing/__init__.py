@@ -2,6 +2,7 @@
 
 `FakeSendGrid` speaks real HTTP on real sockets, so what talks to it needs no mocks. It can be made
 to misbehave in every way the real service and the network in between are known for.
+`FakeSendGrid.in_thread` serves synchronous code; `FakeSubuser` is for accounts with subusers.
 """
 
 from __future__ import annotations
