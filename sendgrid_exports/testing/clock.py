@@ -15,8 +15,8 @@ from sendgrid_exports.timing import Clock
 
 __all__ = ["FakeClock"]
 
-# Turns of the loop in which a timeout's owner can react (a server notices that its client hung
-# up, say) before a sleep goes on past it.
+# Turns of the loop in which the owner of a timeout can react (a server notices that its client
+# hung up, say) before a sleep continues past it.
 _REACTION: Final = 10
 
 
@@ -32,8 +32,8 @@ class FakeClock:
         monotonic: what `monotonic` begins at, in seconds.
 
     Attributes:
-        sleeps: the seconds of every sleep that was asked for, oldest first, by whoever shares
-            the clock.
+        sleeps: the seconds of every sleep that was asked for, oldest first, by all who share the
+            clock.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FakeClock:
         return self._start + timedelta(seconds=self._now - self._began)
 
     async def sleep(self, seconds: float) -> None:
-        """Record `seconds`, let everybody else run once, then move the time by them.
+        """Record `seconds`, let other tasks run once, then move the time by them.
 
         An infinite sleep never ends, and moves nothing.
         """
@@ -69,7 +69,7 @@ class FakeClock:
             if math.isinf(target):
                 await asyncio.Event().wait()
             while True:
-                # Here earlier sleepers go first, and whoever timed out is cancelled.
+                # Here earlier sleepers run first, and tasks that timed out are cancelled.
                 await asyncio.sleep(0)
                 if min(self._wakings) < target:
                     continue

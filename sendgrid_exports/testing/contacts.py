@@ -1,4 +1,4 @@
-"""Contacts to export: the same ones every time for the same seed, and none of them easy.
+"""Contacts to export: the same ones every time for the same seed, all of them awkward.
 
 Contact n depends on the seed and on n alone, so a test that knows an export's seed knows every
 value in it. Among them are commas, quotes, line breaks, emoji, names from everywhere, texts
@@ -64,7 +64,7 @@ CSV_COLUMNS: Final = (
     *CUSTOM_FIELDS,
     *(name.upper() for name in _AFTER_CUSTOM),
 )
-"""The header of a CSV export: reserved columns in capitals, custom fields as they are spelt."""
+"""The header of a CSV export: reserved columns in capitals, custom fields in their own case."""
 
 
 def make_contacts(count: int, *, seed: int = 0, start: int = 0) -> Iterator[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _add_rare_fields(
 def csv_row(contact: Mapping[str, Any]) -> dict[str, str]:
     """Return `contact` as the columns of a CSV export: column to text, in the columns' order.
 
-    What the contact hasn't got is an empty text, and `ALTERNATE_EMAILS` a quoted list in one text.
+    A field that the contact lacks is an empty text, `ALTERNATE_EMAILS` a quoted list in one text.
     """
     return dict(zip(CSV_COLUMNS, csv_values(contact), strict=True))
 

@@ -1,8 +1,7 @@
 """What can go wrong between a storage host and a client, as words for `inject`.
 
 Offsets named `after` count the bytes of one answer's body; `at` is an offset in the stored
-object. Seconds pass on the clock of the `FakeSendGrid`. Each fault is seen in the wild; which
-client breaks on which is told where the downloads are designed.
+object. Seconds pass on the clock of the `FakeSendGrid`. Each fault has been seen in the wild.
 """
 
 from __future__ import annotations
@@ -23,11 +22,13 @@ __all__ = [
     "IgnoreRange",
     "LongerBody",
     "NoLength",
+    "Page",
     "Redirect",
     "Reset",
     "Slow",
     "Stall",
     "Status",
+    "TooManyAtOnce",
     "Trickle",
     "TruncatedChunks",
     "WrongContentRange",
@@ -107,7 +108,7 @@ class Status:
 
     status: int
     code: str = attrs.field()
-    message: str = attrs.field(default="The storage was told to fail.", kw_only=True)
+    message: str = attrs.field(default="Injected fault.", kw_only=True)
     retry_after: str | int | None = attrs.field(default=None, kw_only=True)
     headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True)
 
@@ -117,8 +118,27 @@ class Status:
 
 
 @attrs.frozen
+class TooManyAtOnce:
+    """503 `SlowDown` for a request while more than `limit` are under way, itself included."""
+
+    limit: int
+
+
+@attrs.frozen
 class ExpiredLink:
-    """The link counts as expired: 403 `AccessDenied`, "Request has expired"."""
+    """The link is treated as expired: 403 `AccessDenied`, "Request has expired"."""
+
+
+@attrs.frozen
+class Page:
+    """A page comes instead of the file, complete and well formed: a proxy's, or a login form.
+
+    With `content_type` and `body` it can be anything, such as an S3 error in XML with status 200.
+    """
+
+    body: str = "<!DOCTYPE html><html><body><form>Please sign in.</form></body></html>"
+    status: int = 200
+    content_type: str = attrs.field(default="text/html; charset=utf-8", kw_only=True)
 
 
 @attrs.frozen
@@ -167,7 +187,7 @@ class FlippedBit:
 
 @attrs.frozen
 class WrongETag:
-    """The answer carries `etag`, sent as it is; without quotes it is none that HTTP knows."""
+    """The answer carries `etag`, sent as it is; without quotes it is not a valid one."""
 
     etag: str
 
@@ -188,7 +208,9 @@ Fault = (
     | Slow
     | Delay
     | Status
+    | TooManyAtOnce
     | ExpiredLink
+    | Page
     | Redirect
     | IgnoreRange
     | WrongContentRange

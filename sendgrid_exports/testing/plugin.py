@@ -1,17 +1,19 @@
 """The pytest plugin: the fixture `fake_sendgrid`, there once the package is installed.
 
-With pytest-asyncio installed the fixture runs in its loop, in either mode; without it, in the
-loop of whatever plugin runs async fixtures, such as anyio's.
+pytest loads this module at every start, so only the fixture imports the server. With
+pytest-asyncio installed the fixture runs in its loop, in either mode; without it, in the loop of
+another plugin that runs async fixtures, such as anyio's.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sendgrid_exports.testing.server import FakeSendGrid
+if TYPE_CHECKING:
+    from sendgrid_exports.testing import FakeSendGrid
 
 try:
     import pytest_asyncio
@@ -26,6 +28,8 @@ __all__ = ["fake_sendgrid"]
 @_fixture
 async def fake_sendgrid(request: pytest.FixtureRequest) -> AsyncIterator[FakeSendGrid]:
     """Yield a running `FakeSendGrid`; its arguments come from `@pytest.mark.fake_sendgrid(...)`."""
+    from sendgrid_exports.testing import FakeSendGrid
+
     marker = request.node.get_closest_marker("fake_sendgrid")
     options: dict[str, Any] = marker.kwargs if marker else {}
     async with FakeSendGrid(**options) as fake:

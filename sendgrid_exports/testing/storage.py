@@ -11,32 +11,57 @@ import html
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import attrs
 from aiohttp import web
 
 from sendgrid_exports.testing import faults
-from sendgrid_exports.testing.loopback import http_date
-from sendgrid_exports.testing.recording import Recording
-from sendgrid_exports.testing.scripts import FaultRule
-from sendgrid_exports.testing.sending import Answer, send
+from sendgrid_exports.testing.http import Answer, http_date, send
 from sendgrid_exports.testing.signing import Verdict
-from sendgrid_exports.testing.world import StoredFile, World
+from sendgrid_exports.testing.world import Recording, StoredFile, World
 
-__all__ = ["FakeStorage"]
+__all__ = ["FakeStorage", "FaultRule"]
 
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))")
+
+
+@attrs.define(kw_only=True)
+class FaultRule:
+    """A fault at the storage: `times` None is for ever, `file` and `export_id` None for any."""
+
+    fault: faults.Fault
+    file: int | None
+    export_id: str | None
+    times: int | None
+    skip: int
+
+    def strikes(self, export_id: str, file: int, under_way: int) -> bool:
+        """Return whether a request for this file meets the fault, and count it."""
+        if self.times == 0 or self.file not in {None, file}:
+            return False
+        if self.export_id not in {None, export_id}:
+            return False
+        if isinstance(self.fault, faults.TooManyAtOnce) and under_way <= self.fault.limit:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
 
 
 class FakeStorage:
     """Answers requests to the storage host."""
 
-    def __init__(self, world: World, recording: Recording) -> None:
-        self.rules: list[FaultRule] = []
+    def __init__(self, world: World, recording: Recording, rules: Sequence[FaultRule]) -> None:
+        self._rules = rules
         self._world = world
         self._recording = recording
+        self._under_way = 0
         self._request_ids = itertools.count(0x3A5F00D1)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -45,7 +70,11 @@ class FakeStorage:
         path, _, query = request.raw_path.partition("?")
         response: web.StreamResponse | None = self._refusal(request, path, query)
         if response is None:
-            response = await self._get(request, path, number)
+            self._under_way += 1
+            try:
+                response = await self._get(request, path, number)
+            finally:
+                self._under_way -= 1
         if isinstance(response, web.Response):
             self._recording.answered(number, response.status)
             if request.method != "HEAD":
@@ -65,32 +94,31 @@ class FakeStorage:
         now = self._world.clock.utc()
         verdict = self._world.signer.judge(request.method, path, query, now=now)
         if verdict.code == "SignatureDoesNotMatch":
-            told = {
+            details = {
                 "AWSAccessKeyId": "ASIAFAKESENDGRID",
                 "SignatureProvided": query.rpartition("=")[2],
                 "CanonicalRequest": f"{request.method}\n{path}\n{query}",
             }
-            return self._error(403, verdict.code, verdict.message, told)
+            return self._error(403, verdict.code, verdict.message, details)
         if verdict.expires is not None and verdict.code:
             return self._expired(verdict, verdict.expires)
         return self._error(403, verdict.code, verdict.message) if verdict.code else None
 
     def _expired(self, verdict: Verdict, expires: datetime) -> web.Response:
-        told = {
+        details = {
             "X-Amz-Expires": str(verdict.lifetime),
             "Expires": _timestamp(expires),
             "ServerTime": _timestamp(self._world.clock.utc()),
         }
-        return self._error(403, "AccessDenied", "Request has expired", told)
+        return self._error(403, "AccessDenied", "Request has expired", details)
 
     async def _get(self, request: web.BaseRequest, path: str, number: int) -> web.StreamResponse:
         export, file_number = self._world.objects.get(path, (None, 0))
         if export is None or export.removed or self._world.expired(export):
             key = path.rpartition("/")[2]
             return self._error(404, "NoSuchKey", "The specified key does not exist.", {"Key": key})
-        rules = (rule for rule in self.rules if rule.strikes(export.id, file_number))
-        rule = next(rules, None)
-        fault = None if rule is None else rule.fault
+        meets = (export.id, file_number, self._under_way)
+        fault = next((rule.fault for rule in self._rules if rule.strikes(*meets)), None)
         match fault:
             case faults.Delay(seconds):
                 if math.isinf(seconds):
@@ -101,10 +129,21 @@ class FakeStorage:
                 if fault.retry_after is not None:
                     headers["Retry-After"] = str(fault.retry_after)
                 return self._error(status, fault.code, fault.message, headers=headers)
+            case faults.TooManyAtOnce():
+                return self._error(503, "SlowDown", "Please reduce your request rate.")
             case faults.ExpiredLink():
-                lifetime = math.ceil(self._world.behaviour.link_lifetime)
+                lifetime = math.ceil(self._world.settings.link_lifetime)
                 before = self._world.clock.utc() - timedelta(seconds=1)
                 return self._expired(Verdict("", "", lifetime), before)
+            case faults.Page(body, status):
+                return web.Response(
+                    status=status,
+                    body=body.encode(),
+                    headers={
+                        "Date": http_date(self._world.clock.utc()),
+                        "Content-Type": fault.content_type,
+                    },
+                )
             case faults.Redirect(location):
                 headers = self._headers() | {"Location": location}
                 return web.Response(status=fault.status, headers=headers)
@@ -120,9 +159,9 @@ class FakeStorage:
     ) -> Answer | web.Response:
         headers, size = request.headers, file.spooled.size
         if (wanted := headers.get("If-Match")) is not None and wanted not in {"*", _strong(file)}:
-            told = {"Condition": "If-Match"}
+            details = {"Condition": "If-Match"}
             text = "At least one of the pre-conditions you specified did not hold"
-            return self._error(412, "PreconditionFailed", text, told)
+            return self._error(412, "PreconditionFailed", text, details)
         asked = headers.get("Range", "")
         if isinstance(fault, faults.IgnoreRange | faults.EndlessBody) or headers.get(
             "If-Range", _strong(file)
@@ -132,10 +171,10 @@ class FakeStorage:
         if ranged is None:
             start, stop, status = 0, size, 200
         elif ranged[0] >= ranged[1]:
-            told = {"RangeRequested": asked, "ActualObjectSize": str(size)}
+            details = {"RangeRequested": asked, "ActualObjectSize": str(size)}
             text = "The requested range is not satisfiable"
             empty = {"Content-Range": f"bytes */{size}"}
-            return self._error(416, "InvalidRange", text, told, headers=empty)
+            return self._error(416, "InvalidRange", text, details, headers=empty)
         else:
             (start, stop), status = ranged, 206
             if isinstance(fault, faults.WrongContentRange):
@@ -151,19 +190,19 @@ class FakeStorage:
         return Answer(status=status, headers=out, file=file.spooled, start=start, stop=stop)
 
     def _object_headers(self, file: StoredFile, *, full: bool) -> dict[str, str]:
-        behaviour = self._world.behaviour
+        settings = self._world.settings
         headers = self._headers() | {
             "Last-Modified": http_date(file.modified),
             "Accept-Ranges": "bytes",
             "Content-Type": file.content_type,
-            "x-amz-server-side-encryption": "aws:kms" if behaviour.etag == "kms" else "AES256",
+            "x-amz-server-side-encryption": "aws:kms" if settings.etag == "kms" else "AES256",
         }
         if file.etag is not None:
             headers["ETag"] = file.etag
         if file.encoding is not None:
             headers["Content-Encoding"] = file.encoding
-        if behaviour.checksum_headers and full:
-            kind = "crc32" if behaviour.checksum_headers == "crc32" else "sha256"
+        if settings.checksum_headers and full:
+            kind = "crc32" if settings.checksum_headers == "crc32" else "sha256"
             headers[f"x-amz-checksum-{kind}"] = getattr(file.spooled, kind)
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         return headers
@@ -180,12 +219,12 @@ class FakeStorage:
         status: int,
         code: str,
         message: str,
-        told: Mapping[str, str] | None = None,
+        details: Mapping[str, str] | None = None,
         *,
         headers: Mapping[str, str] | None = None,
     ) -> web.Response:
         sent = self._headers() | {"Content-Type": "application/xml"}
-        fields = {"Code": code, "Message": message, **(told or {})}
+        fields = {"Code": code, "Message": message, **(details or {})}
         fields["RequestId"] = sent["x-amz-request-id"]
         inner = "".join(
             f"<{name}>{html.escape(value, quote=False)}</{name}>" for name, value in fields.items()

@@ -1,48 +1,65 @@
-"""What both servers know: the account's exports, their files, and how the service behaves."""
+"""What both servers know: settings, exports and their files, and the requests so far."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import attrs
 
+from sendgrid_exports.testing.accounts import Account, FakeSubuser, RateLimits, as_texts
+from sendgrid_exports.testing.files import ContactFiles, Spool, SpooledFile
 from sendgrid_exports.testing.signing import LinkSigner
-from sendgrid_exports.testing.spool import ContactFiles, Spool, SpooledFile
-from sendgrid_exports.timing import Clock
+from sendgrid_exports.timing import Clock, SystemClock
 
-__all__ = ["AfterExpiry", "Behaviour", "ETagKind", "Export", "StoredFile", "World"]
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = [
+    "AfterExpiry",
+    "ETagKind",
+    "Export",
+    "RecordedRequest",
+    "Recording",
+    "Settings",
+    "StoredFile",
+    "World",
+]
 
 AfterExpiry = Literal["not_found", "no_urls", "dead_urls"]
 ETagKind = Literal["md5", "multipart", "kms", "weak", "none"]
+ServerName = Literal["api", "storage"]
 
 _BUCKET = "fake-sendgrid-exports"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-@attrs.frozen(kw_only=True)
-class Behaviour:
-    """The settings of a `FakeSendGrid`, which documents them."""
+@attrs.define(kw_only=True, eq=False, slots=False)
+class Settings(Account):
+    """How the service behaves; `FakeSendGrid`, which is one, documents each."""
 
-    contacts: int
-    files: int
-    statuses: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
-    link_lifetime: float
-    file_lifetime: float
-    compressed: bool
-    content_encoding: str | None
-    etag: ETagKind
-    repeat_header: bool
-    after_expiry: AfterExpiry
-    message: str | None
-    checksum_headers: bool | Literal["sha256", "crc32"]
-    list_page_size: int | None
-    api_key: str
-    seed: int
+    link_lifetime: float = 300.0
+    file_lifetime: float = 43_200.0
+    compressed: bool = True
+    content_encoding: str | None = "x-gzip"
+    etag: ETagKind = "md5"
+    repeat_header: bool = True
+    after_expiry: AfterExpiry = "not_found"
+    checksum_headers: bool | Literal["sha256", "crc32"] = False
+    list_page_size: int | None = None
+    api_key: str = "SG.fake-key-id.fake-key-secret"
+    scopes: tuple[str, ...] = attrs.field(
+        default=("mail.send", "marketing.read", "subusers.read"), converter=as_texts
+    )
+    subusers: Sequence[FakeSubuser] | None = None
+    rate_limit: int | None = None
+    subuser_rate_limit: int | None = None
+    clock: Clock = attrs.field(factory=SystemClock)
+    seed: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -59,20 +76,26 @@ class StoredFile:
 
 @attrs.define(kw_only=True)
 class Export:
-    """One export; each look at its status takes it one step further through `statuses`."""
+    """One export; with `ready_at` time decides about its status, otherwise each poll takes a step.
+
+    `owner` is a subuser's username, empty for the parent account.
+    """
 
     id: str
+    owner: str
     file_type: str
     statuses: tuple[str, ...]
     created_at: datetime
     expires_at: datetime
+    ready_at: datetime | None
+    message: str | None
     contact_count: int | None
     start: int = 0
     contacts: int = 0
     lists: tuple[str, ...] = ()
     segments: tuple[str, ...] = ()
     files: list[StoredFile] = attrs.field(factory=list)
-    looks: int = 0
+    polls: int = 0
     updated_at: datetime = attrs.field()
     completed_at: datetime | None = attrs.field()
     removed: bool = False
@@ -87,30 +110,38 @@ class Export:
 
     @property
     def status(self) -> str:
-        """What the last look saw, or the first one will see."""
-        return self.statuses[min(max(0, self.looks - 1), len(self.statuses) - 1)]
+        """What the last poll saw, or the first one will see."""
+        return self.statuses[min(max(0, self.polls - 1), len(self.statuses) - 1)]
 
-    def look(self, now: datetime) -> str:
-        """Take the next status of the script; the last one stays."""
+    def observe(self, now: datetime, *, poll: bool) -> str:
+        """Return the status at `now`; unless time decides, a poll takes the next step."""
         before = self.status
-        self.looks += 1
+        if self.ready_at is not None:
+            self.polls = len(self.statuses) if now >= self.ready_at else 1
+        elif poll:
+            self.polls += 1
         if self.status != before:
-            self.updated_at = now
+            self.updated_at = now if self.ready_at is None else self.ready_at
             if self.status == "ready":
-                self.completed_at = now
+                self.completed_at = self.updated_at
         return self.status
 
 
 class World:
-    """The exports and objects of one account, on one clock."""
+    """The exports and objects of an account and its subusers, on one clock."""
 
-    def __init__(self, behaviour: Behaviour, clock: Clock) -> None:
-        self.behaviour = behaviour
-        self.clock = clock
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = settings.clock
+        self.limits = RateLimits()
         self.spool = Spool()
-        self.signer = LinkSigner(behaviour.seed)
+        self.signer = LinkSigner(settings.seed)
         self.exports: dict[str, Export] = {}
         self.objects: dict[str, tuple[Export, int]] = {}
+        self.subusers = {subuser.username: subuser for subuser in settings.subusers or ()}
+        if len(self.subusers) < len(settings.subusers or ()):
+            raise ValueError("two subusers have the same username")
+        self.storage_url = ""
         self._made = 0
 
     def export(self, export_id: str) -> Export:
@@ -120,10 +151,9 @@ class World:
     async def add(
         self,
         *,
-        contacts: int,
-        files: int,
+        account: Account,
+        owner: str,
         file_type: str,
-        statuses: Sequence[str],
         export_id: str | None = None,
         start: int = 0,
         bodies: Sequence[bytes] | None = None,
@@ -136,34 +166,39 @@ class World:
         """Store the files of a new export, then register it."""
         if bodies is None:
             order = ContactFiles(
-                contacts=contacts,
-                files=files,
+                contacts=account.contacts,
+                files=account.files,
                 file_type=file_type,
-                compressed=self.behaviour.compressed,
-                repeat_header=self.behaviour.repeat_header,
-                seed=self.behaviour.seed,
+                compressed=self.settings.compressed,
+                repeat_header=self.settings.repeat_header,
+                seed=self.settings.seed,
                 start=start,
                 max_size=max_size,
             )
             spooled = await self.spool.write_contacts(order)
-            packed = [self.behaviour.compressed] * len(spooled)
+            packed = [self.settings.compressed] * len(spooled)
         else:
             spooled = tuple([await self.spool.write(body) for body in bodies])
             packed = [body.startswith(_GZIP_MAGIC) for body in bodies]
         now = self.clock.utc()
         export = Export(
             id=self._new_id("export") if export_id is None else export_id,
+            owner=owner,
             file_type=file_type,
-            statuses=tuple(statuses),
+            statuses=account.statuses,
             created_at=now,
-            expires_at=now + timedelta(seconds=self.behaviour.file_lifetime),
+            expires_at=now + timedelta(seconds=self.settings.file_lifetime),
+            ready_at=None
+            if account.ready_after is None
+            else now + timedelta(seconds=account.ready_after),
+            message=account.message,
             contact_count=contact_count,
             start=start,
-            contacts=contacts if bodies is None else 0,
+            contacts=account.contacts if bodies is None else 0,
             lists=tuple(lists),
             segments=tuple(segments),
         )
-        suffix = f".{file_type}.gzip" if self.behaviour.compressed else f".{file_type}"
+        suffix = f".{file_type}.gzip" if self.settings.compressed else f".{file_type}"
         if names is None:
             names = [self._new_id("file") + suffix for _ in spooled]
         if len(names) != len(spooled):
@@ -197,7 +232,7 @@ class World:
 
     def links(self, export: Export) -> list[str]:
         """Return the files' paths with queries signed just now."""
-        now, lifetime = self.clock.utc(), self.behaviour.link_lifetime
+        now, lifetime = self.clock.utc(), self.settings.link_lifetime
         return [
             f"{file.path}?{self.signer.sign(file.path, now=now, lifetime=lifetime)}"
             for file in export.files
@@ -205,7 +240,7 @@ class World:
 
     def _new_id(self, kind: str) -> str:
         self._made += 1
-        digest = hashlib.md5(f"{kind} {self._made} of {self.behaviour.seed}".encode())
+        digest = hashlib.md5(f"{kind} {self._made} of {self.settings.seed}".encode())
         return str(uuid.UUID(bytes=digest.digest(), version=4))
 
     def _object(
@@ -221,7 +256,7 @@ class World:
         )
 
     def _encoding(self, compressed: bool) -> str | None:
-        return self.behaviour.content_encoding if compressed else None
+        return self.settings.content_encoding if compressed else None
 
     def _etag(self, spooled: SpooledFile) -> str | None:
         other = hashlib.md5(f"not the digest {spooled.md5}".encode()).hexdigest()
@@ -231,4 +266,64 @@ class World:
             "kms": f'"{other}"',
             "weak": f'W/"{spooled.md5}"',
             "none": None,
-        }[self.behaviour.etag]
+        }[self.settings.etag]
+
+
+@attrs.frozen(kw_only=True)
+class RecordedRequest:
+    """One request as a server saw it.
+
+    Attributes:
+        server: which of the two servers was asked.
+        method: the HTTP method.
+        path: the path byte for byte as sent, still percent-encoded.
+        query: what followed the question mark, byte for byte as sent.
+        headers: the request's headers; names ignore case.
+        body: the request's body.
+        at: when it came, by the server's clock.
+        status: the status answered, None before or without an answer.
+        sent: body bytes of the answer handed to the socket so far.
+    """
+
+    server: ServerName
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+    at: datetime
+    status: int | None = None
+    sent: int = 0
+
+
+class Recording:
+    """The growing list of requests; each entry is replaced as its answer goes out."""
+
+    def __init__(self) -> None:
+        self.requests: list[RecordedRequest] = []
+
+    def begin(
+        self, server: ServerName, request: web.BaseRequest, at: datetime, body: bytes = b""
+    ) -> int:
+        """Note a request that came in, and return the number by which it can be updated."""
+        path, _, query = request.raw_path.partition("?")
+        recorded = RecordedRequest(
+            server=server,
+            method=request.method,
+            path=path,
+            query=query,
+            headers=request.headers,
+            body=body,
+            at=at,
+        )
+        self.requests.append(recorded)
+        return len(self.requests) - 1
+
+    def answered(self, number: int, status: int) -> None:
+        """Note the status that was answered."""
+        self.requests[number] = attrs.evolve(self.requests[number], status=status)
+
+    def sent(self, number: int, size: int) -> None:
+        """Note that `size` more body bytes went out."""
+        request = self.requests[number]
+        self.requests[number] = attrs.evolve(request, sent=request.sent + size)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import attrs
 import pytest
 
+import sendgrid_exports
 from sendgrid_exports.cli.entry import run
 from sendgrid_exports.testing import FakeSendGrid
 
@@ -76,6 +77,10 @@ class Command:
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(self.directory)
+                # As `python -m sendgrid_exports` has it, whatever runs the tests.
+                patch.setattr(
+                    sys, "argv", [str(Path(sendgrid_exports.__file__).with_name("__main__.py"))]
+                )
                 for name in (*os.environ.keys() - CLEAN.keys(),):
                     patch.delenv(name)
                 for name, value in {"SENDGRID_API_KEY": self.fake.api_key, **(env or {})}.items():

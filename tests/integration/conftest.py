@@ -1,4 +1,4 @@
-"""A service to talk to, a clock that nobody waits for, and a client that uses both."""
+"""A fake service, a clock that never waits, and a client that uses both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sendgrid_exports import DownloadPolicy, Event, ExportClient
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
-MakeFake: TypeAlias = "Callable[..., Any]"
+MakeFake: TypeAlias = "Callable[..., Awaitable[FakeSendGrid]]"
 MakeClient: TypeAlias = "Callable[..., ExportClient]"
 Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -68,6 +68,13 @@ def make_fake(closing: AsyncExitStack, clock: FakeClock) -> MakeFake:
 
 
 @pytest.fixture
+async def fake(request: pytest.FixtureRequest, make_fake: MakeFake) -> FakeSendGrid:
+    """Return a service; its arguments come from `@pytest.mark.fake_sendgrid(...)`."""
+    marker = request.node.get_closest_marker("fake_sendgrid")
+    return await make_fake(**(marker.kwargs if marker else {}))
+
+
+@pytest.fixture
 def limits() -> Limits:
     """Return the sizes and intervals of every client; a module or a test may have its own."""
     return Limits()
@@ -78,15 +85,26 @@ def make_client(closing: AsyncExitStack, clock: FakeClock, limits: Limits) -> Ma
     """Return a function that makes a client of a service; it is closed after the test."""
 
     def make(fake: FakeSendGrid, **options: Any) -> ExportClient:
-        arguments = {"base_url": fake.base_url, "clock": clock, "random": lambda: 0.0, **options}
+        arguments: dict[str, Any] = {
+            **fake.credentials,
+            "clock": clock,
+            "random": lambda: 0.0,
+            **options,
+        }
         downloads = arguments.get("downloads", DownloadPolicy())
         if downloads.limits == Limits():
             arguments["downloads"] = attrs.evolve(downloads, limits=limits)
-        client = ExportClient(fake.api_key, **arguments)
+        client = ExportClient(**arguments)
         closing.push_async_callback(client.close)
         return client
 
     return make
+
+
+@pytest.fixture
+def client(fake: FakeSendGrid, make_client: MakeClient) -> ExportClient:
+    """Return a client of the service `fake`."""
+    return make_client(fake)
 
 
 MANY_AT_ONCE = Limits(first_connections=1000)
@@ -95,5 +113,5 @@ MANY_AT_ONCE = Limits(first_connections=1000)
 
 @pytest.fixture
 def events() -> list[Event]:
-    """What was told: pass its `append` as `on_event`."""
+    """Collect events: pass its `append` as `on_event`."""
     return []

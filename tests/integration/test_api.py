@@ -38,7 +38,9 @@ from sendgrid_exports import (
     __version__,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest
-from tests.integration.conftest import serving
+from tests.integration.conftest import MakeClient, serving
+
+pytestmark = pytest.mark.fake_sendgrid(contacts=3)
 
 EXPORTS = "/v3/marketing/contacts/exports"
 UNKNOWN_HOST = "http://sendgrid.test"
@@ -53,42 +55,20 @@ CALLS: dict[str, Call] = {
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def sendgrid(clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
-    async with FakeSendGrid(clock=clock, contacts=3) as sendgrid:
-        yield sendgrid
-
-
-@pytest.fixture
-async def client(sendgrid: FakeSendGrid, clock: FakeClock) -> AsyncIterator[ExportClient]:
-    async with client_of(sendgrid, clock) as client:
-        yield client
-
-
-def client_of(sendgrid: FakeSendGrid, clock: FakeClock, **arguments: Any) -> ExportClient:
-    arguments = {"base_url": sendgrid.base_url, **arguments}
-    return ExportClient(sendgrid.api_key, clock=clock, random=lambda: 0.0, **arguments)
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-async def nothing_sent_by(sendgrid: FakeSendGrid, **arguments: Any) -> str:
+async def nothing_sent_by(fake: FakeSendGrid, **arguments: Any) -> str:
     """Return what the refusal of these arguments says."""
-    arguments = {"api_key": sendgrid.api_key, "base_url": sendgrid.base_url, **arguments}
+    arguments = {"api_key": fake.api_key, "base_url": fake.base_url, **arguments}
     with pytest.raises(ValueError) as caught:
         async with ExportClient(**arguments) as client:
             await client.list_exports()
     assert type(caught.value) is ValueError
-    assert sendgrid.requests == []
+    assert fake.requests == []
     return str(caught.value)
 
 
@@ -113,26 +93,28 @@ def has_key(request: RecordedRequest, key: str) -> bool:
     ],
 )
 async def test_start_sends_what_was_asked_for_and_nothing_else(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     arguments: dict[str, Any],
     body: dict[str, Any],
 ) -> None:
     export_id = await client.start(**arguments)
-    (request,) = sendgrid.requests
+    (request,) = fake.requests
     assert (request.server, request.method, request.path) == ("api", "POST", EXPORTS)
-    assert request.headers["Authorization"] == f"Bearer {sendgrid.api_key}"
+    assert request.headers["Authorization"] == f"Bearer {fake.api_key}"
     assert request.headers["Content-Type"] == "application/json"
     assert "on-behalf-of" not in request.headers
     assert json.loads(request.body) == body
     assert (await client.get(export_id)).id == export_id
 
 
-async def test_the_defaults_may_be_said_aloud(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+async def test_defaults_passed_explicitly_are_not_sent(
+    fake: FakeSendGrid, client: ExportClient
+) -> None:
     await client.start(
         list_ids=[], segment_ids=[], file_type="csv", max_file_size=None, notify_email=False
     )
-    assert json.loads(sendgrid.requests[0].body) == {}
+    assert json.loads(fake.requests[0].body) == {}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +135,7 @@ async def test_the_defaults_may_be_said_aloud(sendgrid: FakeSendGrid, client: Ex
     ],
 )
 async def test_a_bad_argument_is_named_before_anything_is_sent(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     arguments: dict[str, Any],
     error: type[Exception],
@@ -161,20 +143,20 @@ async def test_a_bad_argument_is_named_before_anything_is_sent(
     (name,) = arguments
     with pytest.raises(error, match=name):
         await client.start(**arguments)
-    assert sendgrid.requests == []
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize(
     "arguments",
     [{"list_ids": 5}, {"list_ids": 0}, {"notify_email": "no"}, {"file_type": ["csv"]}],
 )
-async def test_an_argument_of_another_type_is_named(
-    sendgrid: FakeSendGrid, client: ExportClient, arguments: dict[str, Any]
+async def test_an_argument_of_a_wrong_type_is_named(
+    fake: FakeSendGrid, client: ExportClient, arguments: dict[str, Any]
 ) -> None:
     (name,) = arguments
     with pytest.raises((TypeError, ValueError), match=name):
         await client.start(**arguments)
-    assert sendgrid.requests == []
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize(
@@ -188,33 +170,33 @@ async def test_an_argument_of_another_type_is_named(
     ],
 )
 async def test_start_obeys_retry_after(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
     refusals: list[dict[str, str]],
     sleeps: list[float],
 ) -> None:
     for headers in refusals:
-        sendgrid.respond(429, headers=headers)
+        fake.respond(429, headers=headers)
     await client.start()
     assert clock.sleeps == sleeps
     assert len(await client.list_exports()) == 1
 
 
 async def test_start_tries_four_times_at_most(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.respond(429, times=None)
+    fake.respond(429, times=None)
     with pytest.raises(RateLimitedError):
         await client.start()
-    assert len(sendgrid.requests) == 4
+    assert len(fake.requests) == 4
     assert clock.sleeps == [1.0, 1.5, 2.25]
 
 
-async def test_start_does_not_sleep_through_an_hour(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+async def test_start_fails_at_once_when_asked_to_wait_for_an_hour(
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.respond(429, headers={"Retry-After": "3600"})
+    fake.respond(429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimitedError, match="3600") as caught:
         await client.start()
     assert caught.value.retry_after == 3600
@@ -244,23 +226,23 @@ class LateResolver(AbstractResolver):
 
 
 async def test_start_is_retried_if_there_was_no_connection(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock
 ) -> None:
     connector = aiohttp.TCPConnector(resolver=LateResolver(2), use_dns_cache=False)
-    base_url = UNKNOWN_HOST + ":" + sendgrid.base_url.rpartition(":")[2]
+    base_url = UNKNOWN_HOST + ":" + fake.base_url.rpartition(":")[2]
     async with aiohttp.ClientSession(connector=connector) as session:
         arguments = {"session": session, "base_url": base_url, "allow_insecure_http": True}
-        client = client_of(sendgrid, clock, **arguments)
+        client = make_client(fake, **arguments)
         export_id = await client.start()
         assert [listing.id for listing in await client.list_exports()] == [export_id]
     assert clock.sleeps == [1.0, 1.5]
-    assert [request.method for request in sendgrid.requests] == ["POST", "GET"]
+    assert [request.method for request in fake.requests] == ["POST", "GET"]
 
 
 async def test_start_gives_up_if_there_never_is_a_connection(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock
 ) -> None:
-    async with client_of(sendgrid, clock, base_url=f"http://127.0.0.1:{free_port()}") as client:
+    async with make_client(fake, base_url=f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(TransportError) as caught:
             await client.start()
     assert not caught.value.request_sent
@@ -271,7 +253,7 @@ async def test_start_gives_up_if_there_never_is_a_connection(
 @pytest.mark.parametrize("reused", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("status", [None, 400, 401, 403, 404, 500, 502, 503])
 async def test_start_is_never_sent_twice_if_it_may_have_worked(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
     status: int | None,
@@ -279,37 +261,37 @@ async def test_start_is_never_sent_twice_if_it_may_have_worked(
 ) -> None:
     if reused:
         await client.list_exports()
-    sendgrid.respond(status, on="start", processed=True, times=None)
+    fake.respond(status, on="start", processed=True, times=None)
     with pytest.raises(SendGridExportsError) as caught:
         await client.start()
     refused = status is not None and status < 500
     assert ("may be running" in str(caught.value)) is not refused
-    assert [request.method for request in sendgrid.requests].count("POST") == 1
+    assert [request.method for request in fake.requests].count("POST") == 1
     assert clock.sleeps == []
     assert len(await client.list_exports()) == 1, "the orphan is found again"
 
 
 @pytest.mark.parametrize("body", ["", "null", "{}", '{"id": ""}', '{"id": true}', "[]", "<html>"])
 async def test_a_start_answered_without_an_id_is_invalid(
-    sendgrid: FakeSendGrid, client: ExportClient, body: str
+    fake: FakeSendGrid, client: ExportClient, body: str
 ) -> None:
-    sendgrid.respond(202, body=body, times=None)
+    fake.respond(202, body=body, times=None)
     with pytest.raises(InvalidResponseError) as caught:
         await client.start()
     assert caught.value.problems
     assert str(caught.value).endswith(
         "running all the same: list_exports(), or the command list, shows it."
     )
-    assert len(sendgrid.requests) == 1
+    assert len(fake.requests) == 1
 
 
 # Polling once
 
 
 async def test_get_is_one_request_for_every_field(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=["pending", "ready"], files=2)
+    export_id = await fake.add_export(statuses=["pending", "ready"], files=2)
     pending = await client.get(export_id)
     assert (pending.status, pending.urls) == (ExportStatus.PENDING, ())
     assert (pending.completed_at, pending.contact_count, pending.message) == (None, None, None)
@@ -321,33 +303,31 @@ async def test_get_is_one_request_for_every_field(
     assert ready.completed_at == datetime(2026, 3, 2, 9, 31, 30, 500_000, tzinfo=UTC)
     assert ready.expires_at == datetime(2026, 3, 2, 21, 30, tzinfo=UTC)
     assert ready.contact_count == 3
-    assert ready.metadata == ExportMetadata(
-        self_=f"{sendgrid.base_url}{EXPORTS}/{export_id}", count=1
-    )
+    assert ready.metadata == ExportMetadata(self_=f"{fake.base_url}{EXPORTS}/{export_id}", count=1)
     assert len(ready.urls) == 2
-    assert all(url.startswith(sendgrid.storage_url) for url in ready.urls)
-    assert [request.method for request in sendgrid.requests] == ["GET", "GET"]
+    assert all(url.startswith(fake.storage_url) for url in ready.urls)
+    assert [request.method for request in fake.requests] == ["GET", "GET"]
     assert clock.sleeps == []
 
 
 @every_call
 @pytest.mark.parametrize("status", [200, 201, 202, 203])
-async def test_any_success_is_one(
-    sendgrid: FakeSendGrid, client: ExportClient, call: Call, status: int
+async def test_any_2xx_is_a_success(
+    fake: FakeSendGrid, client: ExportClient, call: Call, status: int
 ) -> None:
-    sendgrid.respond(status, body={"id": "x", "status": "pending", "result": []})
+    fake.respond(status, body={"id": "x", "status": "pending", "result": []})
     await call(client)
 
 
-async def test_unknown_fields_and_missing_ones_do_not_matter(
-    sendgrid: FakeSendGrid, client: ExportClient
+async def test_unknown_and_missing_fields_are_tolerated(
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
     new = {"id": "x", "status": "pending", "urls": None, "expires_at": "", "colour": {"deep": [1]}}
-    sendgrid.respond(200, body=new, on="status")
+    fake.respond(200, body=new, on="status")
     export = await client.get("x")
     assert (export.id, export.urls, export.expires_at) == ("x", (), None)
     listed = {"result": [{"id": "x", "status": "ready", "colour": 1}], "more": 2}
-    sendgrid.respond(200, body=listed, on="list")
+    fake.respond(200, body=listed, on="list")
     assert [listing.id for listing in await client.list_exports()] == ["x"]
 
 
@@ -355,12 +335,12 @@ async def test_unknown_fields_and_missing_ones_do_not_matter(
     "export_id",
     ["a/b", "..", ".", "../../user", "a b", "a%2Fb", "?x=1", "#y", "a;b,c+d&e", "~", "é/✓", "'\""],
 )
-async def test_whatever_an_id_holds_it_comes_through(
-    sendgrid: FakeSendGrid, client: ExportClient, export_id: str
+async def test_an_export_id_is_percent_encoded_whatever_it_holds(
+    fake: FakeSendGrid, client: ExportClient, export_id: str
 ) -> None:
-    await sendgrid.add_export(export_id=export_id)
+    await fake.add_export(export_id=export_id)
     assert (await client.get(export_id)).id == export_id
-    (request,) = sendgrid.requests
+    (request,) = fake.requests
     assert request.path.startswith(EXPORTS + "/")
     assert request.path.count("/") == EXPORTS.count("/") + 1
     assert request.query == ""
@@ -369,23 +349,23 @@ async def test_whatever_an_id_holds_it_comes_through(
 # Listing
 
 
-async def test_the_list_has_every_page_in_order(clock: FakeClock) -> None:
+async def test_the_list_reads_every_page_in_order(
+    make_client: MakeClient, clock: FakeClock
+) -> None:
     async with (
-        FakeSendGrid(clock=clock, contacts=1, list_page_size=2) as sendgrid,
-        client_of(sendgrid, clock) as client,
+        FakeSendGrid(clock=clock, contacts=1, list_page_size=2) as fake,
+        make_client(fake) as client,
     ):
-        ids = [await sendgrid.add_export() for _ in range(5)]
+        ids = [await fake.add_export() for _ in range(5)]
         assert [listing.id for listing in await client.list_exports()] == ids
-        assert [request.query for request in sendgrid.requests] == [
+        assert [request.query for request in fake.requests] == [
             "",
             "page_token=1",
             "page_token=2",
         ]
 
 
-async def test_the_list_tells_what_each_export_was_made_of(
-    sendgrid: FakeSendGrid, client: ExportClient
-) -> None:
+async def test_the_list_says_what_was_exported(fake: FakeSendGrid, client: ExportClient) -> None:
     export_id = await client.start(list_ids=["11111111-aa"])
     (listing,) = await client.list_exports()
     assert (listing.id, listing.status) == (export_id, ExportStatus.PENDING)
@@ -395,30 +375,30 @@ async def test_the_list_tells_what_each_export_was_made_of(
 
 
 @pytest.mark.parametrize("body", [{"result": []}, {"result": None}, {"_metadata": None}])
-async def test_an_empty_list_is_one(
-    sendgrid: FakeSendGrid, client: ExportClient, body: dict[str, Any]
+async def test_an_empty_list_is_an_empty_tuple(
+    fake: FakeSendGrid, client: ExportClient, body: dict[str, Any]
 ) -> None:
-    sendgrid.respond(200, body=body)
+    fake.respond(200, body=body)
     assert await client.list_exports() == ()
 
 
 async def test_the_next_page_never_leads_to_another_host(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    elsewhere = f"{sendgrid.storage_url}{EXPORTS}?page_token=7"
+    elsewhere = f"{fake.storage_url}{EXPORTS}?page_token=7"
     page = {"result": [{"id": "x", "status": "ready"}], "_metadata": {"next": elsewhere}}
-    sendgrid.respond(200, body=page)
+    fake.respond(200, body=page)
     assert [listing.id for listing in await client.list_exports()] == ["x"]
-    assert sendgrid.storage_requests == []
+    assert fake.storage_requests == []
 
 
-async def test_pages_that_lead_in_a_circle_end(
-    sendgrid: FakeSendGrid, client: ExportClient
+async def test_pages_that_lead_in_a_circle_are_read_once(
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    page = {"result": [], "_metadata": {"next": f"{sendgrid.base_url}{EXPORTS}?page_token=1"}}
-    sendgrid.respond(200, body=page, times=None)
+    page = {"result": [], "_metadata": {"next": f"{fake.base_url}{EXPORTS}?page_token=1"}}
+    fake.respond(200, body=page, times=None)
     assert await client.list_exports() == ()
-    assert len(sendgrid.requests) == 2
+    assert len(fake.requests) == 2
 
 
 # Errors
@@ -477,14 +457,14 @@ LOOK = {"field": None, "help": None}
     ],
 )
 async def test_every_error_body_becomes_the_right_error(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     status: int,
     body: dict[str, Any] | str,
     error: type[APIError],
     details: tuple[ErrorDetail, ...],
 ) -> None:
-    sendgrid.respond(status, body=body)
+    fake.respond(status, body=body)
     with pytest.raises(APIError) as caught:
         await client.get("x")
     raised = caught.value
@@ -510,35 +490,35 @@ async def test_every_error_body_becomes_the_right_error(
     ],
 )
 async def test_an_error_has_the_seconds_to_wait(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     status: int,
     headers: dict[str, str],
     retry_after: float | None,
 ) -> None:
-    sendgrid.respond(status, headers=headers)
+    fake.respond(status, headers=headers)
     with pytest.raises(APIError) as caught:
         await client.get("x")
     assert caught.value.retry_after == retry_after
 
 
-async def test_a_wrong_key_is_named(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
-    async with ExportClient("SG.wrong", base_url=sendgrid.base_url, clock=clock) as client:
+async def test_a_wrong_key_is_named(fake: FakeSendGrid, clock: FakeClock) -> None:
+    async with ExportClient("SG.wrong", base_url=fake.base_url, clock=clock) as client:
         with pytest.raises(AuthenticationError, match="key"):
             await client.list_exports()
 
 
-async def test_a_missing_scope_is_named(sendgrid: FakeSendGrid, client: ExportClient) -> None:
-    sendgrid.respond(403)
+async def test_a_missing_scope_is_named(fake: FakeSendGrid, client: ExportClient) -> None:
+    fake.respond(403)
     with pytest.raises(PermissionDeniedError, match=r"marketing\.read.*legacy"):
         await client.list_exports()
 
 
 @every_call
-async def test_an_answer_that_cannot_be_decoded_is_an_error_of_ours(
-    sendgrid: FakeSendGrid, client: ExportClient, call: Call
+async def test_a_body_that_cannot_be_inflated_raises_transport_error(
+    fake: FakeSendGrid, client: ExportClient, call: Call
 ) -> None:
-    sendgrid.respond(200, body=b"no gzip", headers={"Content-Encoding": "gzip"})
+    fake.respond(200, body=b"no gzip", headers={"Content-Encoding": "gzip"})
     with pytest.raises(TransportError):
         await call(client)
 
@@ -546,15 +526,15 @@ async def test_an_answer_that_cannot_be_decoded_is_an_error_of_ours(
 @every_call
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_no_redirect_is_followed(
-    sendgrid: FakeSendGrid, client: ExportClient, call: Call, status: int
+    fake: FakeSendGrid, client: ExportClient, call: Call, status: int
 ) -> None:
-    sendgrid.respond(status, headers={"Location": sendgrid.storage_url + EXPORTS})
+    fake.respond(status, headers={"Location": fake.storage_url + EXPORTS})
     with pytest.raises(APIError) as caught:
         await call(client)
     assert caught.value.status == status
     assert "No redirect is followed" in str(caught.value)
     assert "base_url" in str(caught.value)
-    assert len(sendgrid.requests) == 1
+    assert len(fake.requests) == 1
 
 
 # Where it goes, and on whose behalf
@@ -562,51 +542,51 @@ async def test_no_redirect_is_followed(
 
 @every_call
 async def test_a_parent_account_acts_for_a_subuser(
-    sendgrid: FakeSendGrid, clock: FakeClock, call: Call
+    fake: FakeSendGrid, make_client: MakeClient, call: Call
 ) -> None:
-    sendgrid.respond(200, body={"id": "x", "status": "pending", "result": []})
-    async with client_of(sendgrid, clock, on_behalf_of="a subuser") as client:
+    fake.respond(200, body={"id": "x", "status": "pending", "result": []})
+    async with make_client(fake, on_behalf_of="a subuser") as client:
         await call(client)
-    assert sendgrid.requests[0].headers["on-behalf-of"] == "a subuser"
+    assert fake.requests[0].headers["on-behalf-of"] == "a subuser"
 
 
 @pytest.mark.parametrize("tail", ["/", "//"])
-async def test_a_slash_behind_the_base_url_does_not_matter(
-    sendgrid: FakeSendGrid, clock: FakeClock, tail: str
+async def test_slashes_at_the_end_of_base_url_are_ignored(
+    fake: FakeSendGrid, make_client: MakeClient, tail: str
 ) -> None:
-    async with client_of(sendgrid, clock, base_url=sendgrid.base_url + tail) as client:
+    async with make_client(fake, base_url=fake.base_url + tail) as client:
         await client.list_exports()
-    assert sendgrid.requests[0].path == EXPORTS
+    assert fake.requests[0].path == EXPORTS
 
 
-async def test_a_scheme_may_be_written_large(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+async def test_the_scheme_of_base_url_may_be_in_capitals(
+    fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    export_id = await sendgrid.add_export()
-    base_url = sendgrid.base_url.replace("http://", "HTTP://")
-    async with client_of(sendgrid, clock, base_url=base_url) as client:
+    export_id = await fake.add_export()
+    base_url = fake.base_url.replace("http://", "HTTP://")
+    async with make_client(fake, base_url=base_url) as client:
         assert (await client.fetch(export_id, tmp_path)).contact_count == 3
 
 
 async def test_the_key_goes_to_the_api_alone(
-    sendgrid: FakeSendGrid, client: ExportClient, tmp_path: Path
+    fake: FakeSendGrid, client: ExportClient, tmp_path: Path
 ) -> None:
-    export_id = await sendgrid.add_export(files=2)
+    export_id = await fake.add_export(files=2)
     await client.fetch(export_id, tmp_path)
-    assert sendgrid.storage_requests
-    assert all(has_key(request, sendgrid.api_key) for request in sendgrid.api_requests)
-    for request in sendgrid.storage_requests:
+    assert fake.storage_requests
+    assert all(has_key(request, fake.api_key) for request in fake.api_requests)
+    for request in fake.storage_requests:
         assert "Authorization" not in request.headers
-        assert not has_key(request, sendgrid.api_key)
+        assert not has_key(request, fake.api_key)
 
 
 @every_call
 async def test_requests_to_sendgrid_name_the_library(
-    sendgrid: FakeSendGrid, client: ExportClient, call: Call
+    fake: FakeSendGrid, client: ExportClient, call: Call
 ) -> None:
-    sendgrid.respond(200, body={"id": "x", "status": "pending", "result": []})
+    fake.respond(200, body={"id": "x", "status": "pending", "result": []})
     await call(client)
-    (request,) = sendgrid.requests
+    (request,) = fake.requests
     assert request.headers["User-Agent"] == f"sendgrid-exports/{__version__}"
 
 
@@ -622,23 +602,23 @@ async def test_requests_to_sendgrid_name_the_library(
     ],
 )
 async def test_the_key_never_goes_to_another_machine_in_clear(
-    sendgrid: FakeSendGrid, base_url: str
+    fake: FakeSendGrid, base_url: str
 ) -> None:
-    said = await nothing_sent_by(sendgrid, base_url=base_url)
+    said = await nothing_sent_by(fake, base_url=base_url)
     assert "https://" in said
     assert "allow_insecure_http=True" in said
-    assert sendgrid.api_key not in said
+    assert fake.api_key not in said
 
 
 async def test_http_to_another_machine_must_be_asked_for_by_name(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+    fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await fake.add_export()
     connector = aiohttp.TCPConnector(resolver=LateResolver(0), use_dns_cache=False)
-    base_url = UNKNOWN_HOST + ":" + sendgrid.base_url.rpartition(":")[2]
+    base_url = UNKNOWN_HOST + ":" + fake.base_url.rpartition(":")[2]
     async with aiohttp.ClientSession(connector=connector) as session:
         arguments = {"session": session, "base_url": base_url, "allow_insecure_http": True}
-        client = client_of(sendgrid, clock, **arguments)
+        client = make_client(fake, **arguments)
         assert (await client.fetch(export_id, tmp_path)).contact_count == 3
 
 
@@ -676,10 +656,10 @@ def test_allow_insecure_http_is_true_or_false() -> None:
     ],
 )
 async def test_a_key_that_was_copied_badly_is_refused_with_the_reason(
-    sendgrid: FakeSendGrid, change: str, said: str
+    fake: FakeSendGrid, change: str, said: str
 ) -> None:
     key = change.format("SG.some-id.s3cr3t", "SG.some-id.s3cr3t")
-    refusal = await nothing_sent_by(sendgrid, api_key=key)
+    refusal = await nothing_sent_by(fake, api_key=key)
     assert refusal.startswith("api_key ")
     assert said in refusal
     assert "s3cr3t" not in refusal
@@ -700,17 +680,17 @@ def test_any_other_key_is_taken_as_it_is(key: str) -> None:
     ],
 )
 async def test_a_base_url_with_the_version_is_refused_with_the_right_one(
-    sendgrid: FakeSendGrid, tail: str, right: str
+    fake: FakeSendGrid, tail: str, right: str
 ) -> None:
-    said = await nothing_sent_by(sendgrid, base_url=sendgrid.base_url + tail)
+    said = await nothing_sent_by(fake, base_url=fake.base_url + tail)
     assert said.startswith("base_url ")
-    assert f" {sendgrid.base_url}{right} " in f"{said} "
+    assert f" {fake.base_url}{right} " in f"{said} "
 
 
 async def test_not_found_at_the_start_names_the_lists_and_segments(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.respond(404, times=None)
+    fake.respond(404, times=None)
     with pytest.raises(ExportNotFoundError) as caught:
         await client.start(list_ids=["list-1", "list-2"], segment_ids=["segment-1"])
     assert "list-1, list-2" in str(caught.value)
@@ -720,22 +700,22 @@ async def test_not_found_at_the_start_names_the_lists_and_segments(
 
 @pytest.mark.parametrize("call", ["start", "list"])
 async def test_where_there_is_no_export_id_yet_none_is_to_be_checked(
-    sendgrid: FakeSendGrid, client: ExportClient, call: str
+    fake: FakeSendGrid, client: ExportClient, call: str
 ) -> None:
-    sendgrid.respond(404, times=None)
+    fake.respond(404, times=None)
     with pytest.raises(ExportNotFoundError, match="base_url") as caught:
         await CALLS[call](client)
     assert "export id" not in str(caught.value)
 
 
 async def test_a_start_answered_with_200_and_errors_is_not_a_start(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.respond(200, body={"errors": [{"message": "no such list"}], "id": "y"}, times=None)
+    fake.respond(200, body={"errors": [{"message": "no such list"}], "id": "y"}, times=None)
     with pytest.raises(APIError, match="no such list") as caught:
         await client.start()
     assert "may be running" in str(caught.value)
-    assert len(sendgrid.requests) == 1
+    assert len(fake.requests) == 1
 
 
 # Proxies and credentials of the environment
@@ -805,13 +785,13 @@ async def test_no_proxy_is_obeyed(
 
 async def test_this_machine_is_never_reached_through_a_proxy(
     proxied: list[str],
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    result = await client.fetch(await sendgrid.add_export(), tmp_path)
+    result = await client.fetch(await fake.add_export(), tmp_path)
     assert result.contact_count == 3
     assert proxied == []
 
@@ -833,22 +813,22 @@ async def test_a_proxy_that_cannot_be_used_is_named(
 @pytest.mark.usefixtures("netrc")
 @pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
 async def test_netrc_never_adds_credentials(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, borrowed: bool
+    fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path, borrowed: bool
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await fake.add_export()
     async with aiohttp.ClientSession(trust_env=True, headers={"X-Ours": "yes"}) as session:
-        client = client_of(sendgrid, clock, session=session if borrowed else None)
+        client = make_client(fake, session=session if borrowed else None)
         result = await client.fetch(export_id, tmp_path / "exports")
         await client.close()
         assert not session.closed
         assert not session.connector.closed  # type: ignore[union-attr]
     assert result.contact_count == 3
-    for request in sendgrid.api_requests:
-        assert request.headers["Authorization"] == f"Bearer {sendgrid.api_key}"
-    for request in sendgrid.storage_requests:
+    for request in fake.api_requests:
+        assert request.headers["Authorization"] == f"Bearer {fake.api_key}"
+    for request in fake.storage_requests:
         assert "Authorization" not in request.headers
     if borrowed:
-        assert {request.headers["X-Ours"] for request in sendgrid.requests} == {"yes"}
+        assert {request.headers["X-Ours"] for request in fake.requests} == {"yes"}
 
 
 async def test_a_borrowed_session_with_trust_env_obeys_https_proxy(
@@ -863,17 +843,17 @@ async def test_a_borrowed_session_with_trust_env_obeys_https_proxy(
 
 @pytest.mark.parametrize("server", ["api", "storage"])
 async def test_a_session_that_changes_the_authorization_is_named(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, server: str
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock, tmp_path: Path, server: str
 ) -> None:
     async def add(request: aiohttp.ClientRequest, send: Any) -> aiohttp.ClientResponse:
-        if (request.url.origin() == URL(sendgrid.base_url)) is (server == "api"):
+        if (request.url.origin() == URL(fake.base_url)) is (server == "api"):
             request.headers["Authorization"] = "Bearer s3cr3t"
         response: aiohttp.ClientResponse = await send(request)
         return response
 
-    export_id = await sendgrid.add_export()
+    export_id = await fake.add_export()
     async with aiohttp.ClientSession(middlewares=[add]) as session:
-        client = client_of(sendgrid, clock, session=session)
+        client = make_client(fake, session=session)
         with pytest.raises(SendGridExportsError, match=r"session.*Authorization") as caught:
             await client.fetch(export_id, tmp_path)
     assert "s3cr3t" not in str(caught.value)
@@ -884,9 +864,9 @@ async def test_a_session_that_changes_the_authorization_is_named(
 
 
 async def test_settings_of_a_borrowed_session_are_overridden(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+    fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await fake.add_export()
     squeezed = gzip.compress(json.dumps({"id": "x", "status": "pending"}).encode())
     async with aiohttp.ClientSession(
         base_url="http://127.0.0.1:1/elsewhere/",
@@ -896,19 +876,17 @@ async def test_settings_of_a_borrowed_session_are_overridden(
         read_bufsize=1024,
         headers={"Accept-Encoding": "gzip", "X-Ours": "yes"},
     ) as session:
-        async with client_of(sendgrid, clock, session=session) as client:
+        async with make_client(fake, session=session) as client:
             with pytest.raises(ExportNotFoundError):
                 await client.get("unknown")
-            sendgrid.respond(200, body=squeezed, headers={"Content-Encoding": "gzip"})
+            fake.respond(200, body=squeezed, headers={"Content-Encoding": "gzip"})
             assert (await client.get("x")).status is ExportStatus.PENDING
             result = await client.fetch(export_id, tmp_path)
         assert not session.closed
-    (raw,) = await sendgrid.file_bytes(export_id)
+    (raw,) = await fake.file_bytes(export_id)
     assert result.files[0].path.read_bytes() == raw
     assert result.contact_count == 3
-    assert {request.headers["Accept-Encoding"] for request in sendgrid.storage_requests} == {
-        "identity"
-    }
+    assert {request.headers["Accept-Encoding"] for request in fake.storage_requests} == {"identity"}
 
 
 @pytest.mark.filterwarnings("ignore:BasicAuth is deprecated", "ignore:The 'auth' parameter")
@@ -922,11 +900,11 @@ async def test_settings_of_a_borrowed_session_are_overridden(
     ids=["header", "small header", "auth"],
 )
 async def test_a_session_with_a_key_of_its_own_is_refused(
-    sendgrid: FakeSendGrid, clock: FakeClock, carry: Callable[[], dict[str, Any]]
+    fake: FakeSendGrid, make_client: MakeClient, carry: Callable[[], dict[str, Any]]
 ) -> None:
     async with aiohttp.ClientSession(**carry()) as session:
         with pytest.raises(ValueError, match=r"session.*Authorization"):
-            client_of(sendgrid, clock, session=session)
+            make_client(fake, session=session)
 
 
 def test_a_client_can_be_made_where_no_loop_runs() -> None:
@@ -938,9 +916,9 @@ def test_a_client_can_be_made_where_no_loop_runs() -> None:
 
 
 async def test_leaving_the_block_closes_our_own_session_and_closing_twice_is_fine(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient
 ) -> None:
-    client = client_of(sendgrid, clock)
+    client = make_client(fake)
 
     async def fail_inside() -> None:
         async with client:
@@ -953,28 +931,28 @@ async def test_leaving_the_block_closes_our_own_session_and_closing_twice_is_fin
         await client.list_exports()
     await client.close()
     await client.close()
-    await client_of(sendgrid, clock).close()
+    await make_client(fake).close()
 
 
 @pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
 @every_call
-async def test_a_closed_client_says_so(
-    sendgrid: FakeSendGrid, clock: FakeClock, call: Call, borrowed: bool
+async def test_a_closed_client_raises_runtime_error(
+    fake: FakeSendGrid, make_client: MakeClient, call: Call, borrowed: bool
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        client = client_of(sendgrid, clock, session=session if borrowed else None)
+        client = make_client(fake, session=session if borrowed else None)
         await client.close()
         with pytest.raises(RuntimeError, match="ExportClient is closed"):
             await call(client)
         assert not session.closed
-    assert sendgrid.requests == []
+    assert fake.requests == []
 
 
 @every_call
 async def test_a_borrowed_session_that_was_closed_is_named(
-    sendgrid: FakeSendGrid, clock: FakeClock, call: Call
+    fake: FakeSendGrid, make_client: MakeClient, call: Call
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        client = client_of(sendgrid, clock, session=session)
+        client = make_client(fake, session=session)
     with pytest.raises(RuntimeError, match=r"session.*closed"):
         await call(client)

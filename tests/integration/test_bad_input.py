@@ -22,24 +22,18 @@ from sendgrid_exports import (
     export_contacts,
     fetch_export,
 )
-from sendgrid_exports.testing import FakeClock, FakeSendGrid
+from sendgrid_exports.testing import FakeSendGrid
+
+pytestmark = pytest.mark.fake_sendgrid(contacts=1)
+
+
+@pytest.fixture
+async def fake(fake: FakeSendGrid) -> AsyncIterator[FakeSendGrid]:
+    yield fake
+    assert fake.requests == []
+
 
 READY = ContactExport(id="x", status=ExportStatus.READY, urls=("https://storage.invalid/x.csv",))
-
-
-@pytest.fixture
-async def sendgrid() -> AsyncIterator[FakeSendGrid]:
-    async with FakeSendGrid(clock=FakeClock(), contacts=1) as sendgrid:
-        yield sendgrid
-        assert sendgrid.requests == []
-
-
-@pytest.fixture
-async def client(sendgrid: FakeSendGrid) -> AsyncIterator[ExportClient]:
-    async with ExportClient(
-        sendgrid.api_key, base_url=sendgrid.base_url, clock=FakeClock()
-    ) as client:
-        yield client
 
 
 # The client
@@ -60,12 +54,12 @@ bad_texts = pytest.mark.parametrize(("text", "error"), BAD_TEXTS)
 
 
 @bad_texts
-def test_a_bad_key(text: Any, error: type[Exception]) -> None:
+def test_a_bad_api_key_is_named(text: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="api_key"):
         ExportClient(text)
 
 
-def test_a_bad_key_is_not_quoted() -> None:
+def test_a_bad_api_key_is_not_quoted() -> None:
     with pytest.raises(ValueError, match="api_key") as caught:
         ExportClient("SG.the-secret\n")
     assert "the-secret" not in str(caught.value)
@@ -96,7 +90,9 @@ def test_a_bad_key_is_not_quoted() -> None:
         ({"session": aiohttp.ClientSession}, TypeError),
     ],
 )
-def test_a_bad_argument_of_the_client(arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_a_bad_argument_of_the_client_is_named(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
     (name,) = arguments
     with pytest.raises(error, match=name) as caught:
         ExportClient("SG.key", **arguments)
@@ -112,12 +108,12 @@ def test_a_bad_argument_of_the_client(arguments: dict[str, Any], error: type[Exc
         f"https://{'a' * 64}.com",
     ],
 )
-def test_a_base_url_that_can_never_work(base_url: str) -> None:
+def test_base_url_rejects_what_can_never_work(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         ExportClient("SG.key", base_url=base_url)
 
 
-async def test_a_session_that_is_closed() -> None:
+async def test_a_closed_session_is_refused() -> None:
     async with aiohttp.ClientSession() as session:
         pass
     with pytest.raises(ValueError, match=r"session.*closed"):
@@ -136,7 +132,7 @@ WITH_AN_ID: dict[str, Callable[[ExportClient, Any, Path], Awaitable[object]]] = 
 
 @pytest.mark.parametrize("call", WITH_AN_ID.values(), ids=WITH_AN_ID.keys())
 @bad_texts
-async def test_a_bad_id(
+async def test_a_bad_export_id_is_named(
     client: ExportClient,
     tmp_path: Path,
     call: Callable[[ExportClient, Any, Path], Awaitable[object]],
@@ -153,11 +149,11 @@ Call = Callable[..., Awaitable[object]]
 ONES_OWN_CALLS: dict[str, Call] = {
     "download": lambda client, _, path, **more: client.download(READY, path, **more),
     "fetch": lambda client, _, path, **more: client.fetch("x", path, **more),
-    "fetch_export": lambda _, sendgrid, path, **more: fetch_export(
-        "x", path, api_key=sendgrid.api_key, base_url=sendgrid.base_url, **more
+    "fetch_export": lambda _, fake, path, **more: fetch_export(
+        "x", path, **fake.credentials, **more
     ),
-    "export_contacts": lambda _, sendgrid, path, **more: export_contacts(
-        path, api_key=sendgrid.api_key, base_url=sendgrid.base_url, **more
+    "export_contacts": lambda _, fake, path, **more: export_contacts(
+        path, **fake.credentials, **more
     ),
 }
 LONG_CALLS: dict[str, Call] = ONES_OWN_CALLS | {
@@ -187,9 +183,9 @@ every_long_call = pytest.mark.parametrize("call", LONG_CALLS.values(), ids=LONG_
         pytest.param({"timeout": 10**400}, ValueError),
     ],
 )
-async def test_a_bad_argument_of_a_call_that_takes_time(
+async def test_a_bad_timeout_or_on_event_is_named(
     client: ExportClient,
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     tmp_path: Path,
     call: Call,
     arguments: dict[str, Any],
@@ -197,12 +193,12 @@ async def test_a_bad_argument_of_a_call_that_takes_time(
 ) -> None:
     (name,) = arguments
     with pytest.raises(error, match=name):
-        await call(client, sendgrid, tmp_path, **arguments)
+        await call(client, fake, tmp_path, **arguments)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("export", [None, "x", {"id": "x"}, ContactExport])
-async def test_what_is_no_export_is_not_downloaded(
+async def test_download_refuses_anything_but_a_contact_export(
     client: ExportClient, tmp_path: Path, export: Any
 ) -> None:
     with pytest.raises(TypeError, match="export"):
@@ -223,10 +219,10 @@ async def test_what_is_no_export_is_not_downloaded(
     ],
 )
 async def test_export_contacts_starts_nothing_with_a_bad_argument(
-    sendgrid: FakeSendGrid, tmp_path: Path, arguments: dict[str, Any], error: type[Exception]
+    fake: FakeSendGrid, tmp_path: Path, arguments: dict[str, Any], error: type[Exception]
 ) -> None:
     (name,) = arguments
-    everything = {"api_key": sendgrid.api_key, "base_url": sendgrid.base_url} | arguments
+    everything = {**fake.credentials, **arguments}
     with pytest.raises(error, match=name):
         await export_contacts(tmp_path, **everything)
     assert not any(tmp_path.iterdir())
@@ -246,37 +242,37 @@ async def test_export_contacts_starts_nothing_with_a_bad_argument(
         pytest.param("a\0b", ValueError),
     ],
 )
-async def test_what_is_no_directory(
+async def test_a_bad_directory_is_named(
     client: ExportClient,
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     call: Call,
     directory: Any,
     error: type[Exception],
 ) -> None:
     with pytest.raises(error, match="directory"):
-        await call(client, sendgrid, directory)
+        await call(client, fake, directory)
 
 
 @with_a_directory
 @pytest.mark.parametrize("below", [".", "below", "far/below"])
-async def test_a_directory_that_is_a_file_or_lies_below_one(
-    client: ExportClient, sendgrid: FakeSendGrid, tmp_path: Path, call: Call, below: str
+async def test_a_directory_that_is_a_file_or_lies_below_one_is_refused(
+    client: ExportClient, fake: FakeSendGrid, tmp_path: Path, call: Call, below: str
 ) -> None:
     file = tmp_path / "file"
     file.write_text("kept")
     with pytest.raises(ValueError, match="directory"):
-        await call(client, sendgrid, file / below)
+        await call(client, fake, file / below)
     assert file.read_text() == "kept"
 
 
 @with_a_directory
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc")
 @pytest.mark.parametrize("directory", ["/proc", "/proc/made"])
-async def test_a_directory_that_not_even_root_can_write_to(
-    client: ExportClient, sendgrid: FakeSendGrid, call: Call, directory: str
+async def test_an_unwritable_directory_is_refused(
+    client: ExportClient, fake: FakeSendGrid, call: Call, directory: str
 ) -> None:
     with pytest.raises(ValueError, match=r"directory.*not writable"):
-        await call(client, sendgrid, directory)
+        await call(client, fake, directory)
 
 
 # Settings
@@ -300,7 +296,9 @@ def all_of(names: str, values: Sequence[tuple[Any, type[Exception]]]) -> list[An
         *all_of("max_failures", [*WHOLE, (0, ValueError)]),
     ],
 )
-def test_a_bad_way_of_polling(arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_a_bad_setting_of_polling_is_named(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
     (name,) = arguments
     with pytest.raises(error, match=name):
         PollPolicy(**arguments)
@@ -316,14 +314,16 @@ def test_a_bad_way_of_polling(arguments: dict[str, Any], error: type[Exception])
         *all_of("verify", [("contents", TypeError), (None, TypeError)]),
     ],
 )
-def test_a_bad_way_of_downloading(arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_a_bad_setting_of_downloading_is_named(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
     (name,) = arguments
     with pytest.raises(error, match=name):
         DownloadPolicy(**arguments)
 
 
 @pytest.mark.parametrize("verify", [Verify.LENGTH, Verify.CHECKSUM])
-def test_a_count_needs_the_contents(verify: Verify) -> None:
+def test_require_count_needs_verify_contents(verify: Verify) -> None:
     with pytest.raises(ValueError, match=r"require_count.*verify"):
         DownloadPolicy(require_count=True, verify=verify)
 

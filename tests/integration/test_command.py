@@ -439,7 +439,7 @@ def typing(*words: str) -> Arrange:
 
 async def gone(command: Command) -> tuple[str, ...]:
     export_id = await command.fake.add_export()
-    await command.fake.remove_files(export_id)
+    command.fake.remove_files(export_id)
     return ("fetch", export_id, "here")
 
 

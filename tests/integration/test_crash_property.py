@@ -167,6 +167,7 @@ def stories(*, flips: bool) -> st.SearchStrategy[Story]:
     )
 
 
+@pytest.mark.timeout(120 if EXAMPLES is None else 0)
 @settings(
     max_examples=int(EXAMPLES or 40),
     derandomize=EXAMPLES is None,
@@ -244,7 +245,7 @@ class Telling:
         except DownloadError:
             pass
         await asyncio.gather(*changes)
-        self.fake._storage.rules.clear()
+        self.fake.clear_faults()
         self.bad_bytes |= any(isinstance(fault, FlippedBit) for fault, _, _ in run.faults)
         if not self.bad_bytes and not any(
             isinstance(fault, IgnoreRange | WrongETag) for fault, _, _ in run.faults
@@ -290,11 +291,11 @@ class Telling:
 
     def durable(self) -> dict[int, Record]:
         """What is on disk of the versions that are at the storage now."""
-        files = self.fake._world.export(ID).files
+        now = self.durable_versions()
         return {
             number: record
             for number, record in resumable(self.directory).items()
-            if record.etag == files[number - 1].etag
+            if record.etag == now[number]
         }
 
     def check_requests(self, requests: list[RecordedRequest], known: dict[int, Record]) -> None:
@@ -303,8 +304,7 @@ class Telling:
         assert not asked_again(requests, unchanged)
 
     def durable_versions(self) -> dict[int, str | None]:
-        files = self.fake._world.export(ID).files
-        return {number: file.etag for number, file in enumerate(files, start=1)}
+        return dict(enumerate(self.fake.etags(ID), start=1))
 
     def check_disk(self) -> None:
         for path in self.directory.glob(f"{ID}-?????.csv*"):

@@ -411,7 +411,7 @@ async def test_files_removed_early_say_so(
     fake = await make_fake()
     client = make_client(fake)
     export = await client.wait(await fake.add_export())
-    await fake.remove_files(export.id)
+    fake.remove_files(export.id)
     with pytest.raises(ExportExpiredError, match="NoSuchKey"):
         await client.download(export, tmp_path)
     assert len(fake.storage_requests) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import gzip
+import hashlib
 import inspect
 import io
 import json
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +22,16 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest, make_contacts
+from sendgrid_exports import ExportClient, fetch_export
+from sendgrid_exports.testing import (
+    FakeClock,
+    FakeSendGrid,
+    RecordedRequest,
+    Status,
+    make_contacts,
+)
+
+pytestmark = pytest.mark.fake_sendgrid(contacts=20)
 
 EXPORTS = "/v3/marketing/contacts/exports"
 
@@ -31,28 +42,17 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def sendgrid(clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
-    async with FakeSendGrid(clock=clock, contacts=20) as sendgrid:
-        yield sendgrid
-
-
 async def call(
     session: aiohttp.ClientSession,
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     path: str = "",
     *,
     method: str = "GET",
     body: Any = None,
     key: str | None = None,
 ) -> tuple[int, Any]:
-    headers = {"Authorization": f"Bearer {key or sendgrid.api_key}"}
-    url = URL(sendgrid.base_url + EXPORTS + path, encoded=True)
+    headers = {"Authorization": f"Bearer {key or fake.api_key}"}
+    url = URL(fake.base_url + EXPORTS + path, encoded=True)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     async with session.request(method, url, headers=headers, data=data) as response:
         text = await response.text()
@@ -60,8 +60,8 @@ async def call(
         return response.status, json.loads(text) if is_json else text
 
 
-async def start(session: aiohttp.ClientSession, sendgrid: FakeSendGrid, body: Any = None) -> str:
-    status, answer = await call(session, sendgrid, method="POST", body=body)
+async def start(session: aiohttp.ClientSession, fake: FakeSendGrid, body: Any = None) -> str:
+    status, answer = await call(session, fake, method="POST", body=body)
     assert status == 202
     return str(answer["id"])
 
@@ -72,17 +72,17 @@ async def body_at(session: aiohttp.ClientSession, url: str) -> bytes:
         return await response.read()
 
 
-async def test_an_export_from_start_to_files(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+async def test_an_export_can_be_started_polled_and_downloaded(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    export_id = await start(session, sendgrid)
+    export_id = await start(session, fake)
     clock.advance(1)
-    status, pending = await call(session, sendgrid, f"/{export_id}")
+    status, pending = await call(session, fake, f"/{export_id}")
     assert status == 200
     assert pending["status"] == "pending"
     assert not {"urls", "completed_at", "contact_count", "message"} & pending.keys()
     clock.advance(1.5)
-    status, ready = await call(session, sendgrid, f"/{export_id}")
+    status, ready = await call(session, fake, f"/{export_id}")
     assert status == 200
     assert {key: value for key, value in ready.items() if key != "urls"} == {
         "id": export_id,
@@ -92,24 +92,24 @@ async def test_an_export_from_start_to_files(
         "completed_at": "2026-03-02T09:30:02.500000Z",
         "expires_at": "2026-03-02T21:30:00Z",
         "contact_count": 20,
-        "_metadata": {"self": f"{sendgrid.base_url}{EXPORTS}/{export_id}", "count": 1},
+        "_metadata": {"self": f"{fake.base_url}{EXPORTS}/{export_id}", "count": 1},
     }
     (url,) = ready["urls"]
-    assert url.startswith(sendgrid.storage_url + "/")
+    assert url.startswith(fake.storage_url + "/")
     assert ".csv.gzip?X-Amz-Algorithm=" in url
     raw = await body_at(session, url)
-    assert (raw,) == await sendgrid.file_bytes(export_id)
+    assert (raw,) == await fake.file_bytes(export_id)
     text = io.StringIO(gzip.decompress(raw).decode(), newline="")
-    assert list(csv.DictReader(text)) == list(sendgrid.rows_of(export_id))
-    _, again = await call(session, sendgrid, f"/{export_id}")
+    assert list(csv.DictReader(text)) == list(fake.rows_of(export_id))
+    _, again = await call(session, fake, f"/{export_id}")
     assert again["status"] == "ready"
     assert again["updated_at"] == ready["updated_at"]
     assert again["urls"] != ready["urls"]
     assert again["urls"][0].partition("?")[0] == url.partition("?")[0]
 
 
-async def test_json_exports_and_what_was_asked_for(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+async def test_a_json_export_is_shaped_as_asked_for(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     asked = {
         "list_ids": ["11111111-aaaa"],
@@ -118,23 +118,23 @@ async def test_json_exports_and_what_was_asked_for(
         "file_type": "json",
         "max_file_size": 500,
     }
-    export_id = await start(session, sendgrid, asked)
-    (raw,) = await sendgrid.file_bytes(export_id)
+    export_id = await start(session, fake, asked)
+    (raw,) = await fake.file_bytes(export_id)
     lines = [json.loads(line) for line in gzip.decompress(raw).splitlines()]
-    assert lines == list(sendgrid.contacts_of(export_id)) == list(make_contacts(20))
-    await call(session, sendgrid, f"/{export_id}")
-    _, ready = await call(session, sendgrid, f"/{export_id}")
+    assert lines == list(fake.contacts_of(export_id)) == list(make_contacts(20))
+    await call(session, fake, f"/{export_id}")
+    _, ready = await call(session, fake, f"/{export_id}")
     assert ".json.gzip?" in ready["urls"][0]
-    _, listing = await call(session, sendgrid)
+    _, listing = await call(session, fake)
     assert listing["result"][0]["export_type"] == "list_export"
     assert listing["result"][0]["lists"] == [{"ID": "11111111-aaaa", "Name": "List 11111111"}]
-    assert json.loads(sendgrid.requests[0].body) == asked
+    assert json.loads(fake.requests[0].body) == asked
 
 
-async def test_a_largest_file_size_splits(session: aiohttp.ClientSession) -> None:
-    async with FakeSendGrid(contacts=6000, statuses=["ready"]) as sendgrid:
-        export_id = await start(session, sendgrid, {"max_file_size": 1})
-        files = await sendgrid.file_bytes(export_id)
+async def test_max_file_size_splits_the_files(session: aiohttp.ClientSession) -> None:
+    async with FakeSendGrid(contacts=6000, statuses=["ready"]) as fake:
+        export_id = await start(session, fake, {"max_file_size": 1})
+        files = await fake.file_bytes(export_id)
         assert len(files) == 2
         assert all(len(gzip.decompress(file)) <= 1_000_000 for file in files)
 
@@ -152,25 +152,27 @@ async def test_a_largest_file_size_splits(session: aiohttp.ClientSession) -> Non
         ({"max_file_size": "500"}, "max_file_size"),
     ],
 )
-async def test_wrong_fields_are_refused(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: Any, field: str
+async def test_a_wrong_field_is_refused_by_its_name(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, body: Any, field: str
 ) -> None:
-    status, answer = await call(session, sendgrid, method="POST", body=body)
+    status, answer = await call(session, fake, method="POST", body=body)
     assert status == 400
     assert [error["field"] for error in answer["errors"]] == [field]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"csv"'])
-async def test_wrong_bodies_are_refused(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: bytes
+async def test_a_body_that_is_not_an_object_is_refused(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, body: bytes
 ) -> None:
-    status, answer = await call(session, sendgrid, method="POST", body=body)
+    status, answer = await call(session, fake, method="POST", body=body)
     assert status == 400
     assert answer["errors"][0].keys() == {"message"}
 
 
-async def test_the_key_is_needed(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
-    status, answer = await call(session, sendgrid, key="SG.another")
+async def test_requests_without_the_key_are_refused(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    status, answer = await call(session, fake, key="SG.another")
     assert status == 401
     assert answer == {
         "errors": [
@@ -181,125 +183,126 @@ async def test_the_key_is_needed(sendgrid: FakeSendGrid, session: aiohttp.Client
             }
         ]
     }
-    async with session.get(sendgrid.base_url + EXPORTS) as response:
-        assert response.status == 401
+    for headers in ({}, {"Authorization": fake.api_key}, {"Authorization": "Bearer"}):
+        async with session.get(fake.base_url + EXPORTS, headers=headers) as response:
+            assert response.status == 401
 
 
-async def test_unknown_exports_and_paths(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+async def test_unknown_exports_and_paths_are_404_and_other_methods_405(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    missing = {"errors": [{"message": "resource not found", "field": None, "help": None}]}
-    assert await call(session, sendgrid, "/nobody") == (404, missing)
-    assert await call(session, sendgrid, "-of-another-kind") == (404, missing)
-    assert (await call(session, sendgrid, "/a/b"))[0] == 404
-    assert (await call(session, sendgrid, method="DELETE"))[0] == 405
-    assert (await call(session, sendgrid, "/nobody", method="POST"))[0] == 405
+    missing = {"errors": [{"message": "resource not found", "field": None}]}
+    assert await call(session, fake, "/nobody") == (404, missing)
+    assert await call(session, fake, "-of-another-kind") == (404, missing)
+    assert (await call(session, fake, "/a/b"))[0] == 404
+    assert (await call(session, fake, method="DELETE"))[0] == 405
+    assert (await call(session, fake, "/nobody", method="POST"))[0] == 405
 
 
 @pytest.mark.parametrize("export_id", ["a/b c", "..", "Ünï?#&%25", "x" * 500])
-async def test_ids_may_be_odd(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, export_id: str
+async def test_an_export_id_may_be_any_text(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, export_id: str
 ) -> None:
-    assert await sendgrid.add_export(export_id=export_id) == export_id
+    assert await fake.add_export(export_id=export_id) == export_id
     path = "/" + quote(export_id, safe="").replace(".", "%2E")
-    status, answer = await call(session, sendgrid, path)
+    status, answer = await call(session, fake, path)
     assert (status, answer["id"]) == (200, export_id)
-    assert sendgrid.requests[-1].path == EXPORTS + path
+    assert fake.requests[-1].path == EXPORTS + path
 
 
 async def test_statuses_are_seen_one_by_one(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     script = ("pending", "thinking", "pending", "ready")
-    export_id = await sendgrid.add_export(statuses=script)
-    answers = [(await call(session, sendgrid, f"/{export_id}"))[1] for _ in range(5)]
+    export_id = await fake.add_export(statuses=script)
+    answers = [(await call(session, fake, f"/{export_id}"))[1] for _ in range(5)]
     assert [answer["status"] for answer in answers] == [*script, "ready"]
     assert [answer.get("urls", "absent") for answer in answers[:3]] == ["absent", [], "absent"]
     assert all("completed_at" not in answer for answer in answers[:3])
 
 
 async def test_a_failure_carries_its_message(session: aiohttp.ClientSession) -> None:
-    async with FakeSendGrid(message="too many contacts", statuses=("failure",)) as sendgrid:
-        export_id = await start(session, sendgrid)
-        _, answer = await call(session, sendgrid, f"/{export_id}")
+    async with FakeSendGrid(message="too many contacts", statuses=("failure",)) as fake:
+        export_id = await start(session, fake)
+        _, answer = await call(session, fake, f"/{export_id}")
         assert (answer["status"], answer["message"]) == ("failure", "too many contacts")
         assert not answer.get("urls")
 
 
 async def test_a_failure_may_have_no_message(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    export_id = await sendgrid.add_export(statuses=("failure",))
-    assert "message" not in (await call(session, sendgrid, f"/{export_id}"))[1]
+    export_id = await fake.add_export(statuses=("failure",))
+    assert "message" not in (await call(session, fake, f"/{export_id}"))[1]
 
 
 @pytest.mark.parametrize(
     ("given", "seen"), [({}, 20), ({"contact_count": 7}, 7), ({"contact_count": None}, "absent")]
 )
 async def test_the_count_may_differ(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, given: dict[str, Any], seen: Any
+    fake: FakeSendGrid, session: aiohttp.ClientSession, given: dict[str, Any], seen: Any
 ) -> None:
-    export_id = await sendgrid.add_export(**given)
-    answer = (await call(session, sendgrid, f"/{export_id}"))[1]
+    export_id = await fake.add_export(**given)
+    answer = (await call(session, fake, f"/{export_id}"))[1]
     assert answer.get("contact_count", "absent") == seen
 
 
-async def test_an_export_without_files(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+async def test_an_export_may_have_no_files(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    export_id = await sendgrid.add_export(contacts=0, files=0)
-    answer = (await call(session, sendgrid, f"/{export_id}"))[1]
+    export_id = await fake.add_export(contacts=0, files=0)
+    answer = (await call(session, fake, f"/{export_id}"))[1]
     assert (answer["status"], answer["urls"], answer["contact_count"]) == ("ready", [], 0)
 
 
-async def test_bodies_and_names_as_given(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+async def test_bodies_and_names_are_served_as_given(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     names = ["n" * 300 + ".csv.gzip", "../../Zoë & co.csv"]
     bodies = [gzip.compress(b"a,b\n"), b""]
-    export_id = await sendgrid.add_export(bodies=bodies, names=names)
-    answer = (await call(session, sendgrid, f"/{export_id}"))[1]
+    export_id = await fake.add_export(bodies=bodies, names=names)
+    answer = (await call(session, fake, f"/{export_id}"))[1]
     assert "contact_count" not in answer
     paths = [url.partition("?")[0] for url in answer["urls"]]
     assert paths[0].endswith("/" + names[0])
     assert paths[1].endswith("/../../" + quote("Zoë & co.csv"))
     assert [await body_at(session, url) for url in answer["urls"]] == bodies
-    assert list(sendgrid.contacts_of(export_id)) == []
+    assert list(fake.contacts_of(export_id)) == []
 
 
-async def test_ids_and_names_are_taken_once(sendgrid: FakeSendGrid) -> None:
-    await sendgrid.add_export(export_id="once", names=["x.csv"])
+async def test_ids_and_names_are_unique(fake: FakeSendGrid) -> None:
+    await fake.add_export(export_id="once", names=["x.csv"])
     with pytest.raises(ValueError, match="already"):
-        await sendgrid.add_export(export_id="once")
+        await fake.add_export(export_id="once")
     with pytest.raises(ValueError, match="already"):
-        await sendgrid.add_export(names=["x.csv"])
+        await fake.add_export(names=["x.csv"])
     with pytest.raises(ValueError, match="already"):
-        await sendgrid.add_export(files=2, names=["y.csv", "y.csv"])
+        await fake.add_export(files=2, names=["y.csv", "y.csv"])
     with pytest.raises(ValueError, match="2 files, but 1 names"):
-        await sendgrid.add_export(files=2, names=["z.csv"])
+        await fake.add_export(files=2, names=["z.csv"])
 
 
-async def test_contacts_may_begin_elsewhere(sendgrid: FakeSendGrid) -> None:
-    export_id = await sendgrid.add_export(contacts=3, start=100)
-    assert list(sendgrid.contacts_of(export_id)) == list(make_contacts(3, start=100))
+async def test_contacts_may_begin_elsewhere(fake: FakeSendGrid) -> None:
+    export_id = await fake.add_export(contacts=3, start=100)
+    assert list(fake.contacts_of(export_id)) == list(make_contacts(3, start=100))
 
 
-async def test_the_list_has_its_own_shape(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+async def test_the_list_has_the_documented_fields(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    first = await start(session, sendgrid, {"segment_ids": ["seg"]})
+    first = await start(session, fake, {"segment_ids": ["seg"]})
     clock.advance(60)
-    second = await sendgrid.add_export()
-    status, listing = await call(session, sendgrid)
+    second = await fake.add_export()
+    status, listing = await call(session, fake)
     assert status == 200
-    assert listing["_metadata"] == {"self": sendgrid.base_url + EXPORTS, "count": 2}
+    assert listing["_metadata"] == {"self": fake.base_url + EXPORTS, "count": 2}
     older, newer = listing["result"]
     assert older == {
         "id": first,
         "status": "pending",
         "created_at": "2026-03-02T09:30:00Z",
         "expires_at": "2026-03-02T21:30:00Z",
-        "user_id": 1234567,
+        "user_id": "1234567",
         "export_type": "segment_export",
         "segments": [{"ID": "seg", "Name": "Segment seg"}],
         "lists": [],
@@ -312,36 +315,38 @@ async def test_the_list_has_its_own_shape(
 
 
 async def test_the_list_comes_in_pages(session: aiohttp.ClientSession) -> None:
-    async with FakeSendGrid(list_page_size=2, contacts=1) as sendgrid:
-        ids = [await sendgrid.add_export() for _ in range(5)]
+    async with FakeSendGrid(list_page_size=2, contacts=1) as fake:
+        ids = [await fake.add_export() for _ in range(5)]
         seen, pages, path = [], 0, ""
         while True:
-            _, listing = await call(session, sendgrid, path)
+            _, listing = await call(session, fake, path)
             seen += [item["id"] for item in listing["result"]]
             pages += 1
             assert listing["_metadata"]["count"] == 5
             assert ("prev" in listing["_metadata"]) == (pages > 1)
             if (following := listing["_metadata"].get("next")) is None:
                 break
-            assert following.startswith(sendgrid.base_url + EXPORTS)
-            path = following.removeprefix(sendgrid.base_url + EXPORTS)
+            assert following.startswith(fake.base_url + EXPORTS)
+            path = following.removeprefix(fake.base_url + EXPORTS)
         assert seen == ids
         assert pages == 3
 
 
 @pytest.mark.parametrize("after_expiry", ["not_found", "no_urls", "dead_urls"])
-async def test_after_the_files_expired(session: aiohttp.ClientSession, after_expiry: Any) -> None:
+async def test_after_expires_at_it_answers_as_asked_for(
+    session: aiohttp.ClientSession, after_expiry: Any
+) -> None:
     clock = FakeClock()
     async with FakeSendGrid(
         clock=clock, after_expiry=after_expiry, file_lifetime=3600, contacts=1
-    ) as sendgrid:
-        export_id = await sendgrid.add_export()
+    ) as fake:
+        export_id = await fake.add_export()
         clock.advance(3599)
-        alive = (await call(session, sendgrid, f"/{export_id}"))[1]["urls"]
+        alive = (await call(session, fake, f"/{export_id}"))[1]["urls"]
         assert await body_at(session, alive[0])
         clock.advance(1)
-        status, answer = await call(session, sendgrid, f"/{export_id}")
-        listed = (await call(session, sendgrid))[1]["result"]
+        status, answer = await call(session, fake, f"/{export_id}")
+        listed = (await call(session, fake))[1]["result"]
         if after_expiry == "not_found":
             assert status == 404
             assert listed == []
@@ -355,54 +360,54 @@ async def test_after_the_files_expired(session: aiohttp.ClientSession, after_exp
 
 
 async def test_the_date_follows_the_clock(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+    fake: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
     clock.advance(86_400)
-    async with session.get(sendgrid.base_url + EXPORTS) as response:
+    async with session.get(fake.base_url + EXPORTS) as response:
         assert response.headers["Date"] == "Tue, 03 Mar 2026 09:30:00 GMT"
         assert response.headers["X-Request-Id"]
 
 
-async def test_without_a_clock_it_lives_in_the_real_time(session: aiohttp.ClientSession) -> None:
-    async with FakeSendGrid(contacts=1) as sendgrid:
-        await sendgrid.add_export()
-        await call(session, sendgrid)
-        assert abs(sendgrid.requests[0].at - datetime.now(UTC)) < timedelta(minutes=1)
+async def test_without_a_clock_it_uses_the_systems(session: aiohttp.ClientSession) -> None:
+    async with FakeSendGrid(contacts=1) as fake:
+        await fake.add_export()
+        await call(session, fake)
+        assert abs(fake.requests[0].at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 async def test_requests_are_recorded(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+    fake: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    headers = {"Authorization": f"Bearer {sendgrid.api_key}", "on-behalf-of": "subuser"}
-    async with session.get(f"{sendgrid.base_url}{EXPORTS}?page_token=0", headers=headers) as got:
+    headers = {"Authorization": f"Bearer {fake.api_key}", "on-behalf-of": "subuser"}
+    async with session.get(f"{fake.base_url}{EXPORTS}?page_token=0", headers=headers) as got:
         size = len(await got.read())
-    (request,) = sendgrid.requests
+    (request,) = fake.requests
     assert isinstance(request, RecordedRequest)
     assert (request.server, request.method) == ("api", "GET")
     assert (request.path, request.query) == (EXPORTS, "page_token=0")
     assert request.headers["On-Behalf-Of"] == "subuser"
     assert (request.status, request.sent, request.at) == (200, size, clock.utc())
-    assert sendgrid.api_requests == [request]
-    assert sendgrid.storage_requests == []
+    assert fake.api_requests == [request]
+    assert fake.storage_requests == []
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
 async def test_scripted_errors_speak_as_documented(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, status: int
+    fake: FakeSendGrid, session: aiohttp.ClientSession, status: int
 ) -> None:
-    sendgrid.respond(status)
-    seen, answer = await call(session, sendgrid)
+    fake.respond(status)
+    seen, answer = await call(session, fake)
     assert seen == status
     assert answer["errors"][0]["message"]
-    assert (await call(session, sendgrid))[0] == 200
+    assert (await call(session, fake))[0] == 200
 
 
 @pytest.mark.parametrize("status", [502, 503])
 async def test_scripted_proxies_answer_html(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, status: int
+    fake: FakeSendGrid, session: aiohttp.ClientSession, status: int
 ) -> None:
-    sendgrid.respond(status)
-    seen, text = await call(session, sendgrid)
+    fake.respond(status)
+    seen, text = await call(session, fake)
     assert seen == status
     assert text.startswith("<html>")
 
@@ -418,71 +423,124 @@ async def test_scripted_proxies_answer_html(
         ("<html>", b"<html>"),
     ],
 )
-async def test_scripted_bodies(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, body: Any, received: bytes
+async def test_scripted_bodies_are_sent_as_they_are(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, body: Any, received: bytes
 ) -> None:
-    sendgrid.respond(200, body=body)
-    async with session.get(sendgrid.base_url) as response:
+    fake.respond(200, body=body)
+    async with session.get(fake.base_url) as response:
         assert response.status == 200
         assert await response.read() == received
 
 
-async def test_scripted_headers(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
-    sendgrid.respond(429, headers={"X-RateLimit-Reset": "17", "Date": "never"})
-    async with session.get(sendgrid.base_url) as response:
+async def test_scripted_headers_replace_the_usual_ones(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    fake.respond(429, headers={"X-RateLimit-Reset": "17", "Date": "never"})
+    async with session.get(fake.base_url) as response:
         assert response.headers["X-RateLimit-Reset"] == "17"
         assert response.headers["Date"] == "never"
 
 
-async def test_scripts_wait_for_their_call(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+async def test_scripted_answers_wait_for_their_call(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    export_id = await sendgrid.add_export()
-    sendgrid.respond(500, on="status", times=2)
-    sendgrid.respond(429, on="status")
-    sendgrid.respond(403, on="list", times=None)
-    assert (await call(session, sendgrid, method="POST"))[0] == 202
-    looks = [(await call(session, sendgrid, f"/{export_id}"))[0] for _ in range(4)]
+    export_id = await fake.add_export()
+    fake.respond(500, on="status", times=2)
+    fake.respond(429, on="status")
+    fake.respond(403, on="list", times=None)
+    assert (await call(session, fake, method="POST"))[0] == 202
+    looks = [(await call(session, fake, f"/{export_id}"))[0] for _ in range(4)]
     assert looks == [500, 500, 429, 200]
-    assert [(await call(session, sendgrid))[0] for _ in range(3)] == [403] * 3
+    assert [(await call(session, fake))[0] for _ in range(3)] == [403] * 3
 
 
-async def test_a_dropped_connection(sendgrid: FakeSendGrid, session: aiohttp.ClientSession) -> None:
-    sendgrid.respond(None)
+async def test_scripted_answers_may_let_requests_pass_first(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await fake.add_export()
+    fake.respond(401, on="status", skip=2)
+    assert (await call(session, fake))[0] == 200
+    polls = [(await call(session, fake, f"/{export_id}"))[0] for _ in range(4)]
+    assert polls == [200, 200, 401, 200]
+
+
+async def test_a_scripted_success_may_hold_errors(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    errors = {"errors": [{"message": "try again later"}]}
+    fake.respond(200, body=errors, on="status")
+    assert await call(session, fake, "/x") == (200, errors)
+
+
+async def test_status_none_drops_the_connection(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    fake.respond(None)
     with pytest.raises(aiohttp.ServerDisconnectedError):
         # A GET would be tried again by aiohttp itself.
-        await call(session, sendgrid, method="POST")
-    assert sendgrid.requests[-1].status is None
-    assert (await call(session, sendgrid))[1]["result"] == []
+        await call(session, fake, method="POST")
+    assert fake.requests[-1].status is None
+    assert (await call(session, fake))[1]["result"] == []
 
 
-async def test_an_answer_lost_after_the_work(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession
+async def test_processed_does_the_work_and_loses_the_answer(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
-    sendgrid.respond(None, on="start", processed=True)
+    fake.respond(None, on="start", processed=True)
     with pytest.raises(aiohttp.ServerDisconnectedError):
-        await call(session, sendgrid, method="POST")
-    assert len((await call(session, sendgrid))[1]["result"]) == 1
+        await call(session, fake, method="POST")
+    assert len((await call(session, fake))[1]["result"]) == 1
 
 
-async def test_a_delayed_answer(
-    sendgrid: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
+async def test_a_delay_takes_the_clocks_time(
+    fake: FakeSendGrid, session: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    sendgrid.respond(503, delay=40)
+    fake.respond(503, delay=40)
     with pytest.raises(TimeoutError):
         async with clock.timeout(30):
-            await call(session, sendgrid)
+            await call(session, fake)
     assert clock.monotonic() == 1030.0
 
 
-async def test_shuts_down_at_once_whatever_goes_on(session: aiohttp.ClientSession) -> None:
+async def test_faults_can_be_cleared(fake: FakeSendGrid, session: aiohttp.ClientSession) -> None:
+    export_id = await fake.add_export()
+    fake.respond(500, times=None)
+    fake.inject(Status(500), times=None)
+    fake.clear_faults()
+    assert (await call(session, fake))[0] == 200
+    await body_at(session, fake.links(export_id)[0])
+
+
+async def test_links_etags_and_paths_of_files_are_told(
+    fake: FakeSendGrid, session: aiohttp.ClientSession
+) -> None:
+    export_id = await fake.add_export(bodies=[b"a", b"b"])
+    first, second = fake.links(export_id)
+    assert first.startswith(fake.storage_url + "/")
+    assert (await body_at(session, first), await body_at(session, second)) == (b"a", b"b")
+    assert fake.links(export_id) != (first, second)
+    assert fake.etags(export_id) == tuple(
+        f'"{hashlib.md5(body).hexdigest()}"' for body in (b"a", b"b")
+    )
+    assert fake.file_path(export_id, 2).read_bytes() == b"b"
+
+
+async def test_credentials_make_a_client(fake: FakeSendGrid, tmp_path: Path) -> None:
+    export_id = await fake.add_export()
+    async with ExportClient(**fake.credentials) as client:
+        assert (await client.get(export_id)).id == export_id
+    result = await fetch_export(export_id, tmp_path, **fake.credentials)
+    assert result.contact_count == 20
+
+
+async def test_the_exit_ends_requests_under_way(session: aiohttp.ClientSession) -> None:
     before = set(asyncio.all_tasks())
-    async with FakeSendGrid(contacts=1) as sendgrid:
-        directory = sendgrid.directory
+    async with FakeSendGrid(contacts=1) as fake:
+        directory = fake.directory
         assert await asyncio.to_thread(directory.is_dir)
-        sendgrid.respond(200, delay=math.inf)
-        hanging = asyncio.create_task(call(session, sendgrid, method="POST"))
-        while not sendgrid.requests:
+        fake.respond(200, delay=math.inf)
+        hanging = asyncio.create_task(call(session, fake, method="POST"))
+        while not fake.requests:
             await asyncio.sleep(0.001)
         began = time.perf_counter()
     assert time.perf_counter() - began < 0.5
@@ -492,9 +550,9 @@ async def test_shuts_down_at_once_whatever_goes_on(session: aiohttp.ClientSessio
     assert set(asyncio.all_tasks()) == before
 
 
-async def test_does_not_finish_files_at_the_end() -> None:
-    async with FakeSendGrid() as sendgrid:
-        adding = asyncio.create_task(sendgrid.add_export(contacts=10_000_000))
+async def test_the_exit_does_not_wait_for_files_being_written() -> None:
+    async with FakeSendGrid() as fake:
+        adding = asyncio.create_task(fake.add_export(contacts=10_000_000))
         await asyncio.sleep(0.02)
         began = time.perf_counter()
     assert time.perf_counter() - began < 0.5
@@ -502,16 +560,16 @@ async def test_does_not_finish_files_at_the_end() -> None:
         await adding
 
 
-async def test_unknown_ids(sendgrid: FakeSendGrid) -> None:
+async def test_unknown_ids_raise_key_error(fake: FakeSendGrid) -> None:
     with pytest.raises(KeyError):
-        await sendgrid.file_bytes("nobody")
+        await fake.file_bytes("nobody")
     with pytest.raises(KeyError):
-        sendgrid.contacts_of("nobody")
+        fake.contacts_of("nobody")
 
 
-async def test_leaves_no_thread_behind() -> None:
-    async with FakeSendGrid(contacts=1) as sendgrid:
-        await sendgrid.add_export()
+async def test_the_exit_leaves_no_thread_behind() -> None:
+    async with FakeSendGrid(contacts=1) as fake:
+        await fake.add_export()
     for _ in range(1000):
         if not any("fake-sendgrid" in thread.name for thread in threading.enumerate()):
             break
@@ -520,7 +578,7 @@ async def test_leaves_no_thread_behind() -> None:
         pytest.fail("a thread of the spool lives on")
 
 
-def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_in_the_docstring_runs(capsys: pytest.CaptureFixture[str]) -> None:
     documentation = inspect.getdoc(FakeSendGrid) or ""
     example = documentation.partition("::\n\n")[2].partition("\n\nArgs:")[0]
     exec(inspect.cleandoc(example), {"__name__": "example"})

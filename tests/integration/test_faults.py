@@ -74,7 +74,7 @@ POLICY = DownloadPolicy(read_timeout=0.1)
     ],
     ids=repr,
 )
-async def test_a_fault_that_passes_costs_one_request(
+async def test_a_transient_fault_costs_one_request(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, fault: Fault, requests: int
 ) -> None:
     fake = await make_fake(contacts=2000)
@@ -110,7 +110,7 @@ async def arrives(fake: FakeSendGrid, client: ExportClient, directory: Path) -> 
     ],
     ids=repr,
 )
-async def test_a_fault_that_stays_ends_in_its_error(
+async def test_a_lasting_fault_ends_in_its_error_and_leaves_no_file(
     make_fake: MakeFake,
     make_client: MakeClient,
     tmp_path: Path,
@@ -245,7 +245,7 @@ def files_of_at_most_30_000_bytes() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_disk_that_takes_no_more_ends_it_at_once(
+async def test_a_disk_that_takes_no_more_ends_the_download_at_once(
     make_fake: MakeFake,
     make_client: MakeClient,
     tmp_path: Path,
@@ -271,7 +271,7 @@ async def test_a_stream_without_ranges_that_always_breaks_off_is_given_up(
         await client.fetch(export_id, tmp_path, timeout=600)
 
 
-async def test_what_was_begun_of_inflating_broken_gzip_is_removed(
+async def test_an_inflated_file_begun_from_broken_gzip_is_removed(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake()

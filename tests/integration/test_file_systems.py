@@ -28,6 +28,7 @@ from sendgrid_exports import (
 )
 from sendgrid_exports.cli.entry import explain
 from sendgrid_exports.cli.output import Output
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeSendGrid
 from sendgrid_exports.transfer.names import parse_name
 from tests.integration.conftest import MakeClient, MakeFake
@@ -79,6 +80,7 @@ async def test_the_sync_of_a_directory_is_done_without_where_there_is_none(
     assert result.contact_count == 10
 
 
+@pytest.mark.parametrize("limits", [Limits(block=256, sync_bytes=256)])
 @pytest.mark.parametrize("name", ["fsync", "fdatasync", "ftruncate", "write", "pread", "flock"])
 async def test_an_error_of_the_disk_names_the_file(
     fake: FakeSendGrid,
@@ -218,7 +220,7 @@ def limit_threads(
     monkeypatch.setattr(threading.Thread, "start", limited)
 
 
-@pytest.mark.parametrize("most", [2, 3])
+@pytest.mark.parametrize("most", [3, 4])
 async def test_a_download_does_with_the_threads_it_can_get(
     make_fake: MakeFake,
     make_client: MakeClient,

@@ -22,11 +22,12 @@ from sendgrid_exports.testing import (
     FakeClock,
     FakeSendGrid,
     Fault,
+    RecordedRequest,
     Reset,
     Slow,
     Status,
+    TooManyAtOnce,
 )
-from sendgrid_exports.testing.recording import RecordedRequest
 from sendgrid_exports.transfer import download, plan
 from tests.integration.conftest import MANY_AT_ONCE, MakeClient, MakeFake
 
@@ -104,21 +105,6 @@ async def arrives(
         assert await asyncio.to_thread(file.path.read_bytes) == raw
 
 
-@attrs.define
-class Throttle:
-    """A rule of the storage: no more than `most` requests at once."""
-
-    gauge: Gauge
-    most: int
-    fault: Fault = attrs.field(factory=lambda: Status(503))
-    refused: int = 0
-
-    def strikes(self, *_: object) -> bool:
-        strikes = len(self.gauge.under_way) > self.most
-        self.refused += strikes
-        return strikes
-
-
 async def test_there_are_few_at_first_and_more_while_they_bring_more(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
@@ -184,14 +170,13 @@ async def test_a_storage_that_takes_six_at_once_is_not_asked_much_in_vain(
     gauge: Gauge,
 ) -> None:
     fake = await make_fake()
-    throttle = Throttle(gauge, most=6)
-    fake._storage.rules.append(throttle)
+    fake.inject(TooManyAtOnce(6), times=None)
     fake.inject(Delay(1), times=None)
     export_id = await fake.add_export(files=60, contacts=120)
     began = clock.monotonic()
     await arrives(fake, make_client(fake), export_id, tmp_path)
     # A refusal now and then is how the pace finds its limit; no file is given up for it.
-    assert throttle.refused < 100
+    assert [request.status for request in fake.storage_requests].count(503) < 100
     assert clock.monotonic() - began < 100
     assert max(gauge.opened[60:]) < 16
 

@@ -139,7 +139,7 @@ async def broken_off(
     fake.inject(Stall(after=1000), skip=after, times=None, file=file)
     before = durable(directory, file)
     await cancelled(client, directory, lambda: durable(directory, file) > before)
-    fake._storage.rules.clear()
+    fake.clear_faults()
     known = journal(directory)
     assert known[file].done
     assert not (directory / f"{ID}.lock").exists()
@@ -198,7 +198,7 @@ async def test_a_cancel_keeps_what_had_come_since_the_last_sync(
         make_client(fake), tmp_path, lambda: part.exists() and part.stat().st_size > 20_000
     )
     assert durable(tmp_path) >= 20_000
-    fake._storage.rules.clear()
+    fake.clear_faults()
     await make_client(fake).fetch(ID, tmp_path)
     assert asked(fake.storage_requests)[-1][1] >= 20_000
 
@@ -228,7 +228,7 @@ async def test_the_journal_claims_nothing_of_a_write_that_failed(
             await make_client(fake).fetch(ID, tmp_path)
     there = (tmp_path / f"{ID}-00001.part").stat().st_size
     assert 0 < durable(tmp_path) <= there < len(BODY)
-    fake._storage.rules.clear()
+    fake.clear_faults()
     before = len(fake.storage_requests)
     known = journal(tmp_path)
     await make_client(fake).fetch(ID, tmp_path)
@@ -297,7 +297,7 @@ async def test_finished_files_stay_while_the_others_go_on(
     await cancelled(
         make_client(fake, downloads=wide), tmp_path, is_far_enough, on_event=told.append
     )
-    fake._storage.rules.clear()
+    fake.clear_faults()
     known, before = journal(tmp_path), len(fake.storage_requests)
     result = await make_client(fake, downloads=PIECES).fetch(ID, tmp_path, on_event=events.append)
     requests = fake.storage_requests[before:]
@@ -410,7 +410,7 @@ async def test_a_part_file_shorter_than_the_journal_says_starts_over(
     await cancelled(
         make_client(fake, downloads=wide), tmp_path, lambda: len(journal(tmp_path)) == 2
     )
-    fake._storage.rules.clear()
+    fake.clear_faults()
     known = journal(tmp_path)
     part = tmp_path / f"{ID}-00001.part"
     match left:
@@ -489,7 +489,7 @@ async def test_a_storage_without_ranges_is_begun_anew_each_time(
     with pytest.raises(IncompleteDownloadError):
         await client.fetch(ID, tmp_path)
     assert not journal(tmp_path)
-    fake._storage.rules.clear()
+    fake.clear_faults()
     fake.inject(fault)
     result = await make_client(fake).fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == BODY
@@ -501,7 +501,6 @@ async def test_links_in_another_order_or_of_another_path(
     make_fake: MakeFake,
     make_client: MakeClient,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
     fake = await make_fake(etag="multipart")
@@ -513,17 +512,13 @@ async def test_links_in_another_order_or_of_another_path(
     await cancelled(
         make_client(fake, downloads=wide), tmp_path, lambda: len(journal(tmp_path)) == 2
     )
-    fake._storage.rules.clear()
-    known, world = journal(tmp_path), fake._world
+    fake.clear_faults()
+    known = journal(tmp_path)
     if change == "order":
-        straight = world.links
-        monkeypatch.setattr(world, "links", lambda export: straight(export)[::-1])
+        links = fake.links(ID)[::-1]
     else:
-        export = world.export(ID)
-        for number, file in enumerate(tuple(export.files), start=1):
-            path = file.path.replace(f"/{number}.csv", f"/new/{number}.csv")
-            world.objects[path] = world.objects.pop(file.path)
-            export.files[number - 1] = attrs.evolve(file, path=path)
+        links = fake.links(await fake.add_export(bodies=[BODY, other], names=["1.new", "2.new"]))
+    fake.respond(200, body={"id": ID, "status": "ready", "urls": links}, on="status", times=None)
     before = len(fake.storage_requests)
     result = await make_client(fake, downloads=PIECES).fetch(ID, tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [BODY, other]
@@ -532,18 +527,15 @@ async def test_links_in_another_order_or_of_another_path(
 
 
 async def test_a_lost_manifest_and_another_order_never_swap_the_files(
-    make_fake: MakeFake,
-    make_client: MakeClient,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake(etag="multipart")
     other = random_file(len(BODY), seed=9)
     await add(fake, BODY, other)
     await broken_off(fake, make_client(fake, downloads=PIECES), tmp_path)
     (tmp_path / f"{ID}.manifest.json").unlink()
-    straight = fake._world.links
-    monkeypatch.setattr(fake._world, "links", lambda export: straight(export)[::-1])
+    swapped = {"id": ID, "status": "ready", "urls": fake.links(ID)[::-1]}
+    fake.respond(200, body=swapped, on="status", times=None)
     result = await make_client(fake, downloads=PIECES).fetch(ID, tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [other, BODY]
     assert settled(tmp_path, result)
@@ -552,7 +544,7 @@ async def test_a_lost_manifest_and_another_order_never_swap_the_files(
 @pytest.fixture
 def synced_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing but time make bytes durable, and a second of it be long enough for a thread."""
-    monkeypatch.setattr("sendgrid_exports.testing.sending._BREATH", 0.01)
+    monkeypatch.setattr("sendgrid_exports.testing.http._BREATH", 0.01)
 
 
 async def lags(client: ExportClient, directory: Path, received: int) -> list[int]:
@@ -903,7 +895,7 @@ async def test_a_record_that_was_not_believed_once_is_not_believed_later(
         return part.exists() and part.stat().st_size > far
 
     await cancelled(client, tmp_path, is_sparse)
-    fake._storage.rules.clear()
+    fake.clear_faults()
     result = await make_client(fake, downloads=PIECES).fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == BODY
 
@@ -916,15 +908,21 @@ async def test_a_sync_that_a_start_over_cancels_claims_nothing_later(
     part = tmp_path / f"{ID}-00001.part"
     monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 64 * KIB)
 
+    injected = 0
+
     def append_slowly(path: Path, data: bytes) -> None:
+        nonlocal injected
         append(path, data)
-        if not fake._storage.rules:
+        if not injected:
+            injected = 1
             monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
             fake.inject(WrongETag('"another-2"'))
             time.sleep(0.3)
 
     def truncate_and_hold_the_beginning_up(path: Path) -> None:
-        if len(fake._storage.rules) == 1:
+        nonlocal injected
+        if injected == 1:
+            injected = 2
             fake.inject(Stall(after=2 * KIB))
         truncate(path)
 

@@ -62,15 +62,10 @@ PLANTED_URL = f"https://bucket.example/x.csv.gzip?{PLANTED_QUERY}"
 KEYS = ["SG.fake-key-id.fake-key-secret", "a-key-of-another-shape-0123456789"]
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=KEYS, ids=["usual key", "unusual key"])
-async def sendgrid(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
-    async with FakeSendGrid(clock=clock, contacts=50, files=2, api_key=request.param) as sendgrid:
-        yield sendgrid
+async def fake(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
+    async with FakeSendGrid(clock=clock, contacts=50, files=2, api_key=request.param) as fake:
+        yield fake
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +78,14 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 class Ears:
     """Everything that was said, and everything that should not have been."""
 
-    def __init__(self, sendgrid: FakeSendGrid, clock: FakeClock) -> None:
-        self.sendgrid = sendgrid
+    def __init__(self, fake: FakeSendGrid, clock: FakeClock) -> None:
+        self.fake = fake
         self.events: list[Event] = []
         self.models: list[object] = []
         self.errors: list[BaseException] = []
         self.client = ExportClient(
-            sendgrid.api_key,
-            base_url=sendgrid.base_url,
+            fake.api_key,
+            base_url=fake.base_url,
             clock=clock,
             random=lambda: 0.0,
             polling=PollPolicy(max_failures=6),
@@ -108,8 +103,8 @@ class Ears:
         links = [url for export in seen for url in export.urls]
         links += [url for m in self.models if isinstance(m, ExportListing) for url in m.urls]
         queries = [url.partition("?")[2] for url in links]
-        queries += [request.query for request in self.sendgrid.storage_requests]
-        found = {self.sendgrid.api_key, PLANTED}
+        queries += [request.query for request in self.fake.storage_requests]
+        found = {self.fake.api_key, PLANTED}
         for query in queries:
             found |= {value for name, value in parse_qsl(query) if name in SIGNED}
             found |= {
@@ -146,9 +141,9 @@ class Ears:
         for text in self.said(directory, records, hidden=hidden):
             for secret in secrets:
                 assert secret not in text
-        for request in self.sendgrid.storage_requests:
+        for request in self.fake.storage_requests:
             sent = [request.path, request.query, *request.headers.values(), request.body.decode()]
-            assert not any(self.sendgrid.api_key in unquote(text) for text in sent)
+            assert not any(self.fake.api_key in unquote(text) for text in sent)
 
 
 def chain(error: BaseException, *, hidden: bool) -> Iterator[BaseException]:
@@ -165,8 +160,8 @@ def chain(error: BaseException, *, hidden: bool) -> Iterator[BaseException]:
 
 
 @pytest.fixture
-async def ears(sendgrid: FakeSendGrid, clock: FakeClock) -> AsyncIterator[Ears]:
-    ears = Ears(sendgrid, clock)
+async def ears(fake: FakeSendGrid, clock: FakeClock) -> AsyncIterator[Ears]:
+    ears = Ears(fake, clock)
     async with ears.client:
         yield ears
 
@@ -175,7 +170,7 @@ async def ears(sendgrid: FakeSendGrid, clock: FakeClock) -> AsyncIterator[Ears]:
 
 
 async def test_nothing_is_told_by_an_export_that_survives_everything(
-    sendgrid: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fake: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     killed = False
 
@@ -184,20 +179,20 @@ async def test_nothing_is_told_by_an_export_that_survives_everything(
         ears.events.append(event)
         if isinstance(event, FileStarted) and not killed:
             killed = True
-            sendgrid.expire_links()
+            fake.expire_links()
 
-    echo = {"errors": [{"message": f"retry later, Bearer {sendgrid.api_key} at {PLANTED_URL}"}]}
-    sendgrid.respond(429, body=echo, on="start")
-    sendgrid.respond(429, body=echo, on="status")
-    sendgrid.respond(503, body=f"<html>{PLANTED_URL} {sendgrid.api_key}</html>", on="status")
-    sendgrid.respond(None, times=2, on="status")
+    echo = {"errors": [{"message": f"retry later, Bearer {fake.api_key} at {PLANTED_URL}"}]}
+    fake.respond(429, body=echo, on="start")
+    fake.respond(429, body=echo, on="status")
+    fake.respond(503, body=f"<html>{PLANTED_URL} {fake.api_key}</html>", on="status")
+    fake.respond(None, times=2, on="status")
     for fault in (
         ExpiredLink(),
         Status(503, message=PLANTED_URL),
         Reset(100),
         Status(403, message=PLANTED_URL),
     ):
-        sendgrid.inject(fault)
+        fake.inject(fault)
     export_id = await ears.client.start(list_ids=["a-list"])
     result = await ears.client.fetch(export_id, tmp_path, on_event=on_event)
     ears.models += [result, *result.files, await ears.client.get(export_id)]
@@ -218,12 +213,12 @@ Arrange = Callable[[FakeSendGrid], None]
 
 def answer(status: int, body: Callable[[str], Any]) -> Arrange:
     """Let the API answer for ever with a body made of the key."""
-    return lambda sendgrid: sendgrid.respond(status, body=body(sendgrid.api_key), times=None)
+    return lambda fake: fake.respond(status, body=body(fake.api_key), times=None)
 
 
 def refuse(fault: Any) -> Arrange:
     """Let the storage meet every request with a fault."""
-    return lambda sendgrid: sendgrid.inject(fault, times=None)
+    return lambda fake: fake.inject(fault, times=None)
 
 
 def said(text: str) -> Callable[[str], Any]:
@@ -286,7 +281,7 @@ FAILURES: dict[str, tuple[type[Exception], Arrange]] = {
         ExportTimeoutError,
         answer(200, lambda key: {"id": "x", "status": f"held for {key}"}),
     ),
-    "dropped": (TransportError, lambda sendgrid: sendgrid.respond(None, times=None)),
+    "dropped": (TransportError, lambda fake: fake.respond(None, times=None)),
     "hangs": (ExportTimeoutError, refuse(Delay(10_000.0))),
     "resets": (IncompleteDownloadError, refuse(Reset())),
     "storage 403": (DownloadError, refuse(Status(403, message=f"{PLANTED_URL} is denied"))),
@@ -302,15 +297,15 @@ FAILURES: dict[str, tuple[type[Exception], Arrange]] = {
 
 @pytest.mark.parametrize(("error", "arrange"), FAILURES.values(), ids=FAILURES.keys())
 async def test_nothing_is_told_by_a_failure(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     ears: Ears,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     error: type[Exception],
     arrange: Arrange,
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
-    arrange(sendgrid)
+    export_id = await fake.add_export(export_id="x", statuses=["pending", "ready"])
+    arrange(fake)
     with pytest.raises(error) as caught:
         await ears.client.fetch(export_id, tmp_path, timeout=3600, on_event=ears.events.append)
     ears.errors.append(caught.value)
@@ -318,10 +313,10 @@ async def test_nothing_is_told_by_a_failure(
 
 
 async def test_nothing_is_told_when_the_files_are_gone(
-    sendgrid: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fake: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    export_id = await sendgrid.add_export()
-    await sendgrid.remove_files(export_id)
+    export_id = await fake.add_export()
+    fake.remove_files(export_id)
     with pytest.raises(ExportExpiredError) as caught:
         await ears.client.fetch(export_id, tmp_path, on_event=ears.events.append)
     ears.errors.append(caught.value)
@@ -329,9 +324,9 @@ async def test_nothing_is_told_when_the_files_are_gone(
 
 
 async def test_nothing_is_told_when_the_storage_quotes_a_bad_signature(
-    sendgrid: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fake: FakeSendGrid, ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    export_id = await sendgrid.add_export()
+    export_id = await fake.add_export()
     export = await ears.client.get(export_id)
     ears.models.append(attrs.evolve(export, urls=tuple(f"{url}0" for url in export.urls)))
     with pytest.raises(DownloadError, match="SignatureDoesNotMatch") as caught:
@@ -363,9 +358,9 @@ async def garbage(api_key: str) -> AsyncIterator[str]:
 
 
 async def fail_on_garbage(ears: Ears, where: str, directory: Path) -> None:
-    async with garbage(ears.sendgrid.api_key) as url:
+    async with garbage(ears.fake.api_key) as url:
         if where == "api":
-            async with ExportClient(ears.sendgrid.api_key, base_url=url) as client:
+            async with ExportClient(ears.fake.api_key, base_url=url) as client:
                 with pytest.raises(TransportError) as refused:
                     await client.get("x")
             ears.errors.append(refused.value)
@@ -379,14 +374,14 @@ async def fail_on_garbage(ears: Ears, where: str, directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sendgrid", "where"),
+    ("fake", "where"),
     [
         (KEYS[0], "api"),
         (KEYS[0], "storage"),
         (KEYS[1], "storage"),
         pytest.param(KEYS[1], "api"),
     ],
-    indirect=["sendgrid"],
+    indirect=["fake"],
 )
 async def test_nothing_is_told_by_an_answer_that_is_no_http(
     ears: Ears, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
@@ -395,7 +390,7 @@ async def test_nothing_is_told_by_an_answer_that_is_no_http(
     ears.check(tmp_path, caplog.records, hidden=False)
 
 
-@pytest.mark.parametrize("sendgrid", KEYS[:1], indirect=True)
+@pytest.mark.parametrize("fake", KEYS[:1], indirect=True)
 @pytest.mark.parametrize(
     "where",
     [

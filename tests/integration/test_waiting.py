@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -37,40 +37,14 @@ from sendgrid_exports import (
     export_contacts,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
-from sendgrid_exports.timing import Clock
-from tests.integration.conftest import serving
+from tests.integration.conftest import MakeClient, serving
+
+pytestmark = pytest.mark.fake_sendgrid(contacts=3)
 
 HOUR = 3600.0
 PENDING = {"id": "x", "status": "pending"}
 READY_WITHOUT_LINKS = {"id": "x", "status": "ready", "urls": []}
 STRANGE_BODIES = ["null", "", "[]", '"ready"', "{", '{"id": "x"}', '{"status": "ready"}', "<html>"]
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def sendgrid(clock: FakeClock) -> AsyncIterator[FakeSendGrid]:
-    async with FakeSendGrid(clock=clock, contacts=3) as sendgrid:
-        yield sendgrid
-
-
-@pytest.fixture
-async def client(sendgrid: FakeSendGrid, clock: FakeClock) -> AsyncIterator[ExportClient]:
-    async with client_of(sendgrid, clock) as client:
-        yield client
-
-
-def client_of(sendgrid: FakeSendGrid, clock: Clock, **polling: Any) -> ExportClient:
-    return ExportClient(
-        sendgrid.api_key,
-        base_url=sendgrid.base_url,
-        clock=clock,
-        random=lambda: 0.0,
-        polling=PollPolicy(**polling),
-    )
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -83,12 +57,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_every_poll_has_its_slot_whatever_it_saw(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
-    sendgrid.respond(200, body=PENDING)
-    sendgrid.respond(429)
-    sendgrid.respond(503)
+    export_id = await fake.add_export(export_id="x", statuses=["pending", "ready"])
+    fake.respond(200, body=PENDING)
+    fake.respond(429)
+    fake.respond(503)
     events: list[Event] = []
     export = await client.wait(export_id, on_event=events.append)
     assert export.status is ExportStatus.READY
@@ -108,10 +82,10 @@ async def test_every_poll_has_its_slot_whatever_it_saw(
 
 
 async def test_delays_grow_to_the_maximum_and_no_further(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"] * 5 + ["ready"])
-    async with client_of(sendgrid, clock, initial=2, factor=2, maximum=7) as client:
+    export_id = await fake.add_export(export_id="x", statuses=["pending"] * 5 + ["ready"])
+    async with make_client(fake, polling=PollPolicy(initial=2, factor=2, maximum=7)) as client:
         await client.wait(export_id)
     assert clock.sleeps == [2, 4, 7, 7, 7]
 
@@ -139,27 +113,28 @@ WAITS: dict[str, tuple[Callable[[FakeClock], dict[str, str]], float]] = {
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("headers", "seconds"), WAITS.values(), ids=WAITS.keys())
 async def test_the_server_may_ask_for_a_longer_delay(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
+    make_client: MakeClient,
     clock: FakeClock,
     headers: Callable[[FakeClock], dict[str, str]],
     seconds: float,
     status: int,
     skew: float,
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(status, headers=headers(clock))
-    async with client_of(sendgrid, clock.offset(skew)) as client:
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(status, headers=headers(clock))
+    async with make_client(fake, clock=clock.offset(skew)) as client:
         await client.wait(export_id)
     assert clock.sleeps == [seconds]
 
 
 @pytest.mark.parametrize("skew", [HOUR, -HOUR, 24 * HOUR])
-async def test_a_wrong_clock_changes_nothing(
-    sendgrid: FakeSendGrid, clock: FakeClock, skew: float, tmp_path: Path
+async def test_a_wrong_local_clock_changes_no_delay(
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock, skew: float, tmp_path: Path
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "pending", "ready"])
-    sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"expires_at": "2026-03-02T10:00:00Z"})
-    async with client_of(sendgrid, clock.offset(skew)) as client:
+    export_id = await fake.add_export(export_id="x", statuses=["pending", "pending", "ready"])
+    fake.respond(200, body=READY_WITHOUT_LINKS | {"expires_at": "2026-03-02T10:00:00Z"})
+    async with make_client(fake, clock=clock.offset(skew)) as client:
         result = await client.fetch(export_id, tmp_path)
     assert result.contact_count == 3
     assert clock.sleeps == [1.0, 1.5, 2.25]
@@ -170,13 +145,13 @@ async def test_a_wrong_clock_changes_nothing(
 
 @pytest.mark.parametrize("message", ["the segment was deleted", None])
 async def test_the_status_failure_ends_the_wait_with_its_message(
-    clock: FakeClock, message: str | None
+    make_client: MakeClient, clock: FakeClock, message: str | None
 ) -> None:
     async with (
-        FakeSendGrid(clock=clock, contacts=1, message=message) as sendgrid,
-        client_of(sendgrid, clock) as client,
+        FakeSendGrid(clock=clock, contacts=1, message=message) as fake,
+        make_client(fake) as client,
     ):
-        export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "failure"])
+        export_id = await fake.add_export(export_id="x", statuses=["pending", "failure"])
         with pytest.raises(ExportFailedError, match=message or "no reason") as caught:
             await client.wait(export_id)
     assert caught.value.export_id == export_id
@@ -186,32 +161,32 @@ async def test_the_status_failure_ends_the_wait_with_its_message(
 
 
 async def test_ready_without_contacts_is_ready(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
+    fake.respond(200, body=READY_WITHOUT_LINKS | {"contact_count": 0})
     assert (await client.wait("x")).urls == ()
     assert clock.sleeps == []
 
 
 @pytest.mark.parametrize("urls", [[], None])
 async def test_ready_without_links_is_polled_again(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock, urls: list[str] | None
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(200, body=READY_WITHOUT_LINKS | {"urls": urls, "contact_count": 3})
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(200, body=READY_WITHOUT_LINKS | {"urls": urls, "contact_count": 3})
     assert (await client.wait(export_id)).urls
     assert clock.sleeps == [1.0]
 
 
 @pytest.mark.parametrize("skew", [0.0, -HOUR, HOUR])
-async def test_links_that_stay_away_mean_expired(clock: FakeClock, skew: float) -> None:
+async def test_links_that_stay_away_mean_expired(
+    make_client: MakeClient, clock: FakeClock, skew: float
+) -> None:
     async with (
-        FakeSendGrid(
-            clock=clock, contacts=1, after_expiry="no_urls", file_lifetime=10.0
-        ) as sendgrid,
-        client_of(sendgrid, clock.offset(skew)) as client,
+        FakeSendGrid(clock=clock, contacts=1, after_expiry="no_urls", file_lifetime=10.0) as fake,
+        make_client(fake, clock=clock.offset(skew)) as client,
     ):
-        export_id = await sendgrid.add_export(export_id="x")
+        export_id = await fake.add_export(export_id="x")
         clock.advance(11)
         with pytest.raises(ExportExpiredError) as caught:
             await client.wait(export_id)
@@ -220,13 +195,14 @@ async def test_links_that_stay_away_mean_expired(clock: FakeClock, skew: float) 
 
 
 async def test_404_for_what_an_earlier_wait_saw_ready_means_expired(
+    make_client: MakeClient,
     clock: FakeClock,
 ) -> None:
     async with (
-        FakeSendGrid(clock=clock, contacts=1, file_lifetime=10.0) as sendgrid,
-        client_of(sendgrid, clock) as client,
+        FakeSendGrid(clock=clock, contacts=1, file_lifetime=10.0) as fake,
+        make_client(fake) as client,
     ):
-        export_id = await sendgrid.add_export(export_id="x")
+        export_id = await fake.add_export(export_id="x")
         await client.wait(export_id)
         clock.advance(11)
         with pytest.raises(ExportExpiredError):
@@ -234,10 +210,10 @@ async def test_404_for_what_an_earlier_wait_saw_ready_means_expired(
 
 
 async def test_404_right_after_ready_means_expired(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.respond(200, body=READY_WITHOUT_LINKS)
-    sendgrid.respond(404)
+    fake.respond(200, body=READY_WITHOUT_LINKS)
+    fake.respond(404)
     with pytest.raises(ExportExpiredError):
         await client.wait("x")
 
@@ -254,51 +230,51 @@ async def test_404_right_after_ready_means_expired(
     ],
 )
 async def test_permanent_errors_end_the_wait_at_once(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     clock: FakeClock,
     status: int,
     error: type[APIError],
 ) -> None:
-    sendgrid.respond(status, times=None)
+    fake.respond(status, times=None)
     with pytest.raises(APIError) as caught:
         await client.wait("x")
     assert type(caught.value) is error
     assert "to resume" not in str(caught.value)
-    assert len(sendgrid.requests) == 1
+    assert len(fake.requests) == 1
     assert clock.sleeps == []
 
 
 async def test_too_many_failures_in_a_row_raise_the_last_one_itself(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient
 ) -> None:
-    sendgrid.respond(429)
-    sendgrid.respond(200, body="null")
-    sendgrid.respond(503, times=None)
-    async with client_of(sendgrid, clock, max_failures=3) as client:
+    fake.respond(429)
+    fake.respond(200, body="null")
+    fake.respond(503, times=None)
+    async with make_client(fake, polling=PollPolicy(max_failures=3)) as client:
         with pytest.raises(ServerError) as caught:
             await client.wait("x")
     assert caught.value.status == 503
     assert str(caught.value).endswith("Wait or fetch again with the same id to resume.")
     assert caught.value.__cause__ is None
-    assert len(sendgrid.requests) == 3
+    assert len(fake.requests) == 3
 
 
 async def test_a_good_poll_resets_the_count_of_failures(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
+    export_id = await fake.add_export(export_id="x")
     for status in (500, 502, 200, 503, 504):
-        sendgrid.respond(status, body=PENDING if status == 200 else None)
-    async with client_of(sendgrid, clock, max_failures=3) as client:
+        fake.respond(status, body=PENDING if status == 200 else None)
+    async with make_client(fake, polling=PollPolicy(max_failures=3)) as client:
         assert (await client.wait(export_id)).status is ExportStatus.READY
 
 
-async def test_a_dropped_connection_is_survived(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+async def test_dropped_connections_are_retried_with_the_polls_delays(
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(None, times=6)
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(None, times=6)
     events: list[Event] = []
     assert (await client.wait(export_id, on_event=events.append)).urls
     # How often aiohttp itself repeats a lost GET is its own affair.
@@ -308,10 +284,10 @@ async def test_a_dropped_connection_is_survived(
 
 
 async def test_connections_dropped_for_ever_end_the_wait(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock
 ) -> None:
-    sendgrid.respond(None, times=None)
-    async with client_of(sendgrid, clock, max_failures=4) as client:
+    fake.respond(None, times=None)
+    async with make_client(fake, polling=PollPolicy(max_failures=4)) as client:
         with pytest.raises(
             TransportError, match=r"\. Wait or fetch again with the same id to resume"
         ):
@@ -321,38 +297,38 @@ async def test_connections_dropped_for_ever_end_the_wait(
 
 @pytest.mark.parametrize("body", STRANGE_BODIES)
 async def test_an_undocumented_answer_is_survived_once_and_raised_if_it_stays(
-    sendgrid: FakeSendGrid, clock: FakeClock, body: str
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock, body: str
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(200, body=body)
-    async with client_of(sendgrid, clock, max_failures=3) as client:
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(200, body=body)
+    async with make_client(fake, polling=PollPolicy(max_failures=3)) as client:
         assert (await client.wait(export_id)).urls
         assert clock.sleeps == [1.0]
-        sendgrid.respond(200, body=body, times=None)
+        fake.respond(200, body=body, times=None)
         with pytest.raises(InvalidResponseError) as caught:
             await client.wait(export_id)
     assert caught.value.problems
-    assert len(sendgrid.requests) == 2 + 3
+    assert len(fake.requests) == 2 + 3
 
 
-async def test_an_absurd_date_does_not_break_the_reckoning(
-    sendgrid: FakeSendGrid, client: ExportClient
+async def test_an_absurd_date_header_breaks_nothing(
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(503, headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
-    sendgrid.respond(None, times=2)
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(503, headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
+    fake.respond(None, times=2)
     assert (await client.wait(export_id)).urls
 
 
 @pytest.mark.parametrize("status", ["queued", "failed", "completed", "READY", ""])
 async def test_an_unknown_status_is_pending_and_logged_once(
-    sendgrid: FakeSendGrid,
+    fake: FakeSendGrid,
     client: ExportClient,
     caplog: pytest.LogCaptureFixture,
     status: str,
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=[status, status, status, "ready"])
-    sendgrid.respond(503)
+    export_id = await fake.add_export(export_id="x", statuses=[status, status, status, "ready"])
+    fake.respond(503)
     events: list[Event] = []
     with caplog.at_level(logging.WARNING, logger="sendgrid_exports"):
         await client.wait(export_id, on_event=events.append)
@@ -363,20 +339,20 @@ async def test_an_unknown_status_is_pending_and_logged_once(
 
 
 async def test_an_export_just_started_may_be_unknown_for_a_minute(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
     export_id = await client.start()
-    sendgrid.respond(404, on="status", times=3)
+    fake.respond(404, on="status", times=3)
     assert (await client.wait(export_id)).status is ExportStatus.READY
     assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
 
 
 async def test_an_export_still_unknown_a_minute_after_its_start_is_not_found(
-    sendgrid: FakeSendGrid, clock: FakeClock
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock
 ) -> None:
-    async with client_of(sendgrid, clock, max_failures=100) as client:
+    async with make_client(fake, polling=PollPolicy(max_failures=100)) as client:
         export_id = await client.start()
-        sendgrid.respond(404, on="status", times=None)
+        fake.respond(404, on="status", times=None)
         with pytest.raises(ExportNotFoundError):
             await client.wait(export_id)
         assert 60 <= sum(clock.sleeps) < 120
@@ -386,23 +362,21 @@ async def test_an_export_still_unknown_a_minute_after_its_start_is_not_found(
 
 
 async def test_export_contacts_waits_for_an_export_that_is_not_known_yet(
-    sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path
+    fake: FakeSendGrid, clock: FakeClock, tmp_path: Path
 ) -> None:
-    sendgrid.respond(404, on="status")
-    result = await export_contacts(
-        tmp_path, api_key=sendgrid.api_key, base_url=sendgrid.base_url, clock=clock
-    )
+    fake.respond(404, on="status")
+    result = await export_contacts(tmp_path, **fake.credentials, clock=clock)
     assert result.contact_count == 3
 
 
 async def test_one_401_between_good_polls_is_polled_again(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(200, body=PENDING)
-    sendgrid.respond(401)
-    sendgrid.respond(200, body=PENDING)
-    sendgrid.respond(401)
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(200, body=PENDING)
+    fake.respond(401)
+    fake.respond(200, body=PENDING)
+    fake.respond(401)
     events: list[Event] = []
     assert (await client.wait(export_id, on_event=events.append)).urls
     assert clock.sleeps == [1.0, 1.5, 2.25, 3.375]
@@ -416,10 +390,10 @@ async def test_one_401_between_good_polls_is_polled_again(
 
 
 async def test_a_second_401_in_a_row_ends_the_wait(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.respond(200, body=PENDING)
-    sendgrid.respond(401, times=None)
+    fake.respond(200, body=PENDING)
+    fake.respond(401, times=None)
     with pytest.raises(AuthenticationError):
         await client.wait("x")
     assert clock.sleeps == [1.0, 1.5]
@@ -431,24 +405,24 @@ async def test_a_second_401_in_a_row_ends_the_wait(
     ids=["errors", "error"],
 )
 async def test_a_200_that_holds_errors_ends_the_wait_with_what_they_say(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, body: dict[str, Any]
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock, body: dict[str, Any]
 ) -> None:
-    sendgrid.respond(200, body=body, times=None)
+    fake.respond(200, body=body, times=None)
     with pytest.raises(APIError, match="the segment is locked") as caught:
         await client.wait("x")
     assert caught.value.status == 200
     assert [detail.message for detail in caught.value.errors] == ["the segment is locked"]
-    assert len(sendgrid.requests) == 1
+    assert len(fake.requests) == 1
     assert clock.sleeps == []
 
 
 async def test_no_cache_on_the_way_may_answer_a_poll(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
     export_id = await client.start()
     await client.wait(export_id)
     await client.list_exports()
-    start, *polls = sendgrid.requests
+    start, *polls = fake.requests
     assert "Cache-Control" not in start.headers
     assert len(polls) == 3
     assert {request.headers["Cache-Control"] for request in polls} == {"no-cache"}
@@ -459,15 +433,15 @@ async def test_no_cache_on_the_way_may_answer_a_poll(
 
 @pytest.mark.parametrize("timeout", [10.0, 10, timedelta(seconds=10)])
 async def test_the_timeout_is_kept_with_a_last_poll_before_it(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, timeout: float | timedelta
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock, timeout: float | timedelta
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
+    export_id = await fake.add_export(export_id="x", statuses=["pending"])
     began = clock.monotonic()
     with pytest.raises(ExportTimeoutError, match="pending") as caught:
         await client.wait(export_id, timeout=timeout)
     assert 9 < clock.monotonic() - began <= 10
     assert clock.sleeps[:4] == [1.0, 1.5, 2.25, 3.375]
-    assert sendgrid.requests[-1].at == clock.utc(), "no sleep is without a poll after it"
+    assert fake.requests[-1].at == clock.utc(), "no sleep is without a poll after it"
     error = caught.value
     assert isinstance(error, TimeoutError)
     assert (error.export_id, export_id in str(error)) == (export_id, True)
@@ -475,24 +449,28 @@ async def test_the_timeout_is_kept_with_a_last_poll_before_it(
     assert error.export.status is ExportStatus.PENDING
 
 
-async def test_the_policy_has_a_timeout_too(sendgrid: FakeSendGrid, clock: FakeClock) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
+async def test_the_policy_has_a_timeout_too(
+    fake: FakeSendGrid, make_client: MakeClient, clock: FakeClock
+) -> None:
+    export_id = await fake.add_export(export_id="x", statuses=["pending"])
     began = clock.monotonic()
-    async with client_of(sendgrid, clock, timeout=timedelta(minutes=2)) as client:
+    async with make_client(fake, polling=PollPolicy(timeout=timedelta(minutes=2))) as client:
         with pytest.raises(ExportTimeoutError):
             await client.wait(export_id)
     assert 110 < clock.monotonic() - began <= 120
 
 
-async def test_no_time_at_all_is_a_timeout(sendgrid: FakeSendGrid, client: ExportClient) -> None:
+async def test_a_timeout_of_zero_raises_timeout_error(
+    fake: FakeSendGrid, client: ExportClient
+) -> None:
     with pytest.raises(ExportTimeoutError, match="never seen"):
         await client.wait("x", timeout=0)
 
 
 async def test_the_timeout_names_what_kept_failing(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.respond(503, times=None)
+    fake.respond(503, times=None)
     with pytest.raises(ExportTimeoutError) as caught:
         await client.wait("x", timeout=5)
     assert isinstance(caught.value.__cause__, ServerError)
@@ -501,10 +479,10 @@ async def test_the_timeout_names_what_kept_failing(
 
 
 async def test_the_timeout_does_not_name_a_failure_that_was_overcome(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending"])
-    sendgrid.respond(503)
+    export_id = await fake.add_export(export_id="x", statuses=["pending"])
+    fake.respond(503)
     with pytest.raises(ExportTimeoutError, match="pending") as caught:
         await client.wait(export_id, timeout=5)
     assert "503" not in str(caught.value)
@@ -512,20 +490,20 @@ async def test_the_timeout_does_not_name_a_failure_that_was_overcome(
 
 
 async def test_a_timeout_in_the_middle_of_a_poll_names_the_failure_before_it(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.respond(503)
-    sendgrid.respond(200, body=PENDING, delay=1000)
+    fake.respond(503)
+    fake.respond(200, body=PENDING, delay=1000)
     with pytest.raises(ExportTimeoutError, match="SendGrid answered 503"):
         await client.wait("x", timeout=60)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_retry_after_beyond_the_timeout_is_not_slept(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock, status: int
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock, status: int
 ) -> None:
-    sendgrid.respond(200, body=PENDING)
-    sendgrid.respond(status, headers={"Retry-After": "120"})
+    fake.respond(200, body=PENDING)
+    fake.respond(status, headers={"Retry-After": "120"})
     with pytest.raises(ExportTimeoutError, match="120") as caught:
         await client.wait("x", timeout=60)
     assert clock.sleeps == [1.0]
@@ -535,19 +513,19 @@ async def test_a_retry_after_beyond_the_timeout_is_not_slept(
 
 
 async def test_a_retry_after_within_the_timeout_is_slept_however_long(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(429, headers={"Retry-After": "59"})
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(429, headers={"Retry-After": "59"})
     await client.wait(export_id, timeout=60)
     assert clock.sleeps == [59.0]
 
 
 async def test_a_poll_that_hangs_ends_with_the_timeout(
-    sendgrid: FakeSendGrid, client: ExportClient, clock: FakeClock
+    fake: FakeSendGrid, client: ExportClient, clock: FakeClock
 ) -> None:
-    sendgrid.respond(200, body=PENDING)
-    sendgrid.respond(200, body=PENDING, delay=1000)
+    fake.respond(200, body=PENDING)
+    fake.respond(200, body=PENDING, delay=1000)
     began = clock.monotonic()
     with pytest.raises(ExportTimeoutError, match="pending") as caught:
         await client.wait("x", timeout=60)
@@ -591,16 +569,15 @@ class TestExportContacts:
         ],
         ids=["hangs", "asks to wait", "keeps refusing"],
     )
-    async def test_a_start_is_bounded(
-        self, sendgrid: FakeSendGrid, clock: FakeClock, tmp_path: Path, trouble: dict[str, Any]
+    async def test_the_start_is_within_the_timeout(
+        self, fake: FakeSendGrid, clock: FakeClock, tmp_path: Path, trouble: dict[str, Any]
     ) -> None:
-        sendgrid.respond(**trouble, on="start")
+        fake.respond(**trouble, on="start")
         began = clock.monotonic()
         with pytest.raises(SendGridExportsError):
             await export_contacts(
                 tmp_path,
-                api_key=sendgrid.api_key,
-                base_url=sendgrid.base_url,
+                **fake.credentials,
                 clock=clock,
                 random=lambda: 0.0,
                 timeout=4,
@@ -620,16 +597,16 @@ class StuckClock(FakeClock):
 
 
 @pytest.mark.parametrize("where", ["a poll", "a sleep"])
-async def test_a_cancellation_goes_through_and_the_client_lives_on(
-    sendgrid: FakeSendGrid, where: str
+async def test_cancelling_a_wait_raises_and_leaves_the_client_usable(
+    fake: FakeSendGrid, make_client: MakeClient, where: str
 ) -> None:
-    export_id = await sendgrid.add_export(export_id="x", statuses=["pending", "ready"])
+    export_id = await fake.add_export(export_id="x", statuses=["pending", "ready"])
     stuck = StuckClock()
     if where == "a poll":
-        sendgrid.respond(200, delay=math.inf)
-    async with client_of(sendgrid, stuck) as client:
+        fake.respond(200, delay=math.inf)
+    async with make_client(fake, clock=stuck) as client:
         waiting = asyncio.create_task(client.wait(export_id))
-        await until(lambda: sendgrid.requests if where == "a poll" else stuck.sleeps)
+        await until(lambda: fake.requests if where == "a poll" else stuck.sleeps)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -642,15 +619,15 @@ class CallersError(Exception):
 
 @pytest.mark.parametrize("error", [CallersError(), TimeoutError(), OSError(), RuntimeError()])
 @pytest.mark.parametrize("told", [StatusPolled, Retrying])
-async def test_an_error_in_on_event_is_the_callers_own(
-    sendgrid: FakeSendGrid, client: ExportClient, error: Exception, told: type[Event]
+async def test_an_error_raised_by_on_event_reaches_the_caller_unchanged(
+    fake: FakeSendGrid, client: ExportClient, error: Exception, told: type[Event]
 ) -> None:
     def on_event(event: Event) -> None:
         if isinstance(event, told):
             raise error
 
-    export_id = await sendgrid.add_export(export_id="x")
-    sendgrid.respond(503)
+    export_id = await fake.add_export(export_id="x")
+    fake.respond(503)
     with pytest.raises(type(error)) as caught:
         await client.wait(export_id, on_event=on_event)
     assert caught.value is error
@@ -658,18 +635,16 @@ async def test_an_error_in_on_event_is_the_callers_own(
     assert not isinstance(caught.value, ExportError)
 
 
-async def test_one_client_waits_for_many_at_once(
-    sendgrid: FakeSendGrid, client: ExportClient
-) -> None:
-    ids = [await sendgrid.add_export(statuses=["pending", "ready"]) for _ in range(10)]
+async def test_one_client_waits_for_many_at_once(fake: FakeSendGrid, client: ExportClient) -> None:
+    ids = [await fake.add_export(statuses=["pending", "ready"]) for _ in range(10)]
     exports = await asyncio.gather(*(client.wait(export_id) for export_id in ids))
     assert [export.id for export in exports] == ids
 
 
 async def test_a_rate_limit_of_one_call_does_not_bind_another(
-    sendgrid: FakeSendGrid, client: ExportClient
+    fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    sendgrid.respond(429, headers={"Retry-After": "9"}, on="status")
+    fake.respond(429, headers={"Retry-After": "9"}, on="status")
     with pytest.raises(RateLimitedError):
         await client.get("x")
     assert await client.list_exports() == ()

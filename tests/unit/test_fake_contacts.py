@@ -11,7 +11,7 @@ import pytest
 
 from sendgrid_exports.testing import make_contacts
 from sendgrid_exports.testing.contacts import CSV_COLUMNS, CUSTOM_FIELDS, csv_row
-from sendgrid_exports.testing.spool import ContactFiles
+from sendgrid_exports.testing.files import ContactFiles
 
 
 def parts(**changes: Any) -> list[bytes]:

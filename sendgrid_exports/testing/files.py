@@ -109,6 +109,7 @@ class Spool:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="fake-sendgrid")
         self._jobs: set[Future[Any]] = set()
+        self._generated: dict[ContactFiles, Future[tuple[SpooledFile, ...]]] = {}
         self._numbers = itertools.count(1)
         self._closing = False
         self.directory = Path()
@@ -125,8 +126,12 @@ class Spool:
         self._pool.shutdown(wait=False)
 
     async def write_contacts(self, order: ContactFiles) -> tuple[SpooledFile, ...]:
-        """Generate the files of `order`."""
-        return await self._run(self._write_contacts, order)
+        """Return the files of `order`; equal orders share their files."""
+        job = self._generated.get(order)
+        if job is None:
+            job = self._generated[order] = self._submit(self._write_contacts, order)
+        # A cancelled request must not take the files from the others that wait for them.
+        return await asyncio.shield(asyncio.wrap_future(job))
 
     async def write(self, body: bytes) -> SpooledFile:
         """Store `body` as it is."""
@@ -137,10 +142,13 @@ class Spool:
         return await self._run(_read, file.path, start, size)
 
     async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.wrap_future(self._submit(work, *arguments))
+
+    def _submit(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
         job = self._pool.submit(work, *arguments)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
-        return await asyncio.wrap_future(job)
+        return job
 
     def _write_contacts(self, order: ContactFiles) -> tuple[SpooledFile, ...]:
         return tuple(self._write(lines, order.compressed) for lines in order.parts())
