@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nox
 
-PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads(Path("pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 PYTHONS = [
     classifier.rpartition(" ")[2]
     for classifier in PROJECT["classifiers"]
@@ -25,10 +26,12 @@ nox.options.error_on_missing_interpreters = False
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
-    session.install("ruff>=0.14")
+    """Check style and format (ruff), the layers (import-linter) and dead code (vulture)."""
+    session.install("import-linter>=2.5", "ruff>=0.14", "vulture>=2.14")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache", "--no-logo")
+    session.run("vulture")
 
 
 @nox.session
@@ -114,20 +117,18 @@ def benchmarks_contents(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Branch coverage: all of the pure floor, nearly all of the whole."""
+    """Branch coverage: all of the pure modules, nearly all of the package."""
     session.install("-e", ".[test,fast]")
     session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
     session.run("coverage", "report", "--fail-under=95")
-    session.run("coverage", "report", "--fail-under=100", f"--include={','.join(pure_floor())}")
+    session.run("coverage", "report", "--fail-under=100", f"--include={','.join(pure_modules())}")
 
 
-def pure_floor() -> list[str]:
-    """The files of the pure floor, as the test of the floors names them."""
-    names: dict[str, list[str]] = {}
-    source = Path("tests/unit/test_floors.py").read_text()
-    exec(source[source.index("WORDS =") : source.index("SEAMS =")], names)  # noqa: S102
-    modules = names["WORDS"] + names["PURE"]
-    return [f"sendgrid_exports/{module.replace('.', '/')}.py" for module in modules]
+def pure_modules() -> list[str]:
+    """Return the files of the import-linter contract that is named pure."""
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    [pure] = [contract for contract in contracts if contract["id"] == "pure"]
+    return [f"{module.replace('.', '/')}.py" for module in pure["source_modules"]]
 
 
 @nox.session
