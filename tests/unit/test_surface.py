@@ -1,4 +1,4 @@
-"""The public face: what a reader of `__init__.py` may count on."""
+"""The public API: what a reader of `__init__.py` may count on."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_the_version_is_one_truth() -> None:
     "name", [*(f"sendgrid_exports.{n}" for n in PUBLIC), *(f"testing.{n}" for n in testing.__all__)]
 )
 def test_every_public_name_is_documented(name: str) -> None:
-    room, _, attribute = name.partition(".")
-    value = getattr(testing if room == "testing" else sendgrid_exports, attribute)
+    module, _, attribute = name.partition(".")
+    value = getattr(testing if module == "testing" else sendgrid_exports, attribute)
     if attribute in {"Event", "Fault"} and not inspect.isclass(value):
         return
     assert inspect.getdoc(value)
