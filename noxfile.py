@@ -192,9 +192,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def screenshot(session: nox.Session) -> None:
-    """Draw .github/progress.svg again, from a real run of the demonstration."""
-    session.install(".[cli]")
-    session.run("python", ".github/screenshot.py")
+    """Draw .github/progress.svg again from a real run: `-- demo --files 6`, say."""
+    session.install(".[cli]", "pyte")
+    session.run("python", ".github/screenshot.py", *session.posargs)
 
 
 @nox.session
