@@ -76,6 +76,7 @@ class Command:
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(self.directory)
+                patch.setattr(sys, "argv", ["sendgrid_exports/__main__.py"])
                 for name in (*os.environ.keys() - CLEAN.keys(),):
                     patch.delenv(name)
                 for name, value in {"SENDGRID_API_KEY": self.fake.api_key, **(env or {})}.items():
