@@ -139,7 +139,7 @@ def kill(session: nox.Session) -> None:
 def debian(session: nox.Session) -> None:
     """Install the programs that components and benchmarks use (Debian, as root)."""
     packages = ["nginx", "libnginx-mod-http-headers-more-filter", "openssl", "mount"]
-    packages += ["curl", "aria2"]
+    packages += ["curl", "aria2", "gcc", "libc6-dev", "iproute2"]
     session.run("apt-get", "-q", "update", external=True)
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     session.run("apt-get", "-q", "-y", "install", *packages, external=True, env=env)
