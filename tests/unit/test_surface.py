@@ -66,8 +66,8 @@ def test_the_version_stands_in_one_place() -> None:
     "name", [*(f"sendgrid_exports.{n}" for n in PUBLIC), *(f"testing.{n}" for n in testing.__all__)]
 )
 def test_every_public_name_is_documented(name: str) -> None:
-    package, _, attribute = name.partition(".")
-    value = getattr(testing if package == "testing" else sendgrid_exports, attribute)
+    module, _, attribute = name.partition(".")
+    value = getattr(testing if module == "testing" else sendgrid_exports, attribute)
     if attribute in {"Event", "Fault"} and not inspect.isclass(value):
         return
     assert inspect.getdoc(value)
