@@ -14,8 +14,8 @@ from sendgrid_exports.errors import CorruptDownloadError, ExportExpiredError, Ex
 from sendgrid_exports.events import CountMismatch, FileFinished
 from sendgrid_exports.formats.text import Errors
 from sendgrid_exports.models import DownloadedFile
+from sendgrid_exports.transfer.checks import CheckFailedError
 from sendgrid_exports.transfer.straight import Straight, StraightFile
-from sendgrid_exports.transfer.verify import CheckFailedError
 
 __all__ = ["ContactStream"]
 
@@ -102,7 +102,7 @@ class ContactStream:
         finished = DownloadedFile(
             number=file.number,
             url=file.link.identity,
-            path=self._straight.path(file),
+            path=self._straight.path(file, checked.kind),
             size=checked.size,
             sha256=checked.sha256,
             etag=file.version.etag.strip('"') if file.version else None,
@@ -130,7 +130,7 @@ class ContactStream:
         path = self._straight.path(file)
         return CorruptDownloadError(
             f"{path.name} fails its checks: {error}. Drop the contacts handed out and stream "
-            "again; if it is the same, start another export.",
+            f"again. If it fails once more: {error.advice}",
             path=path,
             url=file.link.identity,
         )

@@ -13,7 +13,8 @@ from functools import partial
 from sendgrid_exports.errors import CorruptDownloadError, DownloadError
 from sendgrid_exports.events import FileFinished, LinkRenewed, Retrying
 from sendgrid_exports.models import ContactExport, DownloadedFile
-from sendgrid_exports.transfer.answers import LinkDead, TryAgain, Version
+from sendgrid_exports.transfer.answers import LinkDead, StartOver, TryAgain, Version
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.connections import Share
 from sendgrid_exports.transfer.durable import Durable
 from sendgrid_exports.transfer.job import Job
@@ -24,19 +25,16 @@ from sendgrid_exports.transfer.plan import DISCOVERY, SMALLEST_PIECE, piece_size
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.proof import prove
 from sendgrid_exports.transfer.request import IncomingFile, Requests
-from sendgrid_exports.transfer.tasks import Tasks
-from sendgrid_exports.transfer.tries import (
+from sendgrid_exports.transfer.retries import (
     Again,
-    Begin,
-    Expired,
-    Fail,
     Failure,
-    GiveUpOn,
+    GiveUp,
     Renew,
+    Step,
     error_of,
     next_step,
 )
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError
+from sendgrid_exports.transfer.tasks import Tasks
 
 __all__ = ["Download"]
 
@@ -243,33 +241,41 @@ class Download:
             return
         if isinstance(failure, TryAgain) and failure.slow_down:
             self._share.slower()
-        step, file.tries = next_step(
-            failure,
-            file.tries,
-            failures=piece.failures,
-            attempts=self._job.policy.attempts,
-            left=self._job.deadline.left(self._job.clock.monotonic()),
-            random=self._job.random,
-        )
-        path = self._requests.path(file)
-        match step:
-            case Again(delay):
-                reason = failure.reason if isinstance(failure, TryAgain) else "again"
+        match self._next_step(file, failure, piece.failures):
+            case Again(delay, reason):
                 self._tell_retry(file, reason, delay)
                 await self._rest(file, piece, delay)
             case Renew():
                 file.link_dead = True
                 file.pieces.put_back(piece)
-            case Begin(plain):
+            case StartOver(reason, plain):
+                if file.pieces.arrived:
+                    self._tell_retry(file, reason, 0.0)
                 await self._start_over(file, plain=plain)
-            case Expired() | GiveUpOn() | Fail():
-                raise error_of(
-                    step,
-                    path=path,
-                    url=file.link.identity,
-                    export_id=self._job.export_id,
-                    export=self._job.folder.manifest.export,
-                )
+
+    def _next_step(self, file: IncomingFile, failure: Failure, failures: int) -> Step:
+        """Return what follows from a failure.
+
+        Raises:
+            SendGridExportsError: nothing is left to try.
+        """
+        step, file.tries = next_step(
+            failure,
+            file.tries,
+            failures=failures,
+            attempts=self._job.policy.attempts,
+            left=self._job.deadline.left(self._job.clock.monotonic()),
+            random=self._job.random,
+        )
+        if isinstance(step, GiveUp):
+            raise error_of(
+                step,
+                path=self._requests.path(file),
+                url=file.link.identity,
+                export_id=self._job.export_id,
+                export=self._job.folder.manifest.export,
+            )
+        return step
 
     async def _rest(self, file: IncomingFile, piece: Piece, delay: float) -> None:
         if not piece.ranged:
@@ -301,19 +307,14 @@ class Download:
         self._tasks.begin(file, publish, partial(self._after_publish, file))
 
     async def _failed(self, file: IncomingFile, proof: CheckFailedError) -> None:
-        if not file.fetched_twice:
-            file.fetched_twice = True
-            self._tell_retry(file, f"it fails its checks: {proof}", 0.0)
+        try:
+            step = self._next_step(file, proof, 0)
+        except CorruptDownloadError:
+            await self._start_over(file, plain=False)
+            raise
+        if isinstance(step, StartOver):
+            self._tell_retry(file, step.reason, 0.0)
             await self._start_over(file, plain=not file.pieces.splittable)
-            return
-        path = self._requests.path(file)
-        await self._start_over(file, plain=False)
-        raise CorruptDownloadError(
-            f"{path.name} was fetched twice, and it fails its checks: {proof}. "
-            "Start another export; if it is the same, tell SendGrid's support.",
-            path=path,
-            url=file.link.identity,
-        )
 
     async def _after_publish(
         self, file: IncomingFile, finished: DownloadedFile | CheckFailedError

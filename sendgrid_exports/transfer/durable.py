@@ -13,12 +13,11 @@ from pathlib import Path
 import attrs
 
 from sendgrid_exports.disk import size_of, truncate
-from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.answers import Expected, Version
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.journal import Record
 from sendgrid_exports.transfer.reading import is_gzip
 from sendgrid_exports.transfer.request import IncomingFile
-from sendgrid_exports.transfer.verify import Expected
 
 __all__ = ["Durable"]
 

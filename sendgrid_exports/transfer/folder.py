@@ -17,6 +17,8 @@ from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressErro
 from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
+from sendgrid_exports.transfer.answers import Expected
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.journal import (
     Record,
     write_journal,
@@ -33,7 +35,6 @@ from sendgrid_exports.transfer.manifest import (
 )
 from sendgrid_exports.transfer.names import Names
 from sendgrid_exports.transfer.reading import compress, inflate, prove_file
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
 __all__ = ["Folder"]
 
@@ -125,7 +126,9 @@ class Folder:
             checked = conclude()
             return FileEntry(
                 number=number,
-                name=self.names.final(number, kind, compressed=checked.compressed).name,
+                name=self.names.final(
+                    number, checked.kind or kind, compressed=checked.compressed
+                ).name,
                 size=checked.size,
                 sha256=checked.sha256,
                 mtime_ns=0,
@@ -282,7 +285,7 @@ class Folder:
         verify = max(policy.verify, entry.verify, key=levels.index)
         try:
             expected = Expected(size=entry.size)
-            checked = yield from prove_file(path, verify, expected, _kind(entry))
+            checked = yield from prove_file(path, verify, expected, first=entry.number == 1)
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:
@@ -303,7 +306,7 @@ class Folder:
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
         try:
             yield from (inflate if policy.decompress else compress)(source, part)
-            checked = yield from prove_file(part, level, Expected(), _kind(entry))
+            checked = yield from prove_file(part, level, Expected(), first=entry.number == 1)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sendgrid_exports.disk import Disk, size_of
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.reading import feed_range, measure
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
+from sendgrid_exports.transfer.reading import feed_range, measure, reread
 from sendgrid_exports.transfer.request import IncomingFile
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks
 
 __all__ = ["prove"]
 
@@ -25,8 +25,8 @@ async def prove(
 
     To conclude blocks, and raises `CheckFailedError`.
     """
-    checks = Checks(verify, file.expected, file.link.kind)
     checked = 0
+    checks = Checks(verify, file.expected, first=file.number == 1, reread=reread(part))
     try:
         while not (file.pieces.complete and checked == file.pieces.total):
             prefix = file.pieces.written.prefix

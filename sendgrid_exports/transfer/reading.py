@@ -9,23 +9,25 @@ from io import RawIOBase
 from pathlib import Path
 
 from sendgrid_exports.disk import Steps
-from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, PlainText
+from sendgrid_exports.formats.kinds import BEGINNING
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.verify import Checked, Checks, Expected
+from sendgrid_exports.transfer.answers import Expected
+from sendgrid_exports.transfer.checks import Checked, Checks, Reread
 
-__all__ = ["compress", "feed_range", "inflate", "is_gzip", "measure", "prove_file"]
+__all__ = ["compress", "feed_range", "inflate", "is_gzip", "measure", "prove_file", "reread"]
 
 # However much a block of gzip inflates to, it is soon done.
 _READ = 256 * 1024
 
 
-def prove_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Steps[Checked]:
+def prove_file(path: Path, verify: Verify, expected: Expected, *, first: bool) -> Steps[Checked]:
     """Return what the file at `path` proves.
 
     Raises:
         CheckFailedError: it fails a check.
     """
-    checks = Checks(verify, expected, kind)
+    checks = Checks(verify, expected, first=first, reread=reread(path))
     if verify is Verify.LENGTH:
         measure(path, checks)
     else:
@@ -42,7 +44,7 @@ def is_gzip(path: Path) -> bool:
 def measure(path: Path, checks: Checks) -> None:
     """Give `checks` the file's size and first bytes alone."""
     with path.open("rb") as file:
-        checks.measure(path.stat().st_size, file.read(2))
+        checks.measure(path.stat().st_size, file.read(BEGINNING))
 
 
 def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps[None]:
@@ -50,8 +52,18 @@ def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         for data in _blocks(file, None if end is None else end - start):
-            checks.feed(data)
+            yield from checks.take(data)
             yield
+
+
+def reread(path: Path) -> Reread:
+    """Return a function that yields the first so many bytes of the file at `path`."""
+
+    def blocks(size: int) -> Iterator[bytes]:
+        with path.open("rb", buffering=0) as file:
+            yield from _blocks(file, size)
+
+    return blocks
 
 
 def inflate(source: Path, target: Path) -> Steps[None]:
@@ -60,13 +72,21 @@ def inflate(source: Path, target: Path) -> Steps[None]:
     Raises:
         BrokenGzipError: it is not whole gzip.
     """
-    gunzip = Gunzip()
+    try:
+        yield from _inflate(source, target, fast=True)
+    except BrokenGzipError:
+        yield from _inflate(source, target, fast=False)
+
+
+def _inflate(source: Path, target: Path, *, fast: bool) -> Steps[None]:
+    text = PlainText(fast=fast)
     with source.open("rb", buffering=0) as raw, target.open("wb") as plain:
         for data in _blocks(raw):
-            for text in gunzip.feed(data):
-                plain.write(text)
+            for piece in text.feed(data):
+                plain.write(piece)
                 yield
-    gunzip.finish()
+        for piece in text.finish():
+            plain.write(piece)
 
 
 def compress(source: Path, target: Path) -> Steps[None]:

@@ -19,6 +19,7 @@ from sendgrid_exports.transfer.answers import (
     AllHere,
     Answer,
     Asked,
+    Expected,
     Meaning,
     Receive,
     Refused,
@@ -30,9 +31,8 @@ from sendgrid_exports.transfer.answers import (
 from sendgrid_exports.transfer.job import Job
 from sendgrid_exports.transfer.links import Link
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
+from sendgrid_exports.transfer.retries import Failure, Tries
 from sendgrid_exports.transfer.speed import Line, Speed, Verdict
-from sendgrid_exports.transfer.tries import Failure, Tries
-from sendgrid_exports.transfer.verify import Expected, expect
 
 __all__ = ["EVENTS_A_SECOND", "IncomingFile", "Requests", "read_answer"]
 
@@ -54,7 +54,6 @@ class IncomingFile:
         tries: how often it was tried in vain.
         compressed: whether it is gzip: by its name at first, then by its first bytes.
         link_dead: whether `link` is to be replaced before the next request.
-        fetched_twice: whether it failed its checks once already.
         grown: set when bytes were written.
         announced: whether its start was told.
         told: when its progress was told last, on the monotonic clock.
@@ -72,7 +71,6 @@ class IncomingFile:
     tries: Tries = attrs.field(factory=Tries)
     compressed: bool = True
     link_dead: bool = False
-    fetched_twice: bool = False
     grown: asyncio.Event = attrs.field(factory=asyncio.Event)
     announced: bool = False
     told: float = float("-inf")
@@ -160,19 +158,18 @@ class Requests:
                 if meaning.version and self._conductor.is_of_another(file, meaning.version):
                     reason = "SendGrid lists other files now, and this link is another one's"
                     return Refused(reason=reason)
-                if self._discover(file, piece, meaning, stream):
+                if self._discover(file, piece, meaning):
                     await self._conductor.check_space()
                 return await self._receive(file, piece, stream)
         except TransportError as error:
             return TryAgain(str(error)) if error.transient else Refused(reason=str(error))
 
-    def _discover(self, file: IncomingFile, piece: Piece, meaning: Receive, stream: Stream) -> bool:
+    def _discover(self, file: IncomingFile, piece: Piece, meaning: Receive) -> bool:
         """Take note of what an answer tells of its file; return whether the size is news."""
         unknown = file.pieces.total is None
         if file.version is None:
             file.version = meaning.version
-            whole = stream.status == 200 or piece.end is None or piece.end >= (meaning.total or 0)
-            file.expected = expect(stream.headers, meaning.total, whole=whole)
+            file.expected = meaning.expected
             file.synced_at = self._job.clock.monotonic()
         file.pieces.discovered(piece, meaning.total, whole=meaning.whole)
         self._conductor.discovered()

@@ -29,7 +29,7 @@ from sendgrid_exports.timing import Clock, Deadline
 from sendgrid_exports.transfer.answers import (
     AllHere,
     Asked,
-    AskPlain,
+    Expected,
     LinkDead,
     Receive,
     Refused,
@@ -42,20 +42,16 @@ from sendgrid_exports.transfer.links import Link, is_due, match_links, read_link
 from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.request import EVENTS_A_SECOND, read_answer
-from sendgrid_exports.transfer.speed import Line, Speed, Verdict
-from sendgrid_exports.transfer.tries import (
+from sendgrid_exports.transfer.retries import (
     Again,
-    Begin,
-    Expired,
-    Fail,
     Failure,
-    GiveUpOn,
+    GiveUp,
     Renew,
     Tries,
     error_of,
     next_step,
 )
-from sendgrid_exports.transfer.verify import Expected, expect
+from sendgrid_exports.transfer.speed import Line, Speed, Verdict
 
 __all__ = ["Straight", "StraightFile"]
 
@@ -127,10 +123,10 @@ class Straight:
         self._identities = tuple(link.identity for link in links)
         self._line = Line(self.policy.minimum_speed, self.policy.speed_window)
 
-    def path(self, file: StraightFile) -> Path:
-        """Return the name that the file would have on disk."""
+    def path(self, file: StraightFile, kind: str | None = None) -> Path:
+        """Return the name that the file would have on disk, `kind` being that of its content."""
         names = Names(Path(), safe_name(self.export.id))
-        return names.final(file.number, file.link.kind, compressed=file.compressed)
+        return names.final(file.number, kind or file.link.kind, compressed=file.compressed)
 
     async def chunks(self, file: StraightFile) -> AsyncGenerator[bytes, None]:
         """Yield the raw bytes of a file, from the first to the last, once each.
@@ -162,7 +158,7 @@ class Straight:
                         reason = "SendGrid lists other files now, and this link is another one's"
                         failure = Refused(reason=reason)
                     else:
-                        _discover(file, meaning, stream)
+                        _discover(file, meaning)
                         async with aclosing(self._receive(file, stream)) as received:
                             async for data in received:
                                 yield data
@@ -245,8 +241,7 @@ class Straight:
             random=self.random,
         )
         match step:
-            case Again(delay):
-                reason = failure.reason if isinstance(failure, TryAgain) else "again"
+            case Again(delay, reason):
                 self.on_event(
                     Retrying(
                         export_id=self.export.id,
@@ -259,11 +254,11 @@ class Straight:
                 await self.clock.sleep(delay)
             case Renew():
                 file.link_dead = True
-            case Begin(plain):
+            case StartOver(plain=plain):
                 file.piece = Piece(0, None, ranged=not plain)
                 file.version = None
                 file.expected = Expected()
-            case Expired() | GiveUpOn() | Fail():
+            case GiveUp():
                 raise error_of(
                     step,
                     path=self.path(file),
@@ -280,11 +275,11 @@ class Straight:
             IncompleteDownloadError: nothing says that it would be the same one.
         """
         path = self.path(file)
-        if isinstance(failure, StartOver | AskPlain):
-            reason = failure.reason if isinstance(failure, StartOver) else "it is empty now"
+        if isinstance(failure, StartOver):
             raise CorruptDownloadError(
-                f"{path.name} can't go on at byte {file.piece.position:,}: {reason}. The contacts "
-                "handed out belong to what is no longer there: drop them, and stream again.",
+                f"{path.name} can't be resumed at byte {file.piece.position:,}: {failure.reason}. "
+                "The contacts handed out belong to what is no longer there: drop them, and stream "
+                "again.",
                 path=path,
                 url=file.link.identity,
             )
@@ -322,9 +317,9 @@ class Straight:
         return read_links(export.urls, allow_http=self.allow_http, now=self.clock.monotonic())
 
 
-def _discover(file: StraightFile, meaning: Receive, stream: Stream) -> None:
+def _discover(file: StraightFile, meaning: Receive) -> None:
     """Take note of what the first answer tells of a file."""
     if file.piece.position == 0:
         file.version = meaning.version
-        file.expected = expect(stream.headers, meaning.total)
+        file.expected = meaning.expected
         file.piece.end = meaning.total

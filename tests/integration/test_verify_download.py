@@ -132,7 +132,7 @@ async def test_a_shortened_file_is_a_change(result: DownloadResult, size: int) -
     assert (await of(result)).changed == (path,)
 
 
-@pytest.mark.parametrize("more", [b"\0", b"junk", gzip.compress(b"a,b\n")])
+@pytest.mark.parametrize("more", [b"\0", b"junk", gzip.compress(b"a,b\n", mtime=0)])
 async def test_a_file_with_more_behind_it_is_a_change(result: DownloadResult, more: bytes) -> None:
     path = paths(result)[0]
     path.write_bytes(path.read_bytes() + more)
@@ -305,7 +305,7 @@ async def test_of_plain_files_by_length_alone_only_the_length_is_known(
     assert (await of(result)).changed == (path,)
 
 
-@pytest.mark.parametrize("bodies", [[], [b""], [b"x"], [b"\x1f\x8b"[:1]]])
+@pytest.mark.parametrize("bodies", [[], [b""], [b"\n"], [b"EMAIL"]])
 async def test_nothing_and_next_to_nothing_are_verified_too(
     fake: FakeSendGrid, make_client: MakeClient, tmp_path: Path, bodies: list[bytes]
 ) -> None:

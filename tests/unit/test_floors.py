@@ -18,6 +18,7 @@ PURE = [
     "api.wire",
     "api.polling",
     "formats.gunzip",
+    "formats.kinds",
     "formats.records",
     "formats.text",
     "formats.quoted_csv",
@@ -29,10 +30,10 @@ PURE = [
     "transfer.plan",
     "transfer.speed",
     "transfer.answers",
-    "transfer.tries",
+    "transfer.retries",
     "transfer.journal",
     "transfer.manifest",
-    "transfer.verify",
+    "transfer.checks",
     "contents.typed",
 ]
 SEAMS = [
