@@ -90,7 +90,7 @@ class Verify(enum.Enum):
     """How much a file must prove before it gets its final name."""
 
     LENGTH = "length"
-    """As many bytes as the storage announced; nothing is read again."""
+    """As many bytes as the storage announced, beginning as an export does; no more is read."""
     CHECKSUM = "checksum"
     """And the MD5 where the ETag is one, S3's own checksums where sent, and a SHA-256 taken."""
     CONTENTS = "contents"
