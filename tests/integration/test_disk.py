@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -491,6 +492,8 @@ async def test_two_files_of_an_export_are_inflated_at_once_and_not_more(
     def counted(source: Path, target: Path) -> Steps[None]:
         begun.add(source)
         counts.append(len(begun))
+        # Others have their turn before it is done.
+        yield from repeat(None, 100)
         yield from reading.inflate(source, target)
         begun.remove(source)
 
