@@ -123,14 +123,14 @@ class LinkDead:
 
     Attributes:
         reason: what the storage said.
-        proven: whether it died of age. Otherwise the cause is unknown: an object or a policy of
-            the storage that is not yet everywhere, or a file that was deleted.
-        status: of the answer; 404 and 410 say that there is no such file.
+        expired: whether it is known to have died of age. Otherwise the cause may be an object or
+            a policy of the storage that has not reached every server, or a deleted file.
+        status: of the answer; 404 and 410 say that the file does not exist.
         code: S3's code, or None.
     """
 
     reason: str
-    proven: bool
+    expired: bool
     status: int = 403
     code: str | None = None
 

@@ -207,13 +207,14 @@ class Checks:
         self._counter: RecordCounter | None = None
 
     def _read(self, data: Bytes | None, fed: int) -> Iterator[None]:
-        """Read the text of `data`, or its end, after so many bytes; isal alone refuses nothing."""
+        """Read the text of `data`, or without data its end, after `fed` bytes."""
         try:
             try:
                 yield from self._read_text(data)
             except (BrokenGzipError, NotAnExportError):
                 if not self._fast or self._reread is None:
                     raise
+                # isal refuses some valid files, so zlib decides.
                 self._begin_text(fast=False)
                 for block in chain(self._reread(fed), [data]):
                     yield from self._read_text(block)

@@ -118,11 +118,11 @@ def next_step(
                 asked = f"the storage asks to wait {retry_after:.0f} s, of {left:.0f} s at most"
                 return GiveUp("incomplete", f"{reason}; {asked}"), tries
             return Again(min(delay, left), reason), tries
-        case LinkDead(reason, proven):
+        case LinkDead(reason, expired):
             if tries.renewals >= _RENEWALS:
                 reason = f"{reason}; {_RENEWALS} fresh links were refused too"
                 return _give_up_link(failure, reason), tries
-            if proven:
+            if expired:
                 return Renew(), attrs.evolve(tries, renewals=tries.renewals + 1)
             if failures >= attempts:
                 return _give_up_link(failure, _used_up(reason, failures)), tries

@@ -257,7 +257,7 @@ STILL_VALID = aged("2025-07-18T19:58:36Z", "2025-07-18T19:58:35Z")
 
 
 @pytest.mark.parametrize(
-    ("seen", "due", "proven"),
+    ("seen", "due", "expired"),
     [
         pytest.param(error(403, "AccessDenied", "Request has expired"), False, True, id="said"),
         pytest.param(error(403, "AccessDenied", "Denied", BEFORE), False, True, id="two times"),
@@ -281,10 +281,10 @@ STILL_VALID = aged("2025-07-18T19:58:36Z", "2025-07-18T19:58:35Z")
     ],
 )
 @pytest.mark.parametrize("asked", [FIRST, LATER, PLAIN], ids=["first", "later", "plain"])
-def test_dead_links(asked: Asked, seen: Answer, due: bool, proven: bool) -> None:
+def test_dead_links(asked: Asked, seen: Answer, due: bool, expired: bool) -> None:
     meaning = judged(asked, seen, due=due)
     assert isinstance(meaning, LinkDead)
-    assert meaning.proven is proven
+    assert meaning.expired is expired
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_a_bad_request_names_the_session_and_the_proxy(seen: Answer) -> None:
 @pytest.mark.parametrize("due", [True, False])
 def test_a_missing_file_may_have_a_fresh_link(status: int, due: bool) -> None:
     assert judged(LATER, error(status, "NoSuchKey", "Not there"), due=due) == LinkDead(
-        f"{status} NoSuchKey: Not there", proven=False, status=status, code="NoSuchKey"
+        f"{status} NoSuchKey: Not there", expired=False, status=status, code="NoSuchKey"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a file proves: each check alone, together, and in whatever pieces the bytes come."""
+"""The checks of a file: each alone, together, and in whatever pieces the bytes come."""
 
 from __future__ import annotations
 
@@ -107,17 +107,17 @@ def reread_from(pieces: tuple[bytes, ...], size: int) -> Iterator[bytes]:
         pytest.param(b"", Verify.LENGTH, None, None, (), id="no bytes, length alone"),
     ],
 )
-@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
-def test_what_was_proved(
+@pytest.mark.parametrize("announces", [True, False])
+def test_the_checks_that_passed_are_listed(
     data: bytes,
     verify: Verify,
     kind: Kind | None,
     contacts: int | None,
     verified_by: tuple[str, ...],
-    told: bool,
+    announces: bool,
 ) -> None:
-    """Without an announcement nothing is proved of the sums, and nothing is claimed."""
-    expected = expect(announced(data), len(data)) if told else Expected()
+    """Without an announcement no sum is compared, and none is claimed."""
+    expected = expect(announced(data), len(data)) if announces else Expected()
     checked = check(data, verify=verify, expected=expected)
     assert checked == Checked(
         size=len(data),
@@ -126,7 +126,7 @@ def test_what_was_proved(
         kind=kind,
         contacts=contacts,
         verified_by=("length", *verified_by)
-        if told
+        if announces
         else tuple(name for name in verified_by if name == "gzip-crc"),
     )
 
@@ -192,7 +192,7 @@ def feed(checks: Checks, pieces: list[bytes]) -> Checked:
     st.lists(st.integers(0, 150), max_size=8),
     st.sampled_from(Verify),
 )
-def test_pieces_of_any_size_prove_the_same(data: bytes, cuts: list[int], verify: Verify) -> None:
+def test_pieces_of_any_size_give_the_same(data: bytes, cuts: list[int], verify: Verify) -> None:
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     pieces = [data[start:end] for start, end in pairwise(places)]
     expected = expect(announced(data), len(data))

@@ -1,4 +1,4 @@
-"""What follows a request that did not bring its bytes, and when the trying ends."""
+"""What follows a failure, and when nothing is left to try."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from sendgrid_exports.transfer.retries import (
     next_step,
 )
 
-EXPIRED = LinkDead("Request has expired", proven=True)
-DENIED = LinkDead("AccessDenied", proven=False)
-MISSING = LinkDead("NoSuchKey", proven=False, status=404, code="NoSuchKey")
+EXPIRED = LinkDead("Request has expired", expired=True)
+DENIED = LinkDead("AccessDenied", expired=False)
+MISSING = LinkDead("NoSuchKey", expired=False, status=404, code="NoSuchKey")
 BROKEN = CheckFailedError("it is an HTML page", "Open the network.")
 
 
@@ -215,8 +215,8 @@ def test_steps_keep_what_was_said(meaning: Failure, step: Step) -> None:
     ("meaning", "tries"),
     [
         (StartOver("why"), Tries(starts_over=3)),
-        (LinkDead("why", proven=True), Tries(renewals=3)),
-        (LinkDead("why", proven=False), Tries(renewals=3, denials=1)),
+        (LinkDead("why", expired=True), Tries(renewals=3)),
+        (LinkDead("why", expired=False), Tries(renewals=3, denials=1)),
     ],
 )
 def test_a_used_up_budget_says_why(meaning: Failure, tries: Tries) -> None:
