@@ -25,8 +25,8 @@ def read_plain(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         try:
             while data := file.read(_READ):
-                yield from plain.feed(data)
-            yield from plain.finish()
+                yield from map(bytes, plain.feed(data))
+            yield from map(bytes, plain.finish())
         except BrokenGzipError as error:
             raise CorruptDownloadError(
                 f"{path} is corrupt: {error}. Fetch the export again, or start another one.",

@@ -13,9 +13,9 @@ from sendgrid_exports.errors import CorruptDownloadError
 from sendgrid_exports.events import FileFinished
 from sendgrid_exports.formats.text import Errors
 from sendgrid_exports.models import DownloadedFile
+from sendgrid_exports.transfer.checks import CheckFailedError
 from sendgrid_exports.transfer.file import File
 from sendgrid_exports.transfer.stream import FileStream
-from sendgrid_exports.transfer.verify import CheckFailedError
 
 __all__ = ["ContactStream"]
 
@@ -93,7 +93,7 @@ class ContactStream:
         finished = DownloadedFile(
             number=file.number,
             url=file.link.identity,
-            path=self._stream.path(file),
+            path=self._stream.path(file, checked.kind),
             size=checked.size,
             sha256=checked.sha256,
             etag=file.copy.version.etag.strip('"') if file.copy.version else None,
@@ -107,7 +107,7 @@ class ContactStream:
         path = self._stream.path(file)
         return CorruptDownloadError(
             f"{path.name} fails its checks: {error}. Drop the contacts handed out and stream "
-            "again; if it is the same, start another export.",
+            f"again. If it fails once more: {error.advice}",
             path=path,
             url=file.link.identity,
         )

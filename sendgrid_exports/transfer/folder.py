@@ -40,7 +40,9 @@ from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
 from sendgrid_exports.timing import Clock
+from sendgrid_exports.transfer.answers import Expected
 from sendgrid_exports.transfer.checking import check_file, compress, inflate
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.journal import Record, read_journal, write_journal, write_record
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
@@ -53,7 +55,6 @@ from sendgrid_exports.transfer.manifest import (
     write_manifest,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class Folder:
         part = self.names.part(number)
         entry = FileEntry(
             number=number,
-            name=self.names.final(number, kind, compressed=checked.compressed).name,
+            name=self.names.final(number, checked.kind or kind, compressed=checked.compressed).name,
             size=checked.size,
             sha256=checked.sha256,
             mtime_ns=0,
@@ -225,7 +226,7 @@ class Folder:
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
         try:
             yield from (inflate if policy.decompress else compress)(source, part)
-            checked = yield from check_file(part, level, Expected(), _kind(entry))
+            checked = yield from check_file(part, level, Expected(), first=entry.number == 1)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -332,7 +333,9 @@ class Folder:
         if level is None:
             return entry if status.st_size == entry.size else None
         try:
-            checked = yield from check_file(path, level, Expected(size=entry.size), _kind(entry))
+            checked = yield from check_file(
+                path, level, Expected(size=entry.size), first=entry.number == 1
+            )
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:

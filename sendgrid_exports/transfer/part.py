@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from sendgrid_exports.disk import Disk, PartFile, size_of, truncate, write_file
-from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.answers import Expected, Version
 from sendgrid_exports.transfer.checking import is_gzip
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.folder import Folder
@@ -23,7 +23,6 @@ from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.together import Group
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.verify import Expected
 
 
 class Parts:

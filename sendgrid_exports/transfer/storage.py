@@ -22,6 +22,7 @@ from sendgrid_exports.transfer.answers import (
     Meaning,
     Receive,
     Refused,
+    StartOver,
     TryAgain,
     Version,
     judge,
@@ -32,16 +33,8 @@ from sendgrid_exports.transfer.links import Link, is_due, match_links, read_link
 from sendgrid_exports.transfer.pace import Line, Speed, Verdict
 from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.progress import Progress
+from sendgrid_exports.transfer.retries import Again, Failure, GiveUp, Renew, error_of, next_step
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.tries import (
-    Again,
-    Begin,
-    Failure,
-    Renew,
-    error_of,
-    next_step,
-)
-from sendgrid_exports.transfer.verify import expect
 
 _SET_UPS = 10
 _SHORT = 1.0
@@ -177,7 +170,7 @@ class Storage:
                     reason = "SendGrid lists other files now, and this link is another file's"
                     failure = Refused(reason=reason)
                 else:
-                    self._pin(file, piece, meaning, stream)
+                    self._pin(file, piece, meaning)
                     async with aclosing(self._body(file, piece, stream)) as blocks:
                         async for block in blocks:
                             yield block
@@ -207,13 +200,12 @@ class Storage:
             return False
         return self.versions.get(version, file.number) != file.number
 
-    def _pin(self, file: File, piece: Piece, meaning: Receive, stream: Stream) -> None:
+    def _pin(self, file: File, piece: Piece, meaning: Receive) -> None:
         """Note what an answer says of its file."""
         copy = file.copy
         if copy.version is None:
             copy.version = meaning.version
-            whole = stream.status == 200 or piece.end is None or piece.end >= (meaning.total or 0)
-            copy.expected = expect(stream.headers, meaning.total, whole=whole)
+            copy.expected = meaning.expected
             copy.synced_at = self._means.clock.monotonic()
             if meaning.version is not None:
                 self.versions.setdefault(meaning.version, file.number)
@@ -282,31 +274,43 @@ class Storage:
             return
         if isinstance(failure, TryAgain) and failure.slow_down:
             means.connections.slower()
-        step, file.tries = next_step(
-            failure,
-            file.tries,
-            failures=piece.failures,
-            attempts=means.policy.attempts,
-            left=self._transfer.seconds_left,
-            random=means.random,
-        )
-        match step:
-            case Again(delay):
-                reason = failure.reason if isinstance(failure, TryAgain) else "again"
+        match self.next_step(file, failure, piece.failures):
+            case Again(delay, reason):
                 self._progress.retrying(file, reason, delay)
                 await means.clock.sleep(delay)
                 if not piece.ranged:
                     # Without ranges nothing can be resumed.
                     raise StartOverError(plain=True, piece=piece)
+                file.link_dead = isinstance(failure, LinkDead)
             case Renew():
                 file.link_dead = True
-            case Begin(plain):
+            case StartOver(reason, plain):
+                if file.copy.received:
+                    self._progress.retrying(file, reason, 0.0)
                 raise StartOverError(plain=plain)
-            case _:
-                raise error_of(
-                    step,
-                    path=self._progress.path(file),
-                    url=file.link.identity,
-                    export_id=self._transfer.export_id,
-                    export=self._transfer.export,
-                )
+
+    def next_step(
+        self, file: File, failure: Failure, failures: int = 0
+    ) -> Again | Renew | StartOver:
+        """Return what follows from a failure, after `failures` attempts without progress.
+
+        Raises:
+            DownloadError, ExportExpiredError: nothing is left to try.
+        """
+        step, file.tries = next_step(
+            failure,
+            file.tries,
+            failures=failures,
+            attempts=self._means.policy.attempts,
+            left=self._transfer.seconds_left,
+            random=self._means.random,
+        )
+        if isinstance(step, GiveUp):
+            raise error_of(
+                step,
+                path=self._progress.path(file),
+                url=file.link.identity,
+                export_id=self._transfer.export_id,
+                export=self._transfer.export,
+            )
+        return step

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from sendgrid_exports.errors import CorruptDownloadError, IncompleteDownloadError
 from sendgrid_exports.models import ContactExport
-from sendgrid_exports.transfer.answers import AskPlain, LinkDead, StartOver, TryAgain
+from sendgrid_exports.transfer.answers import LinkDead, StartOver, TryAgain
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
 from sendgrid_exports.transfer.progress import Progress
+from sendgrid_exports.transfer.retries import Failure
 from sendgrid_exports.transfer.storage import InterruptedRequestError, StartOverError, Storage
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.tries import Failure
 
 
 class FileStream:
@@ -43,9 +43,9 @@ class FileStream:
         ]
         self.files = tuple(self._storage.files)
 
-    def path(self, file: File) -> Path:
-        """Return the name that the file would have on disk."""
-        return self._progress.path(file)
+    def path(self, file: File, kind: str | None = None) -> Path:
+        """Return the name that the file would have on disk, by the `kind` of its content."""
+        return self._progress.path(file, kind)
 
     async def blocks(self, file: File) -> AsyncGenerator[memoryview, None]:
         """Yield a file in blocks, each byte once; each is valid until the next is asked for.
@@ -84,11 +84,11 @@ class FileStream:
             IncompleteDownloadError: nothing shows that it would be the same one.
         """
         path = self.path(file)
-        if isinstance(failure, StartOver | AskPlain):
-            reason = failure.reason if isinstance(failure, StartOver) else "it is empty now"
+        if isinstance(failure, StartOver):
             raise CorruptDownloadError(
-                f"{path.name} can't be resumed at byte {piece.position:,}: {reason}. The contacts "
-                "handed out belong to a version that is gone: drop them, and stream again.",
+                f"{path.name} can't be resumed at byte {piece.position:,}: {failure.reason}. The "
+                "contacts handed out belong to a version that is gone: drop them, and stream "
+                "again.",
                 path=path,
                 url=file.link.identity,
             )

@@ -38,14 +38,14 @@ MEBIBYTE = 1024 * 1024
 
 def count_ours(path: Path, _target: Path) -> int:
     from sendgrid_exports.transfer.reading import prove_file
+    from sendgrid_exports.transfer.verify import Expected
 
     from sendgrid_exports import Verify
     from sendgrid_exports.disk import Disk
-    from sendgrid_exports.transfer.verify import Expected
 
     async def count() -> int:
         with Disk(1) as disk:
-            steps = prove_file(path, Verify.CONTENTS, Expected(), "csv")
+            steps = prove_file(path, Verify.CONTENTS, Expected(), first=True)
             return (await disk.run_long(steps)).contacts or 0
 
     return asyncio.run(count())

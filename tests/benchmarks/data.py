@@ -19,6 +19,8 @@ __all__ = ["QUICK", "Data", "Sizes", "md5", "name_data"]
 
 MIB = 1024 * 1024
 _BLOCK_CONTACTS = 40_000
+# Other files are not kept as exports.
+_HEADER = b"EMAIL\n"
 
 
 @attrs.frozen(kw_only=True)
@@ -66,11 +68,11 @@ def name_data(directory: Path, sizes: Sizes) -> Data:
     """Return where everything is, or will be."""
     return Data(
         directory=directory,
-        files=[f"file-{n}.csv" for n in range(1, 5)],
+        files=[f"random-{n}.csv" for n in range(1, 5)],
         exports=[f"export-{n}.csv.gz" for n in range(1, 5)],
-        single=["single.csv"],
-        large=["large.csv"],
-        small=[f"small-{n:02}.csv" for n in range(1, sizes.small + 1)],
+        single=["random-single.csv"],
+        large=["zeros.csv"],
+        small=[f"random-small-{n:02}.csv" for n in range(1, sizes.small + 1)],
     )
 
 
@@ -85,6 +87,7 @@ def make_data(data: Data, sizes: Sizes) -> None:
         _random(data.directory / name, 1)
     for name in data.large:
         with (data.directory / name).open("ab") as file:
+            file.write(_HEADER if file.tell() == 0 else b"")
             file.truncate(sizes.large * MIB)
     for seed, name in enumerate(data.exports):
         if not (data.directory / name).exists():
@@ -108,7 +111,7 @@ def _random(path: Path, size: int) -> None:
     part = path.with_name(f".{path.name}")
     with part.open("wb") as file:
         for _ in range(size):
-            file.write(os.urandom(MIB))
+            file.write(_HEADER + os.urandom(MIB - len(_HEADER)))
     part.rename(path)
 
 

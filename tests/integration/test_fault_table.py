@@ -116,7 +116,7 @@ async def with_another_object(stage: Stage) -> DownloadResult:
     sleep = stage.clock.sleep
 
     async def replace(seconds: float) -> None:
-        await stage.fake.replace_file(stage.export_id, 1, b"n" * len(old))
+        await stage.fake.replace_file(stage.export_id, 1, b"EMAIL\n" + b"n" * (len(old) - 6))
         await sleep(seconds)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -234,6 +234,8 @@ PLAIN = b"EMAIL,CONTACT_ID\n" + b"ann@example.com,1\n" * 5000
 IN_PIECES: dict[str, Any] = {"policy": PIECES, "export": {"bodies": [PLAIN]}, "clean": 5}
 NO_RETRY_AFTER = 35.5
 """Half a second, doubled seven times, but at most ten seconds."""
+WITHOUT_THE_FIRST = 25.5
+"""The same, but the first try after a refusal is one with a fresh link, at once."""
 
 ROWS = [
     Row(name="none"),
@@ -308,15 +310,38 @@ ROWS = [
         name="denied for ever",
         faults=once(Status(403), **ALWAYS),
         outcome=DownloadError,
-        requests=2,
+        requests=8,
         statuses=2,
+        seconds=WITHOUT_THE_FIRST,
     ),
     Row(
         name="signature does not match",
         faults=once(Status(403, code="SignatureDoesNotMatch"), **ALWAYS),
         outcome=DownloadError,
     ),
-    Row(name="file gone", faults=once(Status(404), **ALWAYS), outcome=ExportExpiredError),
+    Row(
+        name="file gone",
+        faults=once(Status(404), **ALWAYS),
+        outcome=ExportExpiredError,
+        requests=8,
+        statuses=2,
+        seconds=WITHOUT_THE_FIRST,
+    ),
+    Row(
+        name="file not yet there, three times",
+        faults=once(Status(404), times=3),
+        requests=4,
+        statuses=2,
+        seconds=1.5,
+    ),
+    Row(
+        name="a page in the place of the file",
+        export={"bodies": [b"<html><title>Sign in</title></html>"]},
+        outcome=CorruptDownloadError,
+        clean=1,
+        starts_over=1,
+        requests=2,
+    ),
     Row(name="503", faults=once(Status(503)), requests=2),
     Row(
         name="503, Retry-After in seconds",
@@ -375,7 +400,7 @@ ROWS = [
     Row(
         name="SIGKILL at 80 %, another process meanwhile, restart",
         faults=once(Stall(12 * MIB), skip=1),
-        export={"bodies": [b"a" * (24 * MIB)]},
+        export={"bodies": [b"EMAIL\n" + b"a" * (24 * MIB)]},
         play=killed_and_again,
         policy=ONE_STREAM,
         clean=2,
