@@ -27,6 +27,7 @@ Durations are seconds or a `datetime.timedelta`, sizes bytes.
 
 from typing import TYPE_CHECKING
 
+from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.contents.arrow import read_arrow, write_parquet
 from sendgrid_exports.contents.batches import read_contacts_async
 from sendgrid_exports.contents.changes import (
@@ -96,6 +97,7 @@ __version__ = "0.1.0"
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "Bucket",
     "BytesReceived",
     "ChangeKind",
     "Clock",
