@@ -19,7 +19,12 @@ from urllib.parse import urlsplit
 import attrs
 
 from sendgrid_exports.disk import unbroken
-from sendgrid_exports.errors import CorruptDownloadError, DownloadError, IncompleteDownloadError
+from sendgrid_exports.errors import (
+    CorruptDownloadError,
+    DownloadError,
+    DownloadInProgressError,
+    IncompleteDownloadError,
+)
 from sendgrid_exports.redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
@@ -239,7 +244,7 @@ class Bucket:
     def _put(self, name: str, data: bytes, mode: Any) -> Stored:
         with _translated(self.url_of(name)):
             put = _obstore().put(self._store, self._key(name), data, mode=mode)
-        return Stored(name, len(data), put["e_tag"], put["version"])
+        return Stored(name, len(data), _quoted(put["e_tag"]), put["version"])
 
     def delete(self, name: str) -> None:
         """Delete an object, if it is there.
@@ -333,23 +338,18 @@ class Bucket:
         try:
             yield upload
         finally:
-            if not upload.finished:
-                await upload.abort()
+            await upload.abort()
 
 
 class Upload:
-    """An object on its way into a bucket.
-
-    Attributes:
-        finished: whether the object is there.
-    """
+    """An object on its way into a bucket; see `Bucket.upload`."""
 
     def __init__(self, writer: Any, url: str, part: int) -> None:
         self._writer = writer
         self._url = url
         self._part = part
         self._written = 0
-        self.finished = False
+        self._ended = False
 
     async def write(self, block: bytes | memoryview) -> None:
         """Take the next bytes, which are copied.
@@ -372,15 +372,16 @@ class Upload:
         Raises:
             DownloadError: the store refused it.
         """
+        # The writer itself aborts what it can't complete.
+        self._ended = True
         with _translated(self._url):
-            await unbroken(asyncio.ensure_future(self._close()))
-
-    async def _close(self) -> None:
-        await self._writer.close()
-        self.finished = True
+            await unbroken(asyncio.ensure_future(self._writer.close()))
 
     async def abort(self) -> None:
-        """Drop what was sent."""
+        """Drop what was sent, unless the upload is finished."""
+        if self._ended:
+            return
+        self._ended = True
         error = ConflictError("aborted")
         try:
             await unbroken(asyncio.ensure_future(self._writer.__aexit__(type(error), error, None)))
@@ -458,7 +459,12 @@ def _obstore() -> Any:
 
 
 def _stored(name: str, meta: Any) -> Stored:
-    return Stored(name, meta["size"], meta["e_tag"], meta["version"])
+    return Stored(name, meta["size"], _quoted(meta["e_tag"]), meta["version"])
+
+
+def _quoted(etag: str | None) -> str | None:
+    # Azure quotes it in a response's head (RFC 9110 section 8.8.3), and not in a listing.
+    return etag if etag is None or etag.endswith('"') else f'"{etag}"'
 
 
 # Errors. What obstore says may hold requests and what was signed: little of it is quoted.
@@ -496,6 +502,14 @@ def _error(error: Exception, url: str) -> DownloadError:
     status, code = _codes(error)
     said, text = _said(error), str(error)
     kind = DownloadError
+    if code == "InvalidBlockList":
+        # https://learn.microsoft.com/rest/api/storageservices/put-block-list: who completes a blob
+        # drops what others have sent of it.
+        return DownloadInProgressError(
+            f"Another process or task has written {url} meanwhile; this one stops. Wait for that "
+            "one, or use another target.",
+            url=url,
+        )
     if isinstance(error, FileNotFoundError):
         said = "there is no such bucket"
         advice = "Make it, or correct the url."

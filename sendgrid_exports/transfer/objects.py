@@ -128,7 +128,8 @@ class Objects:
         async with together() as tasks:
             for entry in self.manifest.files:
                 tasks.create_task(confirm(entry))
-        await self.save(lambda known: reduce(_with_confirmed, kept.items(), known))
+        if kept:
+            await self.save(lambda known: reduce(_with_confirmed, kept.items(), known))
         if self.manifest.state == "complete":
             await self.finish()
 
