@@ -281,7 +281,6 @@ class Storage:
                 if not piece.ranged:
                     # Without ranges nothing can be resumed.
                     raise StartOverError(plain=True, piece=piece)
-                file.link_dead = isinstance(failure, LinkDead)
             case Renew():
                 file.link_dead = True
             case StartOver(reason, plain):
