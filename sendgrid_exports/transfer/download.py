@@ -120,8 +120,8 @@ class _Download:
                 continue
             if link is None:
                 raise self._storage.unlisted(number)
-            self._storage.files.append(File(number, link, self._copy()))
-        return list(self._storage.files)
+            self._storage.files[number] = File(number, link, self._copy())
+        return list(self._storage.files.values())
 
     def _copy(self, *, ranged: bool = True) -> Copy:
         first = min(self._policy.limits.discovery, self._policy.piece_size)
@@ -144,7 +144,7 @@ class _Download:
                     await self._parts.keep(file)
                     raise
         self._progress.ended(file.copy)
-        self._storage.files.remove(file)
+        del self._storage.files[file.number]
         self._transfer.on_event(FileFinished(export_id=self._transfer.export_id, file=finished))
 
     async def _receive(self, file: File) -> Checked:

@@ -6,8 +6,9 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Iterable
+from itertools import chain
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -24,7 +25,7 @@ __all__ = [
     "is_whole",
     "read_manifest",
     "with_export",
-    "with_file",
+    "with_files",
     "without_file",
     "write_manifest",
 ]
@@ -101,11 +102,10 @@ def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...
     )
 
 
-def with_file(manifest: Manifest, entry: FileEntry) -> Manifest:
-    """Return the manifest with `entry` in the place of an older one of the same number."""
-    others = [file for file in manifest.files if file.number != entry.number]
-    files = sorted([*others, entry], key=lambda file: file.number)
-    return attrs.evolve(manifest, files=tuple(files))
+def with_files(manifest: Manifest, entries: Iterable[FileEntry]) -> Manifest:
+    """Return the manifest with `entries`, each in the place of an older one of the same number."""
+    files = {entry.number: entry for entry in chain(manifest.files, entries)}
+    return attrs.evolve(manifest, files=tuple(files[number] for number in sorted(files)))
 
 
 def without_file(manifest: Manifest, number: int) -> Manifest:
@@ -126,17 +126,23 @@ def is_whole(manifest: Manifest) -> bool:
     return manifest.state != "pending" and numbers == list(range(1, len(manifest.links) + 1))
 
 
-def write_manifest(manifest: Manifest) -> bytes:
-    """Return the manifest as JSON, a line a file."""
-    # It is written anew after each file: what was said of the others is not made again.
+Lines: TypeAlias = dict[int, tuple[FileEntry, str]]
+"""The line of each file in the manifest, by its number."""
+
+
+def write_manifest(manifest: Manifest, lines: Lines | None = None) -> bytes:
+    """Return the manifest as JSON, a line a file.
+
+    It is written again for every few files: `lines` keeps the lines of the others from one time to
+    the next.
+    """
+    lines = {} if lines is None else lines
+    for entry in manifest.files:
+        if entry.number not in lines or lines[entry.number][0] is not entry:
+            lines[entry.number] = entry, json.dumps(encode(entry))
     head = json.dumps(encode(attrs.evolve(manifest, files=())), indent=2)
-    files = ",".join(f"\n    {_line(entry)}" for entry in manifest.files)
+    files = ",".join(f"\n    {lines[entry.number][1]}" for entry in manifest.files)
     return head.replace('"files": []', f'"files": [{files}\n  ]', 1).encode() + b"\n"
-
-
-@lru_cache(maxsize=16384)
-def _line(entry: FileEntry) -> str:
-    return json.dumps(encode(entry))
 
 
 def read_manifest(data: bytes, export_id: str) -> Manifest | None:

@@ -21,7 +21,7 @@ from sendgrid_exports.transfer.manifest import (
     is_whole,
     read_manifest,
     with_export,
-    with_file,
+    with_files,
     without_file,
     write_manifest,
 )
@@ -213,8 +213,8 @@ def test_a_download_that_begins_keeps_the_files() -> None:
 def test_files_are_kept_in_order_and_replaced_by_number() -> None:
     manifest = Manifest(export_id="id")
     for number in (3, 1, 2):
-        manifest = with_file(manifest, entry(number))
-    manifest = with_file(manifest, entry(2, size=99))
+        manifest = with_files(manifest, [entry(number)])
+    manifest = with_files(manifest, [entry(2, size=99)])
     assert [(file.number, file.size) for file in manifest.files] == [(1, 10), (2, 99), (3, 10)]
 
 
