@@ -6,7 +6,8 @@
   step, for services. `PollPolicy` and `DownloadPolicy` are the settings.
 - `on_event=` is a plain function that is told of every `Event`; the standard library's logging
   hears the same under `sendgrid_exports`, but for the bytes.
-- `verify_download` proves a finished download again, from the disk alone.
+- `find_exports` lists what is in a directory; `verify_download` reads a download again and checks
+  it, from the disk alone.
 - `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read what came;
   `parse_contact` makes a `Contact` of a row; `compare_exports` tells what changed.
 - Every failure is a `SendGridExportsError`, where it is also said what is tried again first.
@@ -70,7 +71,9 @@ from sendgrid_exports.models import (
     ErrorDetail,
     ExportListing,
     ExportMetadata,
+    ExportRequest,
     ExportStatus,
+    FoundExport,
     NamedId,
     VerificationReport,
 )
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
         FieldChange,
     )
     from sendgrid_exports.contents.comparing import Comparison, compare_exports
+    from sendgrid_exports.contents.find import find_exports
     from sendgrid_exports.contents.rows import read_contacts
     from sendgrid_exports.contents.typed import parse_contact
     from sendgrid_exports.transfer.audit import verify_download
@@ -122,12 +126,14 @@ __all__ = [
     "ExportMetadata",
     "ExportNotFoundError",
     "ExportNotReadyError",
+    "ExportRequest",
     "ExportStarted",
     "ExportStatus",
     "ExportTimeoutError",
     "FieldChange",
     "FileFinished",
     "FileStarted",
+    "FoundExport",
     "IncompleteDownloadError",
     "InsufficientDiskSpaceError",
     "InvalidRequestError",
@@ -149,6 +155,7 @@ __all__ = [
     "compare_exports",
     "export_contacts",
     "fetch_export",
+    "find_exports",
     "parse_contact",
     "read_arrow",
     "read_contacts",
@@ -168,6 +175,7 @@ _LATER = {
     "compare_exports": "contents.comparing",
     "export_contacts": "client",
     "fetch_export": "client",
+    "find_exports": "contents.find",
     "parse_contact": "contents.typed",
     "read_arrow": "contents.arrow",
     "read_contacts": "contents.rows",

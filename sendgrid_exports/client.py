@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
@@ -10,9 +11,13 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
+
+import attrs
 
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import check_base_url, check_text, start_request
+from sendgrid_exports.decoding import decode
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import DISK_FULL, Disk
 from sendgrid_exports.errors import (
@@ -22,7 +27,13 @@ from sendgrid_exports.errors import (
 )
 from sendgrid_exports.events import Event, OnEvent, log
 from sendgrid_exports.messages import Request
-from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
+from sendgrid_exports.models import (
+    ContactExport,
+    DownloadResult,
+    ExportListing,
+    ExportRequest,
+    ExportStatus,
+)
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import (
     BATCH_SIZE,
@@ -91,6 +102,7 @@ class ExportClient:
         self._downloads = _policy(downloads, DownloadPolicy, "downloads")
         self._clock = clock if clock is not None else SystemClock()
         self._base_url = base_url
+        self._on_behalf_of = on_behalf_of
         self._session = Session(session)
         self._disk = Disk(_THREADS)
         self._exports = Exports(
@@ -337,6 +349,8 @@ class ExportClient:
         *,
         timeout: Duration | None,
         on_event: OnEvent | None,
+        demo: bool = False,
+        allow_shrink: bool = False,
     ) -> DownloadResult:
         deadline = self._deadline(timeout)
         tell = _listener(on_event)
@@ -344,9 +358,17 @@ class ExportClient:
         with self._disk as disk:
             # Before the job is started: what it makes must have a place to go to.
             await disk.run(prepare_directory, path)
+        asked = {
+            **json.loads(request.body or b"{}"),
+            "host": urlsplit(self._base_url).hostname,
+            "on_behalf_of": self._on_behalf_of,
+            "demo": demo,
+            "allow_shrink": allow_shrink,
+        }
+        record = decode(ExportRequest, asked, "The request")
         export_id = await self._exports.start(request, deadline=deadline, on_event=tell)
         async with self._work(export_id, path) as (folder, disk):
-            await folder.save(folder.manifest)
+            await folder.save(attrs.evolve(folder.manifest, request=record))
             return await self._wait_and_bring(export_id, folder, disk, timeout, deadline, tell)
 
     async def _wait_and_bring(

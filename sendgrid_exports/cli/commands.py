@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +17,14 @@ from sendgrid_exports import (
     ExportClient,
     ExportListing,
     ExportStatus,
+    FoundExport,
     SystemClock,
-    export_contacts,
     fetch_export,
+    find_exports,
 )
+from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.cli.backups import discard_if_empty, drop_old, make_folder
 from sendgrid_exports.cli.documents import export_document, listing_document, result_document
-from sendgrid_exports.cli.folders import discard_if_empty, drop_old, make_folder
 from sendgrid_exports.cli.options import (
     Access,
     Arguments,
@@ -59,6 +62,11 @@ _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_typ
     metavar="N",
     help="Once the new backup is verified, drop the oldest verified ones beyond N.",
 )
+@click.option(
+    "--allow-shrink",
+    is_flag=True,
+    help="Let the backup count although it is empty or much smaller than the one before.",
+)
 @transfers
 @asks
 @speaks
@@ -67,6 +75,7 @@ def backup(
     *,
     choice: Choice,
     keep: int | None,
+    allow_shrink: bool,
     transfer: Transfer,
     access: Access,
     output: Output,
@@ -74,7 +83,9 @@ def backup(
     """Start an export, wait, download and verify it, into a dated folder of DIR.
 
     Every run makes a folder of its own, such as DIR/2026-03-02T093000Z. With --keep the older
-    ones are read again, and those that are unfinished or damaged are neither counted nor dropped.
+    ones of the same contacts are verified again; unfinished or damaged ones are neither counted
+    nor dropped. A backup that is empty, in doubt, or less than half of the one before does not
+    count either, and drops none, unless --allow-shrink says that this is meant.
     """
     arguments = access.arguments()
     folder = make_folder(directory, SystemClock())
@@ -82,28 +93,55 @@ def backup(
     try:
         with output.following() as on_event:
             result = run(
-                export_contacts(
-                    folder,
-                    **choice,
-                    **arguments,
-                    downloads=transfer.policy,
-                    timeout=transfer.timeout,
-                    on_event=on_event,
-                )
+                _back_up(arguments, folder, choice, transfer, on_event, allow_shrink=allow_shrink)
             )
     finally:
         discard_if_empty(folder)
     output.goes_on = []
-    dropped = [] if keep is None else _keep(result, keep, output)
-    show_result(output, result, dropped)
+    [new] = [one for one in find_exports(folder) if one.export_id == result.export.id]
+    resume = _unfinished(access, transfer, output)
+    dropped, doubt = drop_old(new, keep or 0, output.warn, resume)
+    if doubt:
+        output.warn(
+            f"{folder} does not count as a backup: {doubt}. No older one is dropped. If this is "
+            "meant, add --allow-shrink."
+        )
+    show_result(output, result, dropped, counts=doubt is None)
 
 
-def _keep(result: DownloadResult, keep: int, output: Output) -> list[Path]:
-    expected = result.export.contact_count
-    if expected is not None and result.contact_count not in {None, expected}:
-        output.warn("The count of the contacts is in doubt, so no older backup is dropped.")
-        return []
-    return drop_old(result.directory, keep, output.warn)
+async def _back_up(
+    arguments: Arguments,
+    folder: Path,
+    choice: Choice,
+    transfer: Transfer,
+    on_event: Callable[[Event], None],
+    *,
+    allow_shrink: bool,
+) -> DownloadResult:
+    async with ExportClient(**arguments, downloads=transfer.policy) as client:
+        return await client._export(  # noqa: SLF001
+            start_request(**choice),
+            folder,
+            timeout=transfer.timeout,
+            on_event=on_event,
+            allow_shrink=allow_shrink,
+        )
+
+
+def _unfinished(
+    access: Access, transfer: Transfer, output: Output
+) -> Callable[[FoundExport], None]:
+    def tell(found: FoundExport) -> None:
+        expires = found.export.expires_at if found.export else None
+        where = f"{found.directory} is not counted: export {found.export_id} is unfinished"
+        if expires and expires <= SystemClock().utc():
+            output.warn(f"{where} and has expired. Remove the folder.")
+            return
+        output.warn(f"{where}. Resume it before it expires, or remove the folder:")
+        words = goes_on(found.directory, access, transfer)
+        output.line(shlex.join([found.export_id if word == "ID" else word for word in words]))
+
+    return tell
 
 
 @click.command(short_help="Start an export and print its id.")
@@ -231,15 +269,23 @@ def goes_on(directory: Path, access: Access, transfer: Transfer) -> list[str]:
 def command(*words: str) -> list[str]:
     """Return the words of a command of this program, as they have to be typed here."""
     program = Path(sys.argv[0])
-    if program.name == "__main__.py":
+    if program.stem != "sendgrid-exports":
         return [sys.executable, "-m", "sendgrid_exports", *words]
     known = shutil.which(program.name)
     return [program.name if known and Path(known) == program else str(program), *words]
 
 
-def show_result(output: Output, result: DownloadResult, dropped: Sequence[Path] = ()) -> None:
+def show_result(
+    output: Output, result: DownloadResult, dropped: Sequence[Path] = (), *, counts: bool = True
+) -> None:
     """Print the files that came and what verified them."""
-    output.document({**result_document(result), "dropped": [str(path) for path in dropped]})
+    output.document(
+        {
+            **result_document(result),
+            "dropped": [str(path) for path in dropped],
+            "counts": counts,
+        }
+    )
     if output.quiet:
         return
     output.table(

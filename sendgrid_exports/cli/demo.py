@@ -12,13 +12,14 @@ import click
 from sendgrid_exports import (
     DownloadResult,
     Event,
+    ExportClient,
     PollPolicy,
     SystemClock,
-    export_contacts,
     verify_download,
 )
+from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.cli.backups import discard_if_empty, make_folder
 from sendgrid_exports.cli.commands import command, show_result
-from sendgrid_exports.cli.folders import discard_if_empty, make_folder
 from sendgrid_exports.cli.options import speaks
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.cli.running import run
@@ -31,7 +32,7 @@ _BYTES_A_CONTACT = 77
 
 
 @click.command(short_help="Back up contacts from an embedded server; needs no key.")
-@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default="backups")
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default="demo")
 @click.option(
     "--contacts", type=click.IntRange(min=0), metavar="N", default=100_000, show_default=True
 )
@@ -73,10 +74,9 @@ async def back_up(
         fake.inject(ExpiredLink(), file=min(2, files))
         for number in range(1, files + 1):
             fake.inject(Slow(speed * (2 - number / files)), file=number, times=None)
-        return await export_contacts(
-            folder,
-            api_key=fake.api_key,
-            base_url=fake.base_url,
-            polling=PollPolicy(initial=0.8),
-            on_event=on_event,
-        )
+        async with ExportClient(
+            fake.api_key, base_url=fake.base_url, polling=PollPolicy(initial=0.8)
+        ) as client:
+            return await client._export(  # noqa: SLF001
+                start_request(), folder, timeout=None, on_event=on_event, demo=True
+            )

@@ -12,19 +12,20 @@ import click
 from rich.cells import cell_len
 
 from sendgrid_exports import (
+    FoundExport,
     VerificationReport,
     compare_exports,
     read_contacts,
     verify_download,
     write_parquet,
 )
+from sendgrid_exports.cli.backups import find_backups
 from sendgrid_exports.cli.documents import (
     change_document,
     report_document,
     summary_document,
 )
 from sendgrid_exports.cli.exits import Exit
-from sendgrid_exports.cli.folders import Found, exports_below
 from sendgrid_exports.cli.options import speaks
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.cli.running import run
@@ -48,11 +49,11 @@ def verify(directory: Path, *, export_id: str | None, output: Output) -> int:
 
     DIR holds the files of exports, or the dated folders of `backup`.
     """
-    found = [one for one in exports_below(directory) if export_id in {None, one.export_id}]
+    found = [one for one in find_backups(directory) if export_id in {None, one.export_id}]
     if not found:
         what = "no export" if export_id is None else f"no export {export_id}"
         raise click.UsageError(f"There is {what} in {directory}, nor in dated folders of it.")
-    reports = [(one.directory, run(verify_download(one.directory, one.export_id))) for one in found]
+    reports = [(one.directory, _report(one)) for one in found]
     told = [pair for pair in reports if not output.quiet or not pair[1].ok]
     if told:
         output.table(
@@ -75,6 +76,19 @@ def verify(directory: Path, *, export_id: str | None, output: Output) -> int:
     documents = [report_document(where, report) for where, report in reports]
     output.document({"ok": sound, "exports": documents})
     return Exit.DONE if sound else Exit.CORRUPT
+
+
+def _report(found: FoundExport) -> VerificationReport:
+    if found.state != "damaged":
+        return run(verify_download(found.directory, found.export_id))
+    return VerificationReport(
+        export_id=found.export_id,
+        complete=True,
+        verified=(),
+        missing=(),
+        changed=(found.manifest,),
+        extra=(),
+    )
 
 
 @click.command(short_help="Print contacts, or write them to a Parquet file.")
@@ -144,17 +158,19 @@ def compare(old: Path, new: Path, *, head: int | None, output: Output) -> None:
     )
 
 
-def _choose(directory: Path, export_id: str | None, output: Output) -> Found:
+def _choose(directory: Path, export_id: str | None, output: Output) -> FoundExport:
     """Return the export that is meant.
 
     Raises:
         click.UsageError: there is none, or more than one.
     """
-    below = exports_below(directory)
+    below = find_backups(directory)
     found = [one for one in below if export_id in {None, one.export_id}]
     if found and found[0].directory != directory:
-        # Dated folders: what is unfinished there says nothing.
-        found = [one for one in found if one.complete][-1:]
+        # Dated folders: the newest finished backup, and a demonstration only among themselves.
+        found = [one for one in found if one.state == "complete"]
+        found = [one for one in found if not (one.request and one.request.demo)] or found
+        found = found[-1:]
         for one in found:
             output.note(f"Reading {plain(str(one.directory))}.")
     if not found:

@@ -118,17 +118,108 @@ async def test_a_backup_that_fails_drops_nothing(
     assert (len(there) == 1) == (ended.code == 3)
 
 
-async def test_a_count_in_doubt_drops_nothing(command: Command) -> None:
-    assert (await command.here("backup", "backups")).code == 0
-    export_id = await command.fake.add_export(contact_count=501)
+async def starts(command: Command, **export: Any) -> None:
+    """Have the next start answer with an export that differs from the others."""
+    export_id = await command.fake.add_export(**export)
     command.fake.respond(202, body={"id": export_id}, on="start")
-    ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+
+
+SUSPICIOUS: dict[str, tuple[dict[str, int], str]] = {
+    "empty": ({"contacts": 0}, "it is empty, and {} holds 500"),
+    "much smaller": ({"contacts": 100}, "it holds 100, and {} holds 500"),
+    "in doubt": (
+        {"contact_count": 501},
+        "SendGrid says it exported 501 contacts, and the files hold 500",
+    ),
+}
+
+
+@pytest.mark.parametrize(("export", "doubt"), SUSPICIOUS.values(), ids=SUSPICIOUS.keys())
+async def test_a_full_backup_is_not_replaced_by_less_without_a_word(
+    command: Command, export: dict[str, int], doubt: str
+) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    [full] = (command.directory / "backups").iterdir()
+    # A second such night does not make it normal.
+    for _ in range(2):
+        await starts(command, **export)
+        ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+        assert ended.code == 0
+        said = [line for line in ended.errors.splitlines() if "does not count" in line]
+        assert len(said) == 1
+        assert f"does not count as a backup: {doubt.format(full.name)}." in said[0]
+    assert full.exists()
+    assert len(list((command.directory / "backups").iterdir())) == 3
+    # One that counts takes the only place; those that don't count take none, and stay.
+    good = document(await command.here("backup", "backups", "--keep", "1", "--output", "json"))
+    assert (good["counts"], good["dropped"]) == (True, [str(Path("backups") / full.name)])
+
+
+async def test_a_backup_that_may_shrink_counts(command: Command) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    await starts(command, contacts=100)
+    words = ("backup", "backups", "--keep", "1", "--quiet")
+    ended = await command.here(*words, "--allow-shrink")
+    assert (ended.code, ended.errors) == (0, "")
+    [shrunk] = (command.directory / "backups").iterdir()
+    # The next one is compared with it.
+    await starts(command, contacts=60)
+    ended = await command.here(*words)
+    assert (ended.code, ended.errors, shrunk.exists()) == (0, "", False)
+
+
+async def test_a_demonstration_displaces_no_backup(command: Command) -> None:
+    backups = command.directory / "backups"
+    for _ in range(2):
+        assert (await command.here("backup", "backups")).code == 0
+    real = set(backups.iterdir())
+    for _ in range(2):
+        assert (await command.here("demo", "backups", "--contacts", "10", "--files", "1")).code == 0
+    ended = await command.here("backup", "backups", "--keep", "3")
     assert ended.code == 0
-    assert ended.errors.splitlines() == [
-        "SendGrid says it exported 501 contacts; the files hold 500.",
-        "The count of the contacts is in doubt, so no older backup is dropped.",
-    ]
-    assert len(list((command.directory / "backups").iterdir())) == 2
+    assert real < set(backups.iterdir())
+    assert len(list(backups.iterdir())) == 5
+    # Nor is it what the newest contacts are.
+    shown = await command.here("contacts", "backups")
+    assert len(shown.output.splitlines()) == 500
+
+
+async def test_a_demonstration_has_a_directory_of_its_own(command: Command) -> None:
+    ended = await command.here("demo", "--contacts", "10", "--files", "1")
+    assert ended.code == 0
+    assert [path.name for path in command.directory.iterdir()] == ["demo"]
+
+
+async def test_backups_of_other_contacts_displace_none(command: Command) -> None:
+    backups = command.directory / "backups"
+    options = [(), ("--list", "a"), ("--segment", "a"), ("--on-behalf-of", "b"), ("--json",)]
+    for words in options:
+        ended = await command.here("backup", "backups", "--keep", "1", *words)
+        assert ended.code == 0, ended.errors
+    assert len(list(backups.iterdir())) == len(options)
+    for words in options:
+        assert (await command.here("backup", "backups", "--keep", "1", *words)).code == 0
+    assert len(list(backups.iterdir())) == len(options)
+
+
+async def test_the_manifest_says_what_was_asked_for_before_the_first_poll(
+    command: Command,
+) -> None:
+    command.fake.respond(401, on="status")
+    ended = await command.here("backup", "b", "--list", "one", "--on-behalf-of", "sub", "--json")
+    assert ended.code == 3
+    [manifest] = command.directory.glob("b/*/*.manifest.json")
+    told = json.loads(manifest.read_text())
+    assert told["state"] == "pending"
+    assert told["request"] == {
+        "host": "127.0.0.1",
+        "on_behalf_of": "sub",
+        "list_ids": ["one"],
+        "segment_ids": [],
+        "file_type": "json",
+        "demo": False,
+        "allow_shrink": False,
+    }
 
 
 async def test_start_prints_the_id_and_nothing_else(command: Command) -> None:
@@ -583,8 +674,29 @@ async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command)
     told = document(await command.here("verify", "backups", "--output", "json"))
     assert [one["complete"] for one in told["exports"]] == [True, False, True]
     ended = await command.here("backup", "backups", "--keep", "2")
-    assert f"{Path('backups') / killed.name} is left alone and not counted" in ended.errors
+    where = Path("backups") / killed.name
+    assert f"{where} is not counted: export {told['exports'][1]['export_id']} is" in ended.errors
     assert (first.exists(), killed.exists(), third.exists()) == (False, True, True)
+    # The line that was said can be pasted.
+    [line] = [line for line in ended.errors.splitlines() if " fetch " in line]
+    resumed = await command.here(*shlex.split(line)[3:], "--output", "json")
+    assert resumed.code == 0, (line, resumed.errors)
+    assert document(resumed)["contacts"] == 500
+    verified = await command.here("verify", "backups", "--quiet")
+    assert verified.code == 0
+
+
+async def test_an_unfinished_backup_that_expired_can_only_be_removed(command: Command) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    assert (await command.here("backup", "backups")).code == 0
+    manifest = min(command.directory.glob("backups/*/*.manifest.json"))
+    told = json.loads(manifest.read_text())
+    told["state"] = "downloading"
+    told["export"]["expires_at"] = "2020-01-01T00:00:00Z"
+    manifest.write_text(json.dumps(told))
+    ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+    assert ended.errors.endswith("is unfinished and has expired. Remove the folder.\n")
+    assert len(ended.errors.splitlines()) == 1
 
 
 # Without the extra
