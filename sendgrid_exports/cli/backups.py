@@ -25,7 +25,7 @@ from sendgrid_exports import (
     find_exports,
     verify_download,
 )
-from sendgrid_exports.cli.running import run
+from sendgrid_exports.cli.exits import run
 
 __all__ = [
     "Backup",

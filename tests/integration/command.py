@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import attrs
 import pytest
 
-from sendgrid_exports.cli.entry import run
+from sendgrid_exports.cli.main import run
 from sendgrid_exports.testing import FakeSendGrid
 
 SIGNED = {"X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token"}
