@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sendgrid_exports import Event, FileFinished, export_contacts
+from sendgrid_exports import BytesReceived, Event, export_contacts
 from sendgrid_exports.cli.commands import show_result
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.cli.progress import Progress
@@ -25,7 +25,7 @@ TARGET = Path(__file__).with_name("progress.svg")
 COLUMNS = 88
 FILES = 4
 # A file is a gzip member with the header and then one of contacts, so many times.
-MEMBERS = 33
+MEMBERS = 42
 CONTACTS = 100_000
 
 
@@ -59,7 +59,8 @@ async def main() -> None:
     def on_event(event: Event) -> None:
         nonlocal drawn
         progress(event)
-        if isinstance(event, FileFinished) and not drawn:
+        share = event.received / (event.size or 1) if isinstance(event, BytesReceived) else 0
+        if share > 0.7 and not drawn:
             drawn = True
             console.print(progress.picture())
 

@@ -31,7 +31,7 @@ _CAUSES = {
     "ClientConnectorError": "no connection to the host",
     "ClientProxyConnectionError": "no connection to the proxy",
     "ClientHttpProxyError": "the proxy refused the connection",
-    "ClientPayloadError": "the connection closed in the middle of the answer",
+    "ClientPayloadError": "the connection closed mid-response",
     "ClientOSError": "the connection was lost",
     "ServerDisconnectedError": "the server closed the connection",
     "ConnectionTimeoutError": "no connection in time",

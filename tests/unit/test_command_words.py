@@ -174,7 +174,7 @@ def retrying(reason: str, path: Path | None = PATH) -> Retrying:
         ),
         (
             "GET https://h/p brought no complete answer: ClientPayloadError (Response <not> whole)",
-            "Retrying 00001.csv.gz now: the connection closed in the middle of the answer.",
+            "Retrying 00001.csv.gz now: the connection closed mid-response.",
         ),
         ("SendGrid said:\n\x1b[2J 429", "Retrying 00001.csv.gz now: SendGrid said: �[2J 429."),
     ],
