@@ -41,14 +41,7 @@ from sendgrid_exports.cli.options import (
     transfer_options,
 )
 from sendgrid_exports.cli.output import Output, fields_of
-from sendgrid_exports.cli.text import (
-    count,
-    duration_text,
-    plain,
-    short_name,
-    status_of,
-    time_text,
-)
+from sendgrid_exports.cli.text import count, duration_text, plain, short_name, status_of, time_text
 from sendgrid_exports.events import OnEvent
 
 __all__ = ["back_up_demo", "backup", "demo", "fetch", "list_", "show_result", "start", "status"]
@@ -244,13 +237,7 @@ def list_(output: Output, /, **options: Any) -> None:
 @output_options
 @click.pass_obj
 def fetch(
-    output: Output,
-    /,
-    *,
-    export_id: str,
-    directory: Path,
-    timeout: float | None,
-    **options: Any,
+    output: Output, /, *, export_id: str, directory: Path, timeout: float | None, **options: Any
 ) -> None:
     """Wait for an export and download its files to DIR; resumes what an earlier run left."""
     is_path = Path(export_id).is_dir() or "/" in export_id

@@ -92,10 +92,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     output = Output()
     try:
         code = cli.main(
-            arguments,
-            complete_var="_SENDGRID_EXPORTS_COMPLETE",
-            standalone_mode=False,
-            obj=output,
+            arguments, complete_var="_SENDGRID_EXPORTS_COMPLETE", standalone_mode=False, obj=output
         )
         sys.stdout.flush()
     except click.ClickException as error:

@@ -109,13 +109,7 @@ selection_options = _all(
         metavar="ID",
         help="Segment to export (repeatable).",
     ),
-    click.option(
-        "--json",
-        "file_type",
-        flag_value="json",
-        default="csv",
-        help="Export JSON lines instead of CSV.",
-    ),
+    click.option("--json", "as_json", is_flag=True, help="Export JSON lines instead of CSV."),
     click.option(
         "--max-file-size",
         type=click.IntRange(min=1),
@@ -171,8 +165,8 @@ output_options = _all(
 
 def selection_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `ExportClient.start`."""
-    names = ("list_ids", "segment_ids", "file_type", "max_file_size")
-    return {name: options[name] for name in names}
+    selection = {name: options[name] for name in ("list_ids", "segment_ids", "max_file_size")}
+    return {**selection, "file_type": "json" if options["as_json"] else "csv"}
 
 
 def client_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
