@@ -228,7 +228,7 @@ class _Table(progress.Progress):
         """Yield the export, as many files as the screen is high, all of them, and the status."""
         if not self.tasks:
             return
-        files = self.tasks[1:]
+        files = sorted(self.tasks[1:], key=lambda task: task.description)
         shown = files[: max(1, self.console.height - _LINES_BESIDE_FILES)]
         head, status = self._header(len(files) - len(shown))
         yield Text(head, style="bold", no_wrap=True, overflow="ellipsis")
