@@ -57,10 +57,7 @@ _DEMO_SECONDS = 4
 _BYTES_A_CONTACT = 77
 
 
-def _ask(options: Mapping[str, Any], call: Callable[[ExportClient], Coroutine[Any, Any, T]]) -> T:
-    # Before the event loop runs, in which Ctrl-C would not end the prompt for the key.
-    arguments = client_arguments(options)
-
+def _ask(arguments: Mapping[str, Any], call: Callable[[ExportClient], Coroutine[Any, Any, T]]) -> T:
     async def work() -> T:
         async with ExportClient(**arguments) as client:
             return await call(client)
@@ -114,10 +111,11 @@ def backup(
 ) -> None:
     """Start an export, wait, download and verify it, into a dated folder of DIR.
 
-    Every run makes a folder of its own, such as DIR/2026-03-02T093000Z. With --keep the older
-    ones of the same contacts are verified again; unfinished or damaged ones are neither counted
-    nor dropped. A backup that is empty, in doubt, or holds less than half of the last one does
-    not count either, and drops none, unless --allow-shrink says that this is meant.
+    Without --list and --segment it holds every contact. Every run makes a folder of its own, such
+    as DIR/2026-03-02T093000Z. With --keep the older ones of the same contacts are verified again;
+    unfinished or damaged ones are neither counted nor dropped. A backup that is empty, in doubt,
+    or holds less than half of the last one does not count either, and drops none, unless
+    --allow-shrink says that this is meant.
     """
     arguments, selection = client_arguments(options), selection_of(options)
     folder = make_folder(directory, SystemClock())
@@ -155,9 +153,12 @@ def backup(
 @output_options
 @click.pass_obj
 def start(output: Output, /, **options: Any) -> None:
-    """Start an export and print its id, which is all that must be kept."""
-    selection = selection_of(options)
-    export_id = _ask(options, lambda client: client.start(**selection))
+    """Start an export and print its id, which is all that must be kept.
+
+    Without --list and --segment it holds every contact.
+    """
+    start = partial(ExportClient.start, **selection_of(options))
+    export_id = _ask(client_arguments(options), start)
     output.answer(export_id)
     output.document({"export_id": export_id})
 
@@ -173,14 +174,13 @@ def status(
     output: Output, /, *, export_id: str, watch: bool, timeout: float | None, **options: Any
 ) -> None:
     """Show the status of an export."""
+    arguments = client_arguments(options)
     if watch:
+        wait = partial(ExportClient.wait, export_id=export_id, timeout=timeout)
         with output.follow() as on_event:
-            wait = partial(
-                ExportClient.wait, export_id=export_id, timeout=timeout, on_event=on_event
-            )
-            export = _ask(options, wait)
+            export = _ask(arguments, partial(wait, on_event=on_event))
     else:
-        export = _ask(options, partial(_poll_once, export_id=export_id))
+        export = _ask(arguments, partial(_poll_once, export_id=export_id))
     output.table(
         ["", ""],
         [
@@ -209,7 +209,7 @@ async def _poll_once(client: ExportClient, export_id: str) -> ContactExport:
 @click.pass_obj
 def list_(output: Output, /, **options: Any) -> None:
     """List the exports at SendGrid, in progress or recent, the newest last."""
-    listings = _ask(options, ExportClient.list_exports)
+    listings = _ask(client_arguments(options), ExportClient.list_exports)
     now = SystemClock().utc()
     rows = []
     for one in listings:

@@ -77,11 +77,19 @@ def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
+def _to_output(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    ctx.obj.set_option(str(param.name), value)
+
+
+_AT_LEAST_ONE = click.IntRange(min=1)
+_KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+_TO_OUTPUT: dict[str, Any] = {"expose_value": False, "callback": _to_output}
+
 access_options = _all(
     click.option(
         "--api-key-file",
         "key_file",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+        type=_KEY_FILE,
         show_default=f"{KEY_VARIABLE}, or a prompt",
         help="File with the API key; - for standard input.",
     ),
@@ -95,12 +103,7 @@ access_options = _all(
 )
 selection_options = _all(
     click.option(
-        "--list",
-        "list_ids",
-        multiple=True,
-        metavar="ID",
-        show_default="all contacts",
-        help="List to export (repeatable).",
+        "--list", "list_ids", multiple=True, metavar="ID", help="List to export (repeatable)."
     ),
     click.option(
         "--segment",
@@ -112,7 +115,7 @@ selection_options = _all(
     click.option("--json", "as_json", is_flag=True, help="Export JSON lines instead of CSV."),
     click.option(
         "--max-file-size",
-        type=click.IntRange(min=1),
+        type=_AT_LEAST_ONE,
         metavar="MB",
         show_default="5000",
         help="Megabytes above which SendGrid splits the export.",
@@ -121,44 +124,25 @@ selection_options = _all(
 transfer_options = _all(
     click.option(
         "--connections",
-        type=click.IntRange(min=1),
+        type=_AT_LEAST_ONE,
         metavar="N",
         default=_CONNECTIONS,
         help="Maximum parallel connections.",
     ),
     click.option("--decompress", is_flag=True, help="Write plain files instead of gzip."),
 )
-
-
-def _to_output(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    ctx.obj.set_option(str(param.name), value)
-
-
 output_options = _all(
+    click.option("--quiet", "-q", is_flag=True, help="Only warnings and errors.", **_TO_OUTPUT),
     click.option(
-        "--quiet",
-        "-q",
-        is_flag=True,
-        expose_value=False,
-        callback=_to_output,
-        help="Only warnings and errors.",
-    ),
-    click.option(
-        "--verbose",
-        "-v",
-        is_flag=True,
-        expose_value=False,
-        callback=_to_output,
-        help="Also logs and tracebacks; never a secret.",
+        "--verbose", "-v", is_flag=True, help="Logs and tracebacks; never a secret.", **_TO_OUTPUT
     ),
     click.option(
         "--output",
         "form",
         type=click.Choice(["text", "json"]),
         default="text",
-        expose_value=False,
-        callback=_to_output,
         help="json: one document on stdout, everything else on stderr.",
+        **_TO_OUTPUT,
     ),
 )
 
@@ -170,7 +154,9 @@ def selection_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def client_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a client; here the key is read.
+    """Return the arguments of a client; the key is read here.
+
+    Not in an event loop: there Ctrl-C would not end the prompt for the key.
 
     Raises:
         click.UsageError: there is no key, or something else in its place.
