@@ -35,7 +35,7 @@ class _Answers(Console):
 
 class _Errors(Console):
     def on_broken_pipe(self) -> None:
-        # Nobody reads the progress: the work does not depend on it.
+        # The work does not depend on a reader of its progress.
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
