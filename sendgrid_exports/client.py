@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
+
+import attrs
 
 from sendgrid_exports import __version__
 from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.decoding import decode
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import ExportNotReadyError
 from sendgrid_exports.events import Event, OnEvent, log
 from sendgrid_exports.http import Request
-from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
+from sendgrid_exports.models import (
+    ContactExport,
+    DownloadResult,
+    ExportListing,
+    ExportRequest,
+    ExportStatus,
+)
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import (
     BATCH_SIZE,
@@ -101,6 +112,7 @@ class ExportClient:
         self._downloads = _policy(downloads, DownloadPolicy, "downloads")
         self._clock = clock if clock is not None else SystemClock()
         self._base_url = base_url
+        self._on_behalf_of = on_behalf_of
         self._session = Session(session, self._clock)
         self._disk = Disk(_THREADS)
         self._exports = Exports(
@@ -351,17 +363,27 @@ class ExportClient:
         *,
         timeout: Duration | None,
         on_event: OnEvent | None,
+        demo: bool = False,
+        allow_shrink: bool = False,
     ) -> DownloadResult:
         transfer = self._transfer("", timeout, on_event)
         path = check_directory(directory)
         with self._disk as disk:
             # Before the job is started: its files must have a place to go to.
             await disk.run(prepare_directory, path)
+        asked = {
+            **json.loads(request.body or b"{}"),
+            "host": urlsplit(self._base_url).hostname,
+            "on_behalf_of": self._on_behalf_of,
+            "demo": demo,
+            "allow_shrink": allow_shrink,
+        }
+        record = decode(ExportRequest, asked, "The request")
         transfer.export_id = await self._exports.start(
             request, deadline=transfer.timeout, on_event=transfer.on_event
         )
         async with self._folder(transfer.export_id, path) as folder:
-            await folder.save(lambda manifest: manifest)
+            await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
             return await self._wait_and_download(transfer, folder, timeout)
 
     async def _wait_and_download(

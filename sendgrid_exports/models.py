@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -23,7 +24,9 @@ __all__ = [
     "ErrorDetail",
     "ExportListing",
     "ExportMetadata",
+    "ExportRequest",
     "ExportStatus",
+    "FoundExport",
     "NamedId",
     "VerificationReport",
 ]
@@ -201,6 +204,58 @@ class DownloadResult:
     files: tuple[DownloadedFile, ...]
     contact_count: int | None
     manifest: Path
+
+
+@attrs.frozen(kw_only=True)
+class ExportRequest:
+    """What an export was asked to hold, as the manifest keeps it.
+
+    Attributes:
+        host: the API's host.
+        on_behalf_of: the subuser it was exported for, or None.
+        list_ids: the lists in it; with no list and no segment, every contact.
+        segment_ids: the segments in it.
+        file_type: `csv` or `json`.
+        demo: whether a demonstration made it, with contacts that do not exist.
+        allow_shrink: whether it may hold far fewer contacts than the one before it.
+    """
+
+    host: str
+    on_behalf_of: str | None = None
+    list_ids: tuple[str, ...] = ()
+    segment_ids: tuple[str, ...] = ()
+    file_type: Literal["csv", "json"] = "csv"
+    demo: bool = False
+    allow_shrink: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class FoundExport:
+    """An export that `find_exports` found on disk, as its manifest describes it.
+
+    Attributes:
+        export_id: the export; of a damaged manifest, the beginning of its name.
+        state: "pending" until SendGrid has made it, "downloading" until every file is there,
+            "complete", or "damaged" where the manifest can't be read.
+        files: the verified files, in the order of the links.
+        contact_count: how many contacts they hold, or None where that is not known.
+        manifest: the path of the manifest; the files are beside it.
+        export: the export as last polled, its links without their query, or None.
+        request: what was asked for, or None where only the id was known.
+    """
+
+    export_id: str
+    state: Literal["pending", "downloading", "complete", "damaged"]
+    files: tuple[Path, ...] = ()
+    contact_count: int | None = None
+    manifest: Path
+    export: ContactExport | None = None
+    request: ExportRequest | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where the manifest and the files are."""
+        return self.manifest.parent
 
 
 @attrs.frozen(kw_only=True)

@@ -14,7 +14,7 @@ import attrs
 
 from sendgrid_exports.decoding import decode, encode, parse_json
 from sendgrid_exports.errors import InvalidResponseError
-from sendgrid_exports.models import ContactExport
+from sendgrid_exports.models import ContactExport, ExportRequest
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.settings import Verify
 
@@ -78,6 +78,7 @@ class Manifest:
         files: the files that are there.
         contacts: the contacts in all files, or None.
         version: of this format.
+        request: what was asked for, or None where only the id was known.
     """
 
     export_id: str
@@ -87,6 +88,7 @@ class Manifest:
     files: tuple[FileEntry, ...] = ()
     contacts: int | None = None
     version: int = _VERSION
+    request: ExportRequest | None = None
 
 
 def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...]) -> Manifest:

@@ -331,7 +331,9 @@ async def test_manifests_saved_at_once_are_written_together(
     folder = Folder(names, tmp_path, Lock(names.lock), Manifest(export_id="x"), {}, disk)
 
     async def finish(number: int) -> None:
-        await folder.save(lambda known, number=number: with_files(known, [attrs.evolve(ENTRY, number=number)]))
+        await folder.save(
+            lambda known, number=number: with_files(known, [attrs.evolve(ENTRY, number=number)])
+        )
         data = await disk.run(names.manifest.read_bytes)
         saved = read_manifest(data, "x")
         assert saved is not None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.models import ContactExport, ExportMetadata, ExportStatus
+from sendgrid_exports.models import ContactExport, ExportMetadata, ExportRequest, ExportStatus
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.links import read_links, remember_links
 from sendgrid_exports.transfer.manifest import (
@@ -259,3 +259,13 @@ def test_whole_is_every_file_once(state: Any, numbers: list[int], whole: bool) -
 def test_an_export_of_no_files_is_whole() -> None:
     assert is_whole(Manifest(export_id="id", state="downloading"))
     assert not is_whole(Manifest(export_id="id"))
+
+
+def test_what_was_asked_for_is_kept_and_may_be_missing() -> None:
+    asked = ExportRequest(host="api.sendgrid.com", list_ids=("a",), file_type="json", demo=True)
+    manifest = attrs.evolve(with_export(Manifest(export_id="id"), export(), LINKS), request=asked)
+    assert read_manifest(write_manifest(manifest), "id") == manifest
+    older = json.loads(write_manifest(manifest))
+    del older["request"]
+    found = read_manifest(json.dumps(older).encode(), "id")
+    assert found == attrs.evolve(manifest, request=None)
