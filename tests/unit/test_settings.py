@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify, read_duration
+from sendgrid_exports.settings import DownloadPolicy, Limits, PollPolicy, Verify, read_duration
 
 MIB = 1024 * 1024
 DURATIONS = [
@@ -53,6 +53,7 @@ WHOLES = [
                 "decompress": False,
                 "verify": Verify.CONTENTS,
                 "require_count": False,
+                "limits": Limits(),
             },
         ),
     ],
