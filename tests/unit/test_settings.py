@@ -45,7 +45,7 @@ WHOLES = [
             {
                 "connections": 16,
                 "connections_per_file": 8,
-                "piece_size": 32 * MIB,
+                "piece_size": 64 * MIB,
                 "read_timeout": 30.0,
                 "minimum_speed": 10_000,
                 "speed_window": 20.0,
