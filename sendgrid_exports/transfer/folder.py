@@ -47,13 +47,12 @@ from sendgrid_exports.transfer.journal import Record, read_journal, write_journa
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
-    Lines,
     Manifest,
+    ManifestWriter,
     count_contacts,
     read_manifest,
     with_files,
     without_file,
-    write_manifest,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 
@@ -104,7 +103,7 @@ class Folder:
         # All that changes the manifest happens under this lock.
         self._saving = asyncio.Lock()
         self._publications: list[_Publication] = []
-        self._lines: Lines = {}
+        self._writer = ManifestWriter()
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
         self._free: int | None = 0
@@ -303,7 +302,7 @@ class Folder:
         )
 
     def _write(self, manifest: Manifest) -> None:
-        replace_file(self.names.manifest, write_manifest(manifest, self._lines))
+        replace_file(self.names.manifest, self._writer.write(manifest))
 
     def _exists(self) -> bool:
         return self.manifest.export is not None or self.manifest.state != "pending"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from itertools import chain
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import attrs
 
@@ -128,23 +128,30 @@ def is_whole(manifest: Manifest) -> bool:
     return manifest.state != "pending" and numbers == list(range(1, len(manifest.links) + 1))
 
 
-Lines: TypeAlias = dict[int, tuple[FileEntry, str]]
-"""The line of each file in the manifest, by its number."""
+class ManifestWriter:
+    """Writes one manifest again and again as files are added; what did not change is kept."""
+
+    def __init__(self) -> None:
+        self._head: tuple[Manifest | None, str] = (None, "")
+        self._lines: dict[int, tuple[FileEntry, str]] = {}
+
+    def write(self, manifest: Manifest) -> bytes:
+        """Return the manifest as JSON, a line a file."""
+        for entry in manifest.files:
+            known = self._lines.get(entry.number)
+            if known is None or known[0] is not entry:
+                self._lines[entry.number] = entry, json.dumps(encode(entry))
+        head = attrs.evolve(manifest, files=())
+        if head != self._head[0]:
+            self._head = head, json.dumps(encode(head), indent=2)
+        files = ",".join(f"\n    {self._lines[entry.number][1]}" for entry in manifest.files)
+        text = self._head[1].replace('"files": []', f'"files": [{files}\n  ]', 1)
+        return text.encode() + b"\n"
 
 
-def write_manifest(manifest: Manifest, lines: Lines | None = None) -> bytes:
-    """Return the manifest as JSON, a line a file.
-
-    It is written again for every few files: `lines` keeps the lines of the others from one time to
-    the next.
-    """
-    lines = {} if lines is None else lines
-    for entry in manifest.files:
-        if entry.number not in lines or lines[entry.number][0] is not entry:
-            lines[entry.number] = entry, json.dumps(encode(entry))
-    head = json.dumps(encode(attrs.evolve(manifest, files=())), indent=2)
-    files = ",".join(f"\n    {lines[entry.number][1]}" for entry in manifest.files)
-    return head.replace('"files": []', f'"files": [{files}\n  ]', 1).encode() + b"\n"
+def write_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON, a line a file."""
+    return ManifestWriter().write(manifest)
 
 
 def read_manifest(data: bytes, export_id: str) -> Manifest | None:

@@ -29,6 +29,7 @@ _DOWNLOADING = (
     "client*.py",
     "disk*.py",
     "session*.py",
+    "receiving.py",
     "contents/stream*.py",
 )
 
