@@ -63,7 +63,10 @@ from sendgrid_exports.events import (
     StatusPolled,
 )
 from sendgrid_exports.models import (
+    ChangeKind,
+    ComparisonSummary,
     Contact,
+    ContactChange,
     ContactExport,
     DownloadedFile,
     DownloadResult,
@@ -71,6 +74,7 @@ from sendgrid_exports.models import (
     ExportListing,
     ExportMetadata,
     ExportStatus,
+    FieldChange,
     NamedId,
     VerificationReport,
 )
@@ -80,16 +84,12 @@ from sendgrid_exports.timing import Clock, SystemClock
 if TYPE_CHECKING:
     from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
     from sendgrid_exports.contents.arrow import read_arrow, write_parquet
-    from sendgrid_exports.contents.batches import read_contacts_async
-    from sendgrid_exports.contents.changes import (
-        ChangeKind,
-        ComparisonSummary,
-        ContactChange,
-        FieldChange,
+    from sendgrid_exports.contents.compare import Comparison, compare_exports
+    from sendgrid_exports.contents.contacts import (
+        parse_contact,
+        read_contacts,
+        read_contacts_async,
     )
-    from sendgrid_exports.contents.comparing import Comparison, compare_exports
-    from sendgrid_exports.contents.rows import read_contacts
-    from sendgrid_exports.contents.typed import parse_contact
     from sendgrid_exports.transfer.audit import verify_download
 
 __version__ = "0.1.0"
@@ -159,19 +159,15 @@ __all__ = [
 
 # Loaded when first asked for: who reads what lies on disk needs no network, and the other way.
 _LATER = {
-    "ChangeKind": "contents.changes",
-    "Comparison": "contents.comparing",
-    "ComparisonSummary": "contents.changes",
-    "ContactChange": "contents.changes",
+    "Comparison": "contents.compare",
     "ExportClient": "client",
-    "FieldChange": "contents.changes",
-    "compare_exports": "contents.comparing",
+    "compare_exports": "contents.compare",
     "export_contacts": "client",
     "fetch_export": "client",
-    "parse_contact": "contents.typed",
+    "parse_contact": "contents.contacts",
     "read_arrow": "contents.arrow",
-    "read_contacts": "contents.rows",
-    "read_contacts_async": "contents.batches",
+    "read_contacts": "contents.contacts",
+    "read_contacts_async": "contents.contacts",
     "verify_download": "transfer.audit",
     "write_parquet": "contents.arrow",
 }

@@ -40,8 +40,7 @@ from sendgrid_exports.transfer.opening import open_folder, prepare_directory
 if TYPE_CHECKING:
     import aiohttp
 
-    from sendgrid_exports.contents.rows import Row
-    from sendgrid_exports.formats.text import Errors
+    from sendgrid_exports.formats.rows import Errors, Row
 
 __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 
@@ -314,9 +313,8 @@ class ExportClient:
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
         # Loaded here: who brings files to disk does without.
-        from sendgrid_exports.contents.batches import check_batch_size
-        from sendgrid_exports.contents.rows import check_errors
-        from sendgrid_exports.contents.streaming import ContactStream
+        from sendgrid_exports.contents.contacts import check_batch_size, check_errors
+        from sendgrid_exports.contents.stream import ContactStream
 
         _check_export(export)
         check_batch_size(batch_size)

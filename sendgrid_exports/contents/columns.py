@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sendgrid_exports.decoding import read_time
-from sendgrid_exports.formats.csv_rows import split_values
+from sendgrid_exports.formats.rows import split_values
 
 __all__ = [
     "AFTER_CUSTOM",
@@ -49,7 +49,7 @@ def make_schema(names: Iterable[str], column_types: Mapping[str, pa.DataType]) -
 
 
 def make_column(texts: pa.StringArray, field: pa.Field) -> pa.Array:
-    """Return texts as the values of the column `field`.
+    """Return texts as the values of the column `field`; Go's zero time is a null.
 
     Raises:
         ValueError: a text can't be a value of its type.
@@ -59,14 +59,14 @@ def make_column(texts: pa.StringArray, field: pa.Field) -> pa.Array:
     if pa.types.is_list(field.type) and field.name == "ALTERNATE_EMAILS":
         return _split_column(texts).cast(field.type)
     filled = pc.if_else(pc.equal(texts, ""), None, texts)
-    try:
+    if not pa.types.is_timestamp(field.type):
         return filled.cast(field.type)
+    try:
+        times = filled.cast(field.type)
     except pa.ArrowInvalid:
-        if not pa.types.is_timestamp(field.type):
-            raise
-    # SendGrid has other spellings of a time, which Arrow's own reading refuses.
-    times = [read_time(text) for text in texts.to_pylist()]
-    return pa.array(times, _TIME).cast(field.type)
+        # SendGrid has other spellings of a time, which Arrow's own reading refuses.
+        return pa.array(map(read_time, texts.to_pylist()), _TIME).cast(field.type)
+    return pc.if_else(pc.less_equal(pc.year(times), 1), None, times)
 
 
 def _split_column(texts: pa.StringArray) -> pa.ListArray:

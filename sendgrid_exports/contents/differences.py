@@ -14,16 +14,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from sendgrid_exports.contents.arrow_batches import open_reader, unite
-from sendgrid_exports.contents.changes import (
-    ChangeKind,
-    ComparisonSummary,
-    ContactChange,
-    FieldChange,
-)
+from sendgrid_exports.contents.batches import Table, open_reader, unite
 from sendgrid_exports.contents.columns import join_emails
-from sendgrid_exports.contents.parts import Part
 from sendgrid_exports.errors import DownloadError
+from sendgrid_exports.models import ChangeKind, ComparisonSummary, ContactChange, FieldChange
 
 __all__ = ["Differences"]
 
@@ -46,7 +40,7 @@ class Differences:
     """
 
     def __init__(
-        self, old: Sequence[Part], new: Sequence[Part], ignore: Collection[str], directory: Path
+        self, old: Sequence[Table], new: Sequence[Table], ignore: Collection[str], directory: Path
     ) -> None:
         schema = unite([*old, *new], {})
         if unknown := set(ignore) - {*schema.names} or {"CONTACT_ID"} & set(ignore):
@@ -81,7 +75,7 @@ class Differences:
         """Let the database go."""
         self._database.close()
 
-    def _load(self, name: str, parts: Sequence[Part], schema: pa.Schema) -> None:
+    def _load(self, name: str, parts: Sequence[Table], schema: pa.Schema) -> None:
         failures: list[Exception] = []
         plain = pa.schema(
             [(f"c{place}", _type_without_zone(field.type)) for place, field in enumerate(schema)]

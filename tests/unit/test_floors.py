@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "sendgrid_exports"
 NAME = PACKAGE.name
 
-WORDS = ["redaction", "models", "errors", "events", "settings", "contents.changes"]
+WORDS = ["redaction", "models", "errors", "events", "settings"]
 PURE = [
     "messages",
     "delays",
@@ -19,10 +19,7 @@ PURE = [
     "api.polling",
     "formats.gunzip",
     "formats.records",
-    "formats.text",
-    "formats.quoted_csv",
-    "formats.csv_rows",
-    "formats.ndjson_rows",
+    "formats.rows",
     "transfer.links",
     "transfer.names",
     "transfer.pieces",
@@ -33,7 +30,6 @@ PURE = [
     "transfer.journal",
     "transfer.manifest",
     "transfer.verify",
-    "contents.typed",
 ]
 SEAMS = [
     "timing",
@@ -41,14 +37,10 @@ SEAMS = [
     "disk",
     "transfer.lock",
     "transfer.reading",
-    "contents.sources",
-    "contents.plain",
-    "contents.rows",
-    "contents.extras",
+    "contents.files",
+    "contents.contacts",
     "contents.columns",
-    "contents.parts",
-    "contents.csv_batches",
-    "contents.arrow_batches",
+    "contents.batches",
     "contents.parquet",
     "contents.differences",
 ]
@@ -67,11 +59,9 @@ SHELLS = [
     "transfer.download",
     "transfer.straight",
     "transfer.delivery",
-    "contents.batches",
     "contents.arrow",
-    "contents.comparing",
-    "contents.proving",
-    "contents.streaming",
+    "contents.compare",
+    "contents.stream",
 ]
 FACE = ["client", ""]
 FLOORS = [WORDS, PURE, SEAMS, SHELLS, FACE]

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sendgrid_exports.contents.changes import ComparisonSummary, ContactChange
-from sendgrid_exports.contents.extras import require
-from sendgrid_exports.contents.sources import Source, find_files
+from sendgrid_exports.contents.files import Source, find_files, require
+from sendgrid_exports.models import ComparisonSummary, ContactChange
 
 if TYPE_CHECKING:
     from sendgrid_exports.contents.differences import Differences
@@ -80,8 +79,8 @@ def compare_exports(
         OSError: a file can't be read.
     """
     require("compare", "pyarrow", "duckdb")
+    from sendgrid_exports.contents.batches import survey
     from sendgrid_exports.contents.differences import Differences
-    from sendgrid_exports.contents.parts import survey
 
     old_parts = survey(find_files(old, old_export_id))
     new_parts = survey(find_files(new, new_export_id))
