@@ -91,18 +91,17 @@ def write_parquet(
         OSError: a file can't be read or written.
     """
     require("arrow", "pyarrow")
-    from sendgrid_exports.contents.batches import open_reader, survey, table_batches, unite
+    from sendgrid_exports.contents.batches import read_ahead, read_table, survey, unite
     from sendgrid_exports.contents.parquet import write_files
 
     target, types = Path(path), dict(column_types or {})
     tables = survey(find_files(source, export_id))
     schema = unite(tables, types)
+    contents = [read_table(table, schema, types) for table in tables]
     if not one_file_per_part:
-        reader = open_reader(tables, schema, types)
-        return write_files([(target, reader)], schema, compression)
+        return write_files([(target, read_ahead(contents))], schema, compression)
     paths = [target / f"{table.path.name.partition('.')[0]}.parquet" for table in tables]
     if len(set(paths)) < len(paths):
         raise ValueError("source has several files of one name: write them one by one")
     target.mkdir(parents=True, exist_ok=True)
-    batches = [table_batches(table, schema, types) for table in tables]
-    return write_files(list(zip(paths, batches, strict=True)), schema, compression)
+    return write_files(list(zip(paths, contents, strict=True)), schema, compression)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
@@ -27,13 +28,23 @@ from sendgrid_exports.contents.contacts import read_head, read_rows
 from sendgrid_exports.contents.files import PlainFile, corrupt
 from sendgrid_exports.formats.rows import Row, Rows, distinct_names
 
-__all__ = ["Table", "open_reader", "read_in_order", "survey", "table_batches", "unite"]
+__all__ = [
+    "FILES_AT_ONCE",
+    "Pieces",
+    "Table",
+    "open_reader",
+    "read_ahead",
+    "read_table",
+    "survey",
+    "unite",
+]
 
-# A batch is made of so much text; smaller ones cost more, and larger ones only take memory.
-_BLOCK = 1024 * 1024
-# A file that is not yet asked for is read so far ahead, and so many are read at once.
-_BATCHES_AHEAD = 20
-_FILES_AT_ONCE = 2
+FILES_AT_ONCE = 2
+"""How many files are read or written at once; each takes some 20 MiB."""
+
+# Arrow keeps 32 blocks of text that it has not come to; a piece is made of so many.
+_BLOCK = 256 * 1024
+_BLOCKS = 8
 _ROWS = 1000
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -41,7 +52,8 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _Key: TypeAlias = tuple[bool, str]
 """Whether a value of JSON is a custom field, and its name; reserved ones in capitals."""
 
-Batches: TypeAlias = Generator[pa.RecordBatch, None, None]
+Pieces: TypeAlias = Generator[pa.Table, None, None]
+"""The contacts of a file, some at a time."""
 
 
 @attrs.frozen
@@ -115,42 +127,37 @@ def open_reader(
     tables: Sequence[Table], schema: pa.Schema, column_types: Mapping[str, pa.DataType]
 ) -> pa.RecordBatchReader:
     """Return a reader of all tables, one after the other."""
-    batches = [table_batches(table, schema, column_types) for table in tables]
-    return pa.RecordBatchReader.from_batches(schema, read_in_order(batches))
+    pieces = read_ahead([read_table(table, schema, column_types) for table in tables])
+    batches = chain.from_iterable(piece.to_batches() for piece in pieces)
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def read_in_order(tables: Sequence[Batches]) -> Batches:
-    """Yield the batches of all tables, one after the other; the next table is read meanwhile.
+def read_ahead(sources: Sequence[Pieces]) -> Pieces:
+    """Yield the pieces of all sources, one after the other, and read the next ones meanwhile.
 
-    A thread reads so many batches at a time and is done, so that memory is bounded and no thread
-    waits for a caller that takes no more.
+    A thread reads one piece, of this source or the one after it, and is done: memory is bounded,
+    and no thread waits for a caller that takes no more.
     """
-    flights: list[Future[list[pa.RecordBatch]]] = []
+    flights: list[Future[pa.Table | None]] = []
     try:
-        with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="sendgrid-exports") as pool:
-            for place, table in enumerate(tables):
-                flights += [
-                    pool.submit(_take, ahead)
-                    for ahead in tables[len(flights) : place + _FILES_AT_ONCE]
-                ]
-                while batches := flights[place].result():
-                    flights[place] = pool.submit(_take, table)
-                    yield from batches
+        with ThreadPoolExecutor(FILES_AT_ONCE, "sendgrid-exports-arrow") as threads:
+            for place, source in enumerate(sources):
+                begin = sources[len(flights) : place + FILES_AT_ONCE]
+                flights += [threads.submit(next, other, None) for other in begin]
+                while (piece := flights[place].result()) is not None:
+                    flights[place] = threads.submit(next, source, None)
+                    yield piece
     finally:
-        for table in tables:
-            table.close()
+        for source in sources:
+            source.close()
 
 
-def _take(batches: Batches) -> list[pa.RecordBatch]:
-    return list(islice(batches, _BATCHES_AHEAD))
-
-
-def table_batches(table: Table, schema: pa.Schema, asked: Collection[str]) -> Batches:
+def read_table(table: Table, schema: pa.Schema, asked: Collection[str]) -> Pieces:
     """Yield the contacts of a table.
 
     Args:
         table: the table.
-        schema: that of the batches, with all columns of the table.
+        schema: that of the pieces, with all columns of the table.
         asked: the columns whose types the caller chose.
 
     Raises:
@@ -158,58 +165,67 @@ def table_batches(table: Table, schema: pa.Schema, asked: Collection[str]) -> Ba
         ValueError: a value is not of a type that was asked for.
         OSError: the file can't be read.
     """
-    done = 0
+    ways = [partial(_read_rows, table)]
     if table.keys is None and table.columns:
+        texts = pa.schema([(name, pa.string()) for name in table.columns])
+        ways = [partial(_read_csv, table, schema), partial(_read_csv, table, texts), *ways]
+    done = 0
+    for way in ways:
+        behind = done
         try:
-            for texts in _read_csv(table):
-                done += texts.num_rows
-                yield _typed(dict(zip(table.columns, texts, strict=True)), table, schema, asked)
+            for piece in read_ahead([way()]):
+                rest = piece.slice(behind)
+                behind -= piece.num_rows - rest.num_rows
+                done += rest.num_rows
+                yield _typed(rest, table, schema, asked)
         except pa.ArrowInvalid:
-            # Something odd: reading it once more takes it, or says exactly what is wrong.
-            pass
-        else:
-            return
-    rows = islice(read_rows(table.path, Rows(columns=table.columns)), done, None)
-    while some := list(islice(rows, _ROWS)):
-        flat = some if table.keys is None else [_flat(row, table.keys) for row in some]
-        columns = {
-            name: pa.array([row.get(name, "") for row in flat], pa.string())
-            for name in table.columns
-        }
-        yield _typed(columns, table, schema, asked)
+            # The next way takes what is odd here, or the last one says what is wrong with it.
+            continue
+        return
 
 
-def _read_csv(table: Table) -> Iterator[pa.RecordBatch]:
-    """Yield the contacts of a CSV file as texts.
+def _read_csv(table: Table, schema: pa.Schema) -> Pieces:
+    """Yield the contacts of a CSV file as Arrow reads them; lists are texts.
 
     Raises:
         ArrowInvalid: Arrow can't read it; what was yielded before is right.
     """
-    with closing(_WholeText(table)) as file:
-        reader = pyarrow.csv.open_csv(
+    types = {name: schema.field(name).type for name in table.columns}
+    types |= {name: pa.string() for name in table.columns if pa.types.is_nested(types[name])}
+    with closing(_EndedText(table)) as file:
+        batches = pyarrow.csv.open_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(column_names=table.columns, block_size=_BLOCK),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(table.columns, pa.string()), strings_can_be_null=False
+                column_types=types, null_values=[""], strings_can_be_null=False
             ),
         )
-        yield from (batch for batch in reader if batch.num_rows)
+        last = pa.Table.from_batches([], batches.schema)
+        while some := list(islice(batches, _BLOCKS)):
+            # What this thread has freed is of no use to the others, and would be kept.
+            pa.default_memory_pool().release_unused()
+            yield last
+            last = pa.Table.from_batches(some)
+        if last.column(last.num_columns - 1)[-1].as_py():
+            raise pa.ArrowInvalid("a quote is never closed")
+        yield last.slice(0, last.num_rows - 1)
 
 
-class _WholeText:
-    """The contacts of a CSV file for Arrow, which takes a quote left open at the end for closed.
+class _EndedText:
+    """The contacts of a CSV file for Arrow, and after them a record of empty values.
 
-    Arrow reads ahead in a thread of its own, perhaps while the file is being closed.
+    Arrow takes a quote left open at the end for closed; then this record is part of that value.
+    It reads ahead in a thread of its own, perhaps while the file is being closed.
     """
 
     def __init__(self, table: Table) -> None:
         self._lock = threading.Lock()
         self._file = PlainFile(table.path)
         self._file.read(table.start)
-        # Arrow takes a byte order mark for none of the text at its start alone.
+        # Arrow drops a byte order mark, but not one that is part of a value further on.
         self._before = b"\n"
-        self._quotes = 0
+        self._ending = b"\n" + b"," * (len(table.columns) - 1) + b"\n"
 
     @property
     def closed(self) -> bool:
@@ -221,23 +237,34 @@ class _WholeText:
                 return b""
             before, self._before = self._before, b""
             data = before + self._file.read(size - len(before))
-        self._quotes += data.count(b'"')
-        if not data and self._quotes % 2:
-            raise pa.ArrowInvalid("a quote is never closed")
-        return data
+            if not data:
+                data, self._ending = self._ending, b""
+            return data
 
     def close(self) -> None:
         with self._lock:
             self._file.close()
 
 
-def _typed(
-    columns: dict[str, pa.StringArray], table: Table, schema: pa.Schema, asked: Collection[str]
-) -> pa.RecordBatch:
-    for name, texts in columns.items():
+def _read_rows(table: Table) -> Pieces:
+    """Yield the contacts of a file of any kind as texts."""
+    rows = read_rows(table.path, Rows(columns=table.columns))
+    while some := list(islice(rows, _ROWS)):
+        if table.keys is not None:
+            some = [_flat(row, table.keys) for row in some]
+        yield pa.table(
+            [pa.array([row.get(name, "") for row in some], pa.string()) for name in table.columns],
+            names=table.columns,
+        )
+
+
+def _typed(piece: pa.Table, table: Table, schema: pa.Schema, asked: Collection[str]) -> pa.Table:
+    """Return texts as the values that `schema` asks for."""
+    columns = {}
+    for name, values in zip(table.columns, piece.columns, strict=True):
         field = schema.field(name)
         try:
-            columns[name] = make_column(texts, field)
+            columns[name] = make_column(values, field)
         except ValueError as error:
             # The error of Arrow quotes the contact's text, which only the caller may see.
             if name in asked:
@@ -246,7 +273,7 @@ def _typed(
                     "another value there"
                 ) from error
             raise corrupt(table.path, f"a value of column {name!r} is not a time") from None
-    return arrange(columns, len(next(iter(columns.values()))), schema)
+    return arrange(columns, piece.num_rows, schema)
 
 
 def _flat(contact: Row, keys: Mapping[_Key, str]) -> dict[str, str]:
