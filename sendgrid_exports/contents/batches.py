@@ -44,7 +44,7 @@ FILES_AT_ONCE = 2
 
 # Arrow keeps 32 blocks of text that it has not come to; a piece is made of so many.
 _BLOCK = 256 * 1024
-_BLOCKS = 8
+_BLOCKS = 4
 _ROWS = 1000
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -203,8 +203,6 @@ def _read_csv(table: Table, schema: pa.Schema) -> Pieces:
         )
         last = pa.Table.from_batches([], batches.schema)
         while some := list(islice(batches, _BLOCKS)):
-            # What this thread has freed is of no use to the others, and would be kept.
-            pa.default_memory_pool().release_unused()
             yield last
             last = pa.Table.from_batches(some)
         if last.column(last.num_columns - 1)[-1].as_py():
