@@ -11,7 +11,7 @@ import io
 import json
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, repeat
+from itertools import chain, count, repeat
 from operator import or_
 from typing import Any, Literal, TypeAlias
 
@@ -123,8 +123,8 @@ class Rows:
         Raises:
             BrokenTextError: it is not UTF-8, not CSV or NDJSON, or not a text of contacts.
         """
-        for start in range(0, len(data), _STEP):
-            yield from self._step(data[start : start + _STEP])
+        steps = (data[start : start + _STEP] for start in range(0, len(data), _STEP))
+        return chain.from_iterable(map(self._step, steps))
 
     def finish(self) -> Iterator[Row]:
         """Yield the contact that no line feed ended.
@@ -132,9 +132,9 @@ class Rows:
         Raises:
             BrokenTextError: it is cut, or as for `feed`.
         """
-        return self._read(b"".join(self._held) if self.kind else b"")
+        return iter(self._read(b"".join(self._held) if self.kind else b""))
 
-    def _step(self, data: bytes) -> Iterator[Row]:
+    def _step(self, data: bytes) -> Iterable[Row]:
         if self.kind is None:
             data = b"".join([*self._held, data])
             self._held.clear()
@@ -154,30 +154,28 @@ class Rows:
         self._held.append(rest)
         self._size += len(rest)
         self._quoted ^= rest.count(b'"') % 2 == 1
-        yield from self._read(whole)
         if self._size > LONGEST_RECORD:
             raise BrokenTextError(
                 f"the record has no end within {LONGEST_RECORD:,} bytes; a quote may be missing",
-                self._line,
+                self._line + whole.count(b"\n"),
             )
+        return self._read(whole)
 
-    def _read(self, data: bytes) -> Iterator[Row]:
-        """Yield the contacts of a text of whole records."""
+    def _read(self, data: bytes) -> Iterable[Row]:
+        """Return the contacts of a text of whole records."""
         if not data:
-            return
+            return ()
         size = len(data)
         if not self._fed:
             self._fed = True
             data = data.removeprefix(BOM_UTF8)
         text = self._decode(data)
-        if self.kind == "json":
-            yield from self._read_json(text)
-        else:
-            if not self.begun:
-                text = self._begin(text)
-                self.start += size - len(text.encode())
-            yield from self._read_csv(text)
+        if self.kind == "csv" and not self.begun:
+            text = self._begin(text)
+            self.start += size - len(text.encode())
+        line = self._line
         self._line += text.count("\n")
+        return self._read_json(text, line) if self.kind == "json" else self._read_csv(text, line)
 
     def _decode(self, data: bytes) -> str:
         try:
@@ -212,7 +210,7 @@ class Rows:
         self.begun = True
         return text
 
-    def _read_csv(self, text: str) -> Iterator[Row]:
+    def _read_csv(self, text: str, line: int) -> Iterator[Row]:
         columns = self.columns or ()
         try:
             records = [*filter(None, csv.reader(io.StringIO(text, "\n"), strict=True))]
@@ -223,29 +221,13 @@ class Rows:
             broken = not {*map(len, records)} <= {len(columns)}
         rows: Iterator[Row] = map(dict, map(zip, repeat(columns), records))
         if broken:
-            rows = self._read_one_by_one(text, columns)
+            rows = _read_one_by_one(text, columns, line)
         if self._united in {None, columns}:
             return rows
         return map(or_, repeat(dict.fromkeys(self._united, "")), rows)
 
-    def _read_one_by_one(self, text: str, columns: Sequence[str]) -> Iterator[Row]:
-        """Yield the contacts that stand before something broken, and say where that is."""
-        reader = csv.reader(io.StringIO(text, "\n"), strict=True)
-        line = self._line
-        try:
-            for record in reader:
-                if record and len(record) != len(columns):
-                    raise BrokenTextError(
-                        f"the record has {len(record)} values for {len(columns)} columns", line
-                    )
-                if record:
-                    yield dict(zip(columns, record, strict=True))
-                line = self._line + reader.line_num
-        except csv.Error as error:
-            raise _not_csv(error, line) from None
-
-    def _read_json(self, text: str) -> Iterator[Row]:
-        for line, source in enumerate(text.split("\n"), self._line):
+    def _read_json(self, text: str, first: int) -> Iterator[Row]:
+        for line, source in enumerate(text.split("\n"), first):
             if not source.strip(" \t\r"):
                 continue
             try:
@@ -263,6 +245,23 @@ class Rows:
                 raise BrokenTextError(_describe_object(row), line)
             self.begun = True
             yield row
+
+
+def _read_one_by_one(text: str, columns: Sequence[str], line: int) -> Iterator[Row]:
+    """Yield the contacts that stand before something broken, and say where that is."""
+    reader = csv.reader(io.StringIO(text, "\n"), strict=True)
+    start = line
+    try:
+        for record in reader:
+            if record and len(record) != len(columns):
+                raise BrokenTextError(
+                    f"the record has {len(record)} values for {len(columns)} columns", start
+                )
+            if record:
+                yield dict(zip(columns, record, strict=True))
+            start = line + reader.line_num
+    except csv.Error as error:
+        raise _not_csv(error, start) from None
 
 
 def _not_csv(error: csv.Error, line: int) -> BrokenTextError:
