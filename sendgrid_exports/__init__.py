@@ -29,17 +29,13 @@ Durations are seconds or a `datetime.timedelta`, sizes bytes.
 from typing import TYPE_CHECKING
 
 from sendgrid_exports.contents.arrow import read_arrow, write_parquet
-from sendgrid_exports.contents.batches import read_contacts_async
-from sendgrid_exports.contents.changes import (
-    ChangeKind,
-    ComparisonSummary,
-    ContactChange,
-    FieldChange,
+from sendgrid_exports.contents.compare import Comparison, compare_exports
+from sendgrid_exports.contents.contacts import (
+    parse_contact,
+    read_contacts,
+    read_contacts_async,
 )
-from sendgrid_exports.contents.comparing import Comparison, compare_exports
 from sendgrid_exports.contents.find import find_exports
-from sendgrid_exports.contents.rows import read_contacts
-from sendgrid_exports.contents.typed import parse_contact
 from sendgrid_exports.errors import (
     APIError,
     AuthenticationError,
@@ -75,7 +71,10 @@ from sendgrid_exports.events import (
     StatusPolled,
 )
 from sendgrid_exports.models import (
+    ChangeKind,
+    ComparisonSummary,
     Contact,
+    ContactChange,
     ContactExport,
     DownloadedFile,
     DownloadResult,
@@ -84,6 +83,7 @@ from sendgrid_exports.models import (
     ExportMetadata,
     ExportRequest,
     ExportStatus,
+    FieldChange,
     FoundExport,
     NamedId,
     VerificationReport,

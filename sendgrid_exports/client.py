@@ -49,8 +49,7 @@ from sendgrid_exports.transfer.transfer import Means, Transfer
 if TYPE_CHECKING:
     import aiohttp
 
-    from sendgrid_exports.contents.rows import Row
-    from sendgrid_exports.formats.text import Errors
+    from sendgrid_exports.formats.rows import Errors, Row
 
 __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 
@@ -338,9 +337,8 @@ class ExportClient:
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
         # Imported here: downloads to disk do not need it.
-        from sendgrid_exports.contents.batches import check_batch_size
-        from sendgrid_exports.contents.rows import check_errors
-        from sendgrid_exports.contents.streaming import ContactStream
+        from sendgrid_exports.contents.contacts import check_batch_size, check_errors
+        from sendgrid_exports.contents.stream import ContactStream
         from sendgrid_exports.transfer.stream import FileStream
 
         _check_export(export)

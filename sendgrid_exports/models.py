@@ -17,7 +17,10 @@ import attrs
 from sendgrid_exports.redaction import redact_text, redact_url
 
 __all__ = [
+    "ChangeKind",
+    "ComparisonSummary",
     "Contact",
+    "ContactChange",
     "ContactExport",
     "DownloadResult",
     "DownloadedFile",
@@ -26,6 +29,7 @@ __all__ = [
     "ExportMetadata",
     "ExportRequest",
     "ExportStatus",
+    "FieldChange",
     "FoundExport",
     "NamedId",
     "VerificationReport",
@@ -339,3 +343,60 @@ class Contact:
     phone_number_id: str = ""
     external_id: str = ""
     anonymous_id: str = ""
+
+
+class ChangeKind(enum.StrEnum):
+    """What happened to a contact between two exports."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@attrs.frozen
+class FieldChange:
+    """A value that differs; both values as a CSV export has them, empty where there is none.
+
+    Attributes:
+        name: the column: reserved ones in capitals, custom fields in their own case.
+        old: the value in the old export.
+        new: the value in the new export.
+    """
+
+    name: str
+    old: str
+    new: str
+
+
+@attrs.frozen(kw_only=True)
+class ContactChange:
+    """A contact that is in one export only, or differs between the two.
+
+    Attributes:
+        contact_id: SendGrid's id of the contact.
+        kind: what happened to it.
+        fields: the values that differ; for an added or removed contact, all that it has.
+    """
+
+    contact_id: str
+    kind: ChangeKind
+    fields: tuple[FieldChange, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ComparisonSummary:
+    """How many contacts differ between two exports.
+
+    Attributes:
+        added: contacts that only the new export has.
+        removed: contacts that only the old export has.
+        changed: contacts that both exports have, with different values.
+        unchanged: contacts that are the same in both.
+        fields: how many of the changed contacts differ in each column.
+    """
+
+    added: int
+    removed: int
+    changed: int
+    unchanged: int
+    fields: Mapping[str, int]

@@ -9,11 +9,7 @@ from sendgrid_exports.decoding import parse_json
 from sendgrid_exports.errors import InvalidResponseError
 from sendgrid_exports.models import FoundExport
 from sendgrid_exports.transfer.manifest import read_manifest
-from sendgrid_exports.transfer.names import check_directory, safe_name
-
-__all__ = ["MANIFEST_SUFFIX", "find_exports"]
-
-MANIFEST_SUFFIX = ".manifest.json"
+from sendgrid_exports.transfer.names import MANIFEST, check_directory, parse_name, safe_name
 
 
 def find_exports(directory: str | os.PathLike[str]) -> tuple[FoundExport, ...]:
@@ -29,16 +25,11 @@ def find_exports(directory: str | os.PathLike[str]) -> tuple[FoundExport, ...]:
         OSError: it can't be read.
     """
     paths = sorted(check_directory(directory).iterdir())
-    # Hidden names are those of other programs: ours never begin with a dot.
-    return tuple(
-        _read(path)
-        for path in paths
-        if path.name.endswith(MANIFEST_SUFFIX) and not path.name.startswith(".")
-    )
+    ours = ((path, parse_name(path.name)) for path in paths)
+    return tuple(_read(path, name.stem) for path, name in ours if name and name.ending == MANIFEST)
 
 
-def _read(path: Path) -> FoundExport:
-    stem = path.name.removesuffix(MANIFEST_SUFFIX)
+def _read(path: Path, stem: str) -> FoundExport:
     data = path.read_bytes()
     export_id = _id_in(data)
     manifest = (
