@@ -13,6 +13,9 @@ from sendgrid_exports.transfer.pieces import FilePieces
 from sendgrid_exports.transfer.tries import Tries
 from sendgrid_exports.transfer.verify import Expected
 
+FIRST_TURN = (False, 0)
+"""The smallest `File.turn`: that of a file that has not begun, and has no connection."""
+
 
 @attrs.define(eq=False)
 class Copy:
