@@ -146,7 +146,7 @@ def test_everything_after_the_essentials_is_keyword_only(
         (
             sendgrid_exports.DownloadPolicy,
             "connections connections_per_file piece_size read_timeout minimum_speed speed_window "
-            "attempts decompress verify require_count",
+            "attempts decompress verify require_count limits",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
