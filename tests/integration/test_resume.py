@@ -79,7 +79,7 @@ def limits() -> Limits:
 
 def journal(directory: Path) -> dict[int, Record]:
     path = directory / f"{ID}.journal"
-    return read_journal(path.read_bytes(), ID) if path.exists() else {}
+    return (read_journal(path.read_bytes(), ID) or {}) if path.exists() else {}
 
 
 def durable(directory: Path, number: int = 1) -> int:
@@ -357,7 +357,7 @@ def damages(data: bytes) -> Iterator[bytes]:
     yield from (b"", b"\n", b"\0" * len(data), b"garbage\n", os.urandom(300))
     yield from every_bit(data)
     yield from (data[1:], data[:40], data + b"\n", data + b"more\n", data.partition(b"\n")[2])
-    yield write_journal("another", read_journal(data, ID).values())
+    yield write_journal("another", (read_journal(data, ID) or {}).values())
     yield of_another_version(data)
 
 
