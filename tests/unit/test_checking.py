@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sendgrid_exports.transfer.answers import Expected
-from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
 
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.settings import Verify
+from sendgrid_exports.transfer.answers import Expected
 from sendgrid_exports.transfer.checking import (
     check_file,
     compress,
@@ -22,6 +21,7 @@ from sendgrid_exports.transfer.checking import (
     inflate,
     is_gzip,
 )
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.links import Link
 from sendgrid_exports.transfer.pieces import FilePieces
