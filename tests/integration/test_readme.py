@@ -35,6 +35,7 @@ from sendgrid_exports.testing import FakeSendGrid
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LIST_ID = "5f0cf4a3-5b4c-4d0e-8a43-9f1c3a7d2b10"
 
@@ -127,7 +128,7 @@ async def test_every_other_code_runs_where_its_names_are_given(
         if isinstance(client := names["client"], ExportClient):
             await client.close()
     assert "result" not in names or names["result"].files
-    assert "frame" not in names or len(names["frame"]) == 10
+    assert all(len(names[name]) == 10 for name in ("arrow", "frame") if name in names)
     if plans := names.get("plans"):
         contacts = await asyncio.to_thread(lambda: list(read_contacts("exports")))
         rows = [(row["Plan"], row["plan"]) for row in contacts]
@@ -221,8 +222,13 @@ def test_a_command_that_sets_everything_up_names_what_is_there(line: str) -> Non
 def test_the_line_that_installs_asks_for_extras_that_exist() -> None:
     [code] = [code for code in fences("bash") if "pip install" in code]
     found = re.findall(r"'\.\[(.*)\]'", code)
-    assert set(",".join(found).split(",")) <= {*PROJECT["optional-dependencies"]}
+    assert set(",".join(found).split(",")) <= {*EXTRAS}
     assert code.count("\n") == 1
+
+
+def test_every_extra_is_named() -> None:
+    before = README.partition("```python\n")[0]
+    assert {name for name in EXTRAS if name != "all"} <= {*re.findall(r"`(\w+)`", before)}
 
 
 @pytest.mark.parametrize("code", [code for code in fences("bash") if "pip install" not in code])
