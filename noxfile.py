@@ -159,7 +159,7 @@ def debian(session: nox.Session) -> None:
 
 @nox.session(tags=["slow"])
 def benchmarks(session: nox.Session) -> None:
-    """Measure against curl, aria2 and other libraries: `-- --quick` takes under two minutes."""
+    """Measure against curl, aria2 and other libraries: `-- --quick` takes a few minutes."""
     session.install(".[fast]", "matplotlib")
     for peer in ("httpx", "pypdl", "parfive"):
         try:

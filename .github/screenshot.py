@@ -1,75 +1,83 @@
-"""Draw the README's picture of the command: run it on a terminal of 88 columns, keep what is left.
+"""Draw the README's picture: a backup of a gigabyte on a terminal, in progress and finished.
 
-nox -s screenshot -- demo --files 6
+nox -s screenshot
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gzip
 import io
-import os
-import pty
-import re
-import sys
 import tempfile
-import termios
-from itertools import groupby
 from pathlib import Path
 
-import pyte
 from rich.console import Console
-from rich.text import Text
+
+from sendgrid_exports import BytesReceived, Event, export_contacts
+from sendgrid_exports.cli.commands import show_result
+from sendgrid_exports.cli.output import Output
+from sendgrid_exports.cli.progress import Progress
+from sendgrid_exports.testing import FakeSendGrid
+from sendgrid_exports.testing.contacts import CSV_COLUMNS, csv_values, make_contacts
 
 TARGET = Path(__file__).with_name("progress.svg")
-COLUMNS, LINES = 88, 24
+COLUMNS = 88
+FILES = 4
+# A file is a gzip member with the header and then one of contacts, so many times.
+MEMBERS = 42
+CONTACTS = 100_000
 
 
-def run(arguments: list[str]) -> list[Text]:
-    """Run the command in a directory of its own; return the lines of its terminal at the end."""
-    screen = pyte.Screen(COLUMNS, LINES)
-    stream = pyte.ByteStream(screen)
-    with tempfile.TemporaryDirectory() as directory:
-        child, terminal = pty.fork()
-        if not child:
-            os.chdir(directory)
-            scripts = Path(sys.executable).parent
-            path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
-            environment = {**os.environ, "PATH": path, "TERM": "xterm-256color"}
-            os.execvpe("sendgrid-exports", ["sendgrid-exports", *arguments], environment)  # noqa: S606, S607
-        termios.tcsetwinsize(terminal, (LINES, COLUMNS))
-        try:
-            while data := os.read(terminal, 65536):
-                stream.feed(data)
-        except OSError:
-            pass  # Linux ends the output of a pseudo terminal with EIO.
-        os.waitpid(child, 0)
-    return [styled(screen, line) for line in range(LINES) if screen.display[line].strip()]
+def make_file() -> bytes:
+    """Return a quarter of a gigabyte of contacts, as an export has them."""
+    header = ",".join(f'"{name}"' for name in CSV_COLUMNS)
+    rows = "".join(
+        ",".join(value and '"' + value.replace('"', '""') + '"' for value in csv_values(contact))
+        + "\n"
+        for contact in make_contacts(CONTACTS)
+    )
+    return gzip.compress(f"{header}\n".encode()) + gzip.compress(rows.encode()) * MEMBERS
 
 
-def styled(screen: pyte.Screen, line: int) -> Text:
-    """Return a line of the terminal with its colours."""
-    cells = [screen.buffer[line][column] for column in range(COLUMNS)]
-    runs = groupby(cells, lambda cell: ("bold " if cell.bold else "") + colour_of(cell.fg))
-    text = Text.assemble(*(("".join(cell.data for cell in run), style) for style, run in runs))
-    text.rstrip()
-    return text
+async def main() -> None:
+    """Back up a gigabyte from the embedded server, and keep what the terminal shows."""
+    console = Console(
+        file=io.StringIO(),
+        record=True,
+        force_terminal=True,
+        highlight=False,
+        width=COLUMNS,
+        height=24,
+        _environ={},
+    )
+    output = Output(errors=console, answers=console)
+    progress = Progress(console, lambda _: None, lambda _: None, bars=False)
+    console.print("[bold]$ sendgrid-exports backup backups[/bold]")
+    drawn = False
 
+    def on_event(event: Event) -> None:
+        nonlocal drawn
+        progress(event)
+        share = event.received / (event.size or 1) if isinstance(event, BytesReceived) else 0
+        if share > 0.7 and not drawn:
+            drawn = True
+            console.print(progress.picture())
 
-def colour_of(name: str) -> str:
-    """Return rich's name of a colour of pyte: a name, or six hexadecimal digits."""
-    if re.fullmatch("[0-9a-f]{6}", name):
-        return f"#{name}"
-    return {"brown": "yellow"}.get(name, name.replace("bright", "bright_"))
-
-
-def main() -> None:
-    """Write the picture."""
-    arguments = sys.argv[1:] or ["demo", "--files", "6"]
-    console = Console(file=io.StringIO(), record=True, force_terminal=True, width=COLUMNS)
-    console.print(f"[bold]$ sendgrid-exports {' '.join(arguments)}[/bold]", highlight=False)
-    for line in run(arguments):
-        console.print(line)
+    async with FakeSendGrid(statuses=["pending", "ready"]) as fake:
+        export_id = await fake.add_export(
+            bodies=[make_file()] * FILES, contact_count=FILES * MEMBERS * CONTACTS
+        )
+        fake.respond(202, body={"id": export_id}, on="start")
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            result = await export_contacts(
+                "backups/2026-03-02T030000Z",
+                api_key=fake.api_key,
+                base_url=fake.base_url,
+                on_event=on_event,
+            )
+    show_result(output, result)
     TARGET.write_text(console.export_svg(title="sendgrid-exports"))
 
 
-if __name__ == "__main__":
-    main()
+asyncio.run(main())

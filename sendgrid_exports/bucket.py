@@ -19,12 +19,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from sendgrid_exports.disk import unbroken
-from sendgrid_exports.errors import (
-    CorruptDownloadError,
-    DownloadError,
-    DownloadInProgressError,
-    IncompleteDownloadError,
-)
+from sendgrid_exports.errors import CorruptDownloadError, DownloadError, IncompleteDownloadError
 from sendgrid_exports.redaction import redact_text, redact_url
 
 if TYPE_CHECKING:
@@ -41,6 +36,9 @@ _READ = 4 * 1024 * 1024
 
 _STATUS = re.compile(r"status(?: code)?: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+# Whoever completes a blob of Azure drops what others have sent of it:
+# https://learn.microsoft.com/rest/api/storageservices/put-block-list
+_LOST_BLOCKS = "InvalidBlockList"
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 # Where obstore asks for credentials that are not in the environment.
 _CREDENTIAL_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
@@ -370,6 +368,7 @@ class Upload:
         """Complete the upload; a cancellation meanwhile waits for that.
 
         Raises:
+            ConflictError: what was sent is lost, since another upload of it was completed.
             DownloadError: the store refused it.
         """
         # The writer itself aborts what it can't complete.
@@ -493,6 +492,8 @@ def _translated(url: str, *, may_miss: bool = False) -> Iterator[None]:
             raise _error(error, url) from None
         raise
     except (exceptions.BaseError, OSError, ValueError) as error:
+        if _codes(error)[1] == _LOST_BLOCKS:
+            raise ConflictError(url) from None
         raise _error(error, url) from None
 
 
@@ -502,14 +503,6 @@ def _error(error: Exception, url: str) -> DownloadError:
     status, code = _codes(error)
     said, text = _said(error), str(error)
     kind = DownloadError
-    if code == "InvalidBlockList":
-        # https://learn.microsoft.com/rest/api/storageservices/put-block-list: who completes a blob
-        # drops what others have sent of it.
-        return DownloadInProgressError(
-            f"Another process or task has written {url} meanwhile; this one stops. Wait for that "
-            "one, or use another target.",
-            url=url,
-        )
     if isinstance(error, FileNotFoundError):
         said = "there is no such bucket"
         advice = "Make it, or correct the url."

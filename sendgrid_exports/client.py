@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import json
 import random as standard_random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
+
+import attrs
 
 from sendgrid_exports import __version__
 from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.bucket import Bucket
+from sendgrid_exports.decoding import decode
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import ExportNotReadyError
 from sendgrid_exports.events import Event, OnEvent, log
 from sendgrid_exports.http import Request
-from sendgrid_exports.models import ContactExport, DownloadResult, ExportListing, ExportStatus
+from sendgrid_exports.models import (
+    ContactExport,
+    DownloadResult,
+    ExportListing,
+    ExportRequest,
+    ExportStatus,
+)
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import (
     BATCH_SIZE,
@@ -42,8 +53,7 @@ from sendgrid_exports.transfer.upload import upload
 if TYPE_CHECKING:
     import aiohttp
 
-    from sendgrid_exports.contents.rows import Row
-    from sendgrid_exports.formats.text import Errors
+    from sendgrid_exports.formats.rows import Errors, Row
 
 __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 
@@ -105,6 +115,7 @@ class ExportClient:
         self._downloads = _policy(downloads, DownloadPolicy, "downloads")
         self._clock = clock if clock is not None else SystemClock()
         self._base_url = base_url
+        self._on_behalf_of = on_behalf_of
         self._session = Session(session, self._clock)
         self._disk = Disk(_THREADS)
         self._exports = Exports(
@@ -332,9 +343,8 @@ class ExportClient:
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
         # Imported here: downloads to disk do not need it.
-        from sendgrid_exports.contents.batches import check_batch_size
-        from sendgrid_exports.contents.rows import check_errors
-        from sendgrid_exports.contents.streaming import ContactStream
+        from sendgrid_exports.contents.contacts import check_batch_size, check_errors
+        from sendgrid_exports.contents.stream import ContactStream
         from sendgrid_exports.transfer.stream import FileStream
 
         _check_export(export)
@@ -357,6 +367,8 @@ class ExportClient:
         *,
         timeout: Duration | None,
         on_event: OnEvent | None,
+        demo: bool = False,
+        allow_shrink: bool = False,
     ) -> DownloadResult:
         transfer = self._transfer("", timeout, on_event)
         with self._disk as disk:
@@ -366,11 +378,19 @@ class ExportClient:
                 await disk.run(place.check_writable, f"{PROBE}write")
             else:
                 await disk.run(prepare_directory, place)
+        asked = {
+            **json.loads(request.body or b"{}"),
+            "host": urlsplit(self._base_url).hostname,
+            "on_behalf_of": self._on_behalf_of,
+            "demo": demo,
+            "allow_shrink": allow_shrink,
+        }
+        record = decode(ExportRequest, asked, "The request")
         transfer.export_id = await self._exports.start(
             request, deadline=transfer.timeout, on_event=transfer.on_event
         )
         async with self._open(transfer.export_id, place) as opened:
-            await opened.save(lambda manifest: manifest)
+            await opened.save(lambda manifest: attrs.evolve(manifest, request=record))
             return await self._wait_and_download(transfer, opened, timeout)
 
     async def _wait_and_download(

@@ -192,7 +192,7 @@ class FileFinished:
         return self.file.number
 
     def __str__(self) -> str:
-        return f"Downloaded and verified {self.file.url.rpartition('/')[2]}."
+        return f"Downloaded and verified {self.file.name}."
 
 
 @attrs.frozen(kw_only=True)

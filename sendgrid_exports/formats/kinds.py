@@ -62,19 +62,19 @@ def recognise(beginning: bytes, *, first: bool = True, whole: bool = False) -> K
     Raises:
         NotAnExportError: it is not a file of contacts.
     """
-    text = beginning.removeprefix(BOM_UTF8).strip(_BLANK).decode("utf-8", "replace")
+    text = beginning.removeprefix(BOM_UTF8).strip(_BLANK)
     if not text:
         if len(beginning) >= BEGINNING:
             raise NotAnExportError(f"its first {len(beginning):,} bytes are blank")
         return None
-    if text[0] == "<":
-        raise NotAnExportError(_describe_markup(text))
-    if text[0] in "{[":
-        _check_object(text, cut=not whole and "\n" not in text)
+    if text.startswith(b"<"):
+        raise NotAnExportError(_describe_markup(_decode(text)))
+    if text.startswith((b"{", b"[")):
+        _check_object(_decode(text), cut=not whole and b"\n" not in text)
         return "json"
-    columns = first_record(beginning)
+    columns = first_record(text)
     if _FIELDS.isdisjoint(map(str.upper, columns)) and (
-        first or len(columns) < 2 or not _QUOTED_ROW.match(text)
+        first or len(columns) < 2 or not _QUOTED_ROW.match(_decode(text))
     ):
         raise NotAnExportError("it is text without the columns of contacts, EMAIL and CONTACT_ID")
     return "csv"
@@ -82,12 +82,19 @@ def recognise(beginning: bytes, *, first: bool = True, whole: bool = False) -> K
 
 def first_record(text: bytes) -> list[str]:
     """Return the values of the first CSV record that is not empty; none where there is none."""
-    decoded = text.removeprefix(BOM_UTF8).decode("utf-8", "replace")
-    records: Iterator[list[str]] = csv.reader(io.StringIO(decoded, newline=""))
+    text = text.removeprefix(BOM_UTF8).lstrip(b"\r\n")
+    line, line_feed, _ = text.partition(b"\n")
+    if line_feed and line.count(b'"') % 2 == 0:
+        text = line
+    records: Iterator[list[str]] = csv.reader(io.StringIO(_decode(text), newline=""))
     try:
         return next(filter(None, records), [])
     except csv.Error:
         return []
+
+
+def _decode(text: bytes) -> str:
+    return text[:BEGINNING].decode("utf-8", "replace")
 
 
 def _describe_markup(text: str) -> str:

@@ -140,3 +140,26 @@ def _is_filled(line: bytes) -> bool:
 
 def _is_blank(line: bytes) -> bool:
     return not line.strip()
+
+
+def record_end(data: bytes, *, quoted: bool = False) -> int:
+    """Return where the last whole CSV record in `data` ends, or 0.
+
+    A record ends with a line feed that has an even number of quotes before it (RFC 4180 §2).
+
+    Args:
+        data: bytes from anywhere within a text.
+        quoted: whether `data` begins inside a quoted value.
+    """
+    inside = quoted ^ (data.count(b'"') & 1)
+    end = len(data)
+    while True:
+        if inside:
+            end = data.rfind(b'"', 0, end)
+        place = data.rfind(b"\n", 0, max(end, 0))
+        if place < 0:
+            return 0
+        inside = data.count(b'"', place, end) & 1
+        if not inside:
+            return place + 1
+        end = place

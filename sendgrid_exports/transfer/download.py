@@ -73,9 +73,10 @@ class Workers:
         self.tasks.append(self.group.create_task(work))
 
     def cancel(self) -> None:
-        """Cancel those that have not ended."""
+        """Cancel those that have not ended, but for the one that calls this."""
         for task in self.tasks:
-            task.cancel()
+            if task is not asyncio.current_task():
+                task.cancel()
 
 
 class _Download:
@@ -123,7 +124,7 @@ class _Download:
                     await self._parts.keep(file)
                     raise
         self._progress.ended(file.copy)
-        self._storage.files.remove(file)
+        del self._storage.files[file.number]
         self._transfer.on_event(FileFinished(export_id=self._transfer.export_id, file=finished))
 
     async def _receive(self, file: File) -> Checked:
@@ -165,7 +166,12 @@ class _Download:
                     await self._write(file, piece, workers)
             except InterruptedRequestError as interrupted:
                 assert piece is not None
-                await self._storage.recover(file, piece, interrupted)
+                try:
+                    await self._storage.recover(file, piece, interrupted)
+                except Exception:
+                    # The connection that is free now would ask for more of what is given up.
+                    workers.cancel()
+                    raise
             else:
                 pieces.done(piece)
                 file.copy.grown.set()

@@ -12,6 +12,9 @@ from sendgrid_exports.transfer.links import Link
 from sendgrid_exports.transfer.pieces import FilePieces
 from sendgrid_exports.transfer.retries import Tries
 
+FIRST_TURN = (False, 0)
+"""The smallest `File.turn`: that of a file that has not begun, and has no connection."""
+
 
 @attrs.define(eq=False)
 class Copy:

@@ -48,12 +48,12 @@ from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
+    ManifestWriter,
     check_again,
     count_contacts,
     read_manifest,
-    with_file,
+    with_files,
     without_file,
-    write_manifest,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 
@@ -104,6 +104,7 @@ class Folder:
         # All that changes the manifest happens under this lock.
         self._saving = asyncio.Lock()
         self._publications: list[_Publication] = []
+        self._writer = ManifestWriter()
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
         self._free: int | None = 0
@@ -114,7 +115,7 @@ class Folder:
         async with self._saving:
             changed = change(self.manifest)
             if changed != self.manifest or not self._exists():
-                await self._disk.run(replace_file, self.names.manifest, write_manifest(changed))
+                await self._disk.run(self._write, changed)
                 self.manifest = changed
 
     async def record(self, record: Record, *, synced: Path | None = None) -> None:
@@ -154,7 +155,7 @@ class Folder:
                 await self.save(lambda known, entry=entry: without_file(known, entry.number))  # type: ignore[misc]
                 continue
             if kept != entry:
-                await self.save(lambda known, kept=kept: with_file(known, kept))  # type: ignore[misc]
+                await self.save(lambda known, kept=kept: with_files(known, [kept]))  # type: ignore[misc]
             if is_in_other_form(kept, policy):
                 await self._replace(kept, policy)
         if self.manifest.state == "complete":
@@ -259,12 +260,12 @@ class Folder:
                 "this one stops. Wait for that one.",
                 path=self.names.manifest,
             )
-        manifest = self.manifest
         for publication in publications:
             mtime = publication.part.stat().st_mtime_ns
             publication.entry = attrs.evolve(publication.entry, mtime_ns=mtime)
-            manifest = with_file(manifest, publication.entry)
-        replace_file(self.names.manifest, write_manifest(manifest))
+        entries = [publication.entry for publication in publications]
+        manifest = with_files(self.manifest, entries)
+        self._write(manifest)
         for publication in publications:
             publication.part.replace(self.names.directory / publication.entry.name)
             publication.done = True
@@ -301,6 +302,9 @@ class Folder:
             manifest=self.names.manifest,
             manifest_url=(self._location / self.names.manifest.name).as_uri(),
         )
+
+    def _write(self, manifest: Manifest) -> None:
+        replace_file(self.names.manifest, self._writer.write(manifest))
 
     def _exists(self) -> bool:
         return self.manifest.export is not None or self.manifest.state != "pending"

@@ -26,12 +26,12 @@ from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
+    ManifestWriter,
     check_again,
     count_contacts,
     read_manifest,
-    with_file,
+    with_files,
     without_file,
-    write_manifest,
 )
 from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.together import together
@@ -59,6 +59,7 @@ class Objects:
         # All that changes the manifest happens under this lock.
         self._saving = asyncio.Lock()
         self._waiting: list[FileEntry] = []
+        self._writer = ManifestWriter()
 
     async def load(self) -> None:
         """Read the manifest, if there is one."""
@@ -94,13 +95,13 @@ class Objects:
         self._waiting.append(entry)
         async with self._saving:
             entries = tuple(self._waiting)
-            await self._disk.run(self._write, reduce(with_file, entries, self.manifest))
+            await self._disk.run(self._write, with_files(self.manifest, entries))
             self._waiting = [each for each in self._waiting if each not in entries]
 
     def _write(self, changed: Manifest) -> None:
         if changed == self.manifest and self._stored is not None:
             return
-        name, data = self.names.manifest.name, write_manifest(changed)
+        name, data = self.names.manifest.name, self._writer.write(changed)
         try:
             if self._stored is None:
                 self._stored = self.bucket.create(name, data)
@@ -120,16 +121,16 @@ class Objects:
 
     async def reconcile(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the bucket confirms."""
-        kept: dict[int, FileEntry | None] = {}
-
-        async def confirm(entry: FileEntry) -> None:
-            kept[entry.number] = await self._confirm(entry, policy.verify)
-
         async with together() as tasks:
-            for entry in self.manifest.files:
-                tasks.create_task(confirm(entry))
-        if kept:
-            await self.save(lambda known: reduce(_with_confirmed, kept.items(), known))
+            confirming = {
+                entry.number: tasks.create_task(self._confirm(entry, policy.verify))
+                for entry in self.manifest.files
+            }
+        confirmed = {number: task.result() for number, task in confirming.items()}
+        manifest = with_files(self.manifest, filter(None, confirmed.values()))
+        lost = [number for number, entry in confirmed.items() if entry is None]
+        if confirmed:
+            await self.save(lambda _: reduce(without_file, lost, manifest))
         if self.manifest.state == "complete":
             await self.finish()
 
@@ -183,11 +184,6 @@ class Objects:
             manifest=None,
             manifest_url=self.bucket.url_of(self.names.manifest.name),
         )
-
-
-def _with_confirmed(manifest: Manifest, confirmed: tuple[int, FileEntry | None]) -> Manifest:
-    number, entry = confirmed
-    return without_file(manifest, number) if entry is None else with_file(manifest, entry)
 
 
 def is_untouched(stored: Stored, entry: FileEntry) -> bool:

@@ -48,6 +48,7 @@ class Parts:
             yield part
         finally:
             await part.close()
+            self._sync_if_due(file, syncs)
         if piece.position == 0:
             # Even an empty file has a part file, to be published.
             await self._disk.run(write_file, path, memoryview(b""))
@@ -63,9 +64,12 @@ class Parts:
         copy.pieces.written.add(start, end)
         copy.grown.set()
         self._progress.written(copy, end - start)
-        if self._is_due(copy):
-            copy.syncing = True
-            syncs.create_task(self._sync(file, copy))
+        self._sync_if_due(file, syncs)
+
+    def _sync_if_due(self, file: File, syncs: Group) -> None:
+        if self._is_due(file.copy):
+            file.copy.syncing = True
+            syncs.create_task(self._sync(file, file.copy))
 
     def _is_due(self, copy: Copy) -> bool:
         if copy.version is None or copy.syncing or copy.pieces.complete:

@@ -89,7 +89,7 @@ class Storage:
         progress: what is said of it.
 
     Attributes:
-        files: the files that still need links.
+        files: the files that still need links, by their number.
         identities: all files' links without query, in the order of the first status.
         versions: which file has which version; a link that was matched by its position may be
             another file's.
@@ -99,7 +99,7 @@ class Storage:
         self._transfer = transfer
         self._means = transfer.means
         self._progress = progress
-        self.files: list[File] = []
+        self.files: dict[int, File] = {}
         self.identities: Sequence[str] = ()
         self.versions: dict[Version, int] = {}
         self._renewing = asyncio.Lock()
@@ -132,8 +132,8 @@ class Storage:
                 continue
             if link is None:
                 raise self.unlisted(number)
-            self.files.append(File(number, link, Copy.new(first)))
-        return list(self.files)
+            self.files[number] = File(number, link, Copy.new(first))
+        return list(self.files.values())
 
     # Links
 
@@ -161,7 +161,7 @@ class Storage:
             transfer.export_id, deadline=transfer.deadline, on_event=transfer.on_event
         )
         matched = match_links(self.identities, self.read_links(export))
-        for file in self.files:
+        for file in self.files.values():
             link = matched[file.number - 1]
             if link is None:
                 raise self.unlisted(file.number)
@@ -365,7 +365,6 @@ class Storage:
                 if not piece.ranged:
                     # Without ranges nothing can be resumed.
                     raise StartOverError(plain=True, piece=piece)
-                file.link_dead = isinstance(failure, LinkDead)
             case Renew():
                 file.link_dead = True
             case StartOver(reason, plain):

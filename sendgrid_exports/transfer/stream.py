@@ -38,10 +38,10 @@ class FileStream:
         self._storage = Storage(transfer, self._progress)
         links = self._storage.read_links(export)
         self._storage.identities = [link.identity for link in links]
-        self._storage.files = [
+        self.files = tuple(
             File(number, link, Copy.new(None)) for number, link in enumerate(links, start=1)
-        ]
-        self.files = tuple(self._storage.files)
+        )
+        self._storage.files = {file.number: file for file in self.files}
 
     def path(self, file: File, kind: str | None = None) -> Path:
         """Return the name that the file would have on disk, by the `kind` of its content."""
@@ -68,7 +68,7 @@ class FileStream:
             except StartOverError as again:
                 # Only before the first byte: nothing was handed out.
                 again.begin(file, None)
-        self._storage.files.remove(file)
+        del self._storage.files[file.number]
 
     def _check_pinned(self, file: File, piece: Piece, failure: Failure) -> None:
         """See that a file can be resumed in the middle.

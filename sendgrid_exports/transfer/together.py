@@ -80,8 +80,8 @@ async def together() -> AsyncIterator[Group]:
         yield group
         await group.wait()
     except BaseException:
-        # The error of the block, or the cancellation from outside, is the one that counts.
-        with contextlib.suppress(BaseException):
+        # The error of the block counts, unless a cancellation comes while the tasks end.
+        with contextlib.suppress(Exception):
             await group.stop()
         raise
     await group.stop()

@@ -13,11 +13,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from sendgrid_exports.bucket import Upload
+from sendgrid_exports.bucket import ConflictError, Upload
 from sendgrid_exports.disk import unbroken
 from sendgrid_exports.errors import DownloadInProgressError, IncompleteDownloadError
 from sendgrid_exports.events import FileFinished
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
+from sendgrid_exports.transfer.answers import StartOver
 from sendgrid_exports.transfer.checks import CheckFailedError, Checks
 from sendgrid_exports.transfer.download import find_result
 from sendgrid_exports.transfer.file import File
@@ -85,7 +86,7 @@ class _Upload:
                 self._progress.ended(file.copy)
                 again.begin(file, None)
         self._progress.ended(file.copy)
-        self._storage.files.remove(file)
+        del self._storage.files[file.number]
         self._transfer.on_event(FileFinished(export_id=self._transfer.export_id, file=finished))
 
     async def _upload(self, file: File) -> DownloadedFile:
@@ -140,11 +141,18 @@ class _Upload:
 
         Raises:
             CheckFailedError: they do not.
+            StartOverError: another run has written the object meanwhile.
             DownloadInProgressError: another run has changed the manifest meanwhile.
             DownloadError: the bucket can't be used.
         """
         checked = await self._disk.run(checks.finish)
-        await upload.finish()
+        try:
+            await upload.finish()
+        except ConflictError:
+            # Which run goes on is decided by the manifest alone.
+            step = StartOver("another run has written the same object meanwhile")
+            self._storage.next_step(file, step)
+            raise StartOverError(plain=False) from None
         bucket, version = self._objects.bucket, file.copy.version
         stored = await self._disk.run(bucket.head, name)
         if stored is None or stored.size != checked.size:

@@ -79,7 +79,9 @@ class Child:
 
 def journal(directory: Path) -> Record | None:
     path = directory / "killed.journal"
-    return read_journal(path.read_bytes(), "killed").get(1) if path.exists() else None
+    if not path.exists():
+        return None
+    return (read_journal(path.read_bytes(), "killed") or {}).get(1)
 
 
 def is_true(record: Record | None, part: Path, body: Path) -> bool:

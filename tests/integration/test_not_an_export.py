@@ -311,7 +311,7 @@ async def test_a_session_that_adds_an_authorization_is_named(
     session = await closing.enter_async_context(aiohttp.ClientSession(trace_configs=[trace]))
     client = make_client(fake, session=session)
     export_id = await fake.add_export()
-    with pytest.raises(DownloadError, match="neither the session nor a proxy adds") as caught:
+    with pytest.raises(DownloadError, match="The session passed to ExportClient") as caught:
         await client.fetch(export_id, tmp_path)
     assert "the-secret" not in str(caught.value)
     assert "support" not in str(caught.value)

@@ -32,6 +32,7 @@ from sendgrid_exports import (
 from sendgrid_exports.disk import append, publish, truncate
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
+    Delay,
     FakeSendGrid,
     Fault,
     IgnoreRange,
@@ -79,7 +80,7 @@ def limits() -> Limits:
 
 def journal(directory: Path) -> dict[int, Record]:
     path = directory / f"{ID}.journal"
-    return read_journal(path.read_bytes(), ID) if path.exists() else {}
+    return (read_journal(path.read_bytes(), ID) or {}) if path.exists() else {}
 
 
 def durable(directory: Path, number: int = 1) -> int:
@@ -357,7 +358,7 @@ def damages(data: bytes) -> Iterator[bytes]:
     yield from (b"", b"\n", b"\0" * len(data), b"garbage\n", os.urandom(300))
     yield from every_bit(data)
     yield from (data[1:], data[:40], data + b"\n", data + b"more\n", data.partition(b"\n")[2])
-    yield write_journal("another", read_journal(data, ID).values())
+    yield write_journal("another", (read_journal(data, ID) or {}).values())
     yield of_another_version(data)
 
 
@@ -453,6 +454,28 @@ async def test_an_object_replaced_between_the_runs_starts_over(
     assert set(statuses) == {412, 206}
     assert 1 <= statuses.count(412) <= 3
     assert settled(tmp_path, result)
+
+
+async def test_an_object_replaced_under_many_connections_is_one_start_over_each_time(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake(etag="multipart")
+    await add(fake, BODY)
+    # All are asked before the first answer comes.
+    fake.inject(Delay(1), times=None)
+    versions = [random_file(len(BODY), seed=seed) for seed in (5, 6, 7)]
+    replacing: list[asyncio.Task[None]] = []
+
+    def replace(event: Event) -> None:
+        if len(fake.storage_requests) > 8 * (len(replacing) + 1) and len(replacing) < 3:
+            body = versions[len(replacing)]
+            replacing.append(asyncio.ensure_future(fake.replace_file(ID, 1, body)))
+
+    wide = attrs.evolve(PIECES, connections=8, piece_size=4 * KIB)
+    client = make_client(fake, downloads=wide)
+    result = await client.fetch(ID, tmp_path, on_event=replace)
+    assert len(replacing) == 3
+    assert result.files[0].path.read_bytes() == versions[-1]
 
 
 @pytest.mark.parametrize("replaced", [False, True])

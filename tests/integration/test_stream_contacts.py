@@ -573,7 +573,7 @@ async def test_a_timeout_of_the_listener_is_its_own(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b'"EMAIL","CONTACT_ID"\n"a","cut', "line 2: the record is no CSV"),
+        (b'"EMAIL","CONTACT_ID"\n"a","cut', "line 2: the record is not CSV"),
         (gzip.compress(b'"EMAIL","CONTACT_ID"\n"a","1"\n', mtime=0)[:-3], "unexpected end"),
         (b"<html>", "it is an HTML page"),
         (b"<", "it is markup"),

@@ -44,7 +44,9 @@ RESULT = DownloadResult(
     manifest=Path("m.json"),
     manifest_url="file:///m.json",
 )
-MODELS = [getattr(models, name) for name in models.__all__ if name != "ExportStatus"]
+# Enumerations, and the one that is made of three values in order.
+OTHERS = {"ExportStatus", "ChangeKind", "FieldChange"}
+MODELS = [getattr(models, name) for name in models.__all__ if name not in OTHERS]
 EVENTS = list(get_args(Event))
 
 

@@ -25,7 +25,7 @@ RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusPolled SystemClock TransportError Verify export_contacts
 fetch_export Contact parse_contact read_contacts read_contacts_async
 ChangeKind Comparison ComparisonSummary ContactChange FieldChange compare_exports read_arrow
-write_parquet
+write_parquet ExportRequest FoundExport find_exports
 """.split()
 
 
@@ -159,7 +159,7 @@ def test_everything_after_the_essentials_is_keyword_only(
         (
             sendgrid_exports.DownloadPolicy,
             "connections connections_per_file piece_size read_timeout minimum_speed speed_window "
-            "attempts decompress verify require_count",
+            "attempts decompress verify require_count limits",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

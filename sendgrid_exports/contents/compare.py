@@ -1,6 +1,6 @@
-"""Two exports compared: which contacts came, went and changed. Blocking.
+"""Two exports compared: which contacts were added, removed and changed. Blocking.
 
-DuckDB and pyarrow are the extra `compare`: `pip install 'sendgrid-exports[compare]'`.
+DuckDB and pyarrow are the extra `compare`, loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sendgrid_exports.contents.changes import ComparisonSummary, ContactChange
-from sendgrid_exports.contents.extras import require
-from sendgrid_exports.contents.sources import Source, find_files
+from sendgrid_exports.contents.files import Source, find_files, require
+from sendgrid_exports.models import ComparisonSummary, ContactChange
 
 if TYPE_CHECKING:
     from sendgrid_exports.contents.differences import Differences
@@ -23,18 +22,21 @@ __all__ = ["Comparison", "compare_exports"]
 
 
 class Comparison:
-    """What is different between two exports: iterate over it, as often as you like."""
+    """The differences between two exports; iterate over it as often as needed.
+
+    The summary is counted by the database: ask for it first, where there may be many changes.
+    """
 
     def __init__(self, differences: Differences) -> None:
         self._differences = differences
 
     def __iter__(self) -> Iterator[ContactChange]:
-        """Yield every contact that came, went or changed, in no particular order."""
+        """Yield every contact that was added, removed or changed, in no particular order."""
         return self._differences.changes()
 
     @cached_property
     def summary(self) -> ComparisonSummary:
-        """How many contacts came, went, changed and stayed as they were."""
+        """How many contacts were added, removed, changed and left unchanged."""
         return self._differences.summary()
 
 
@@ -54,24 +56,25 @@ def compare_exports(
             for change in comparison:
                 ...
 
-    Contacts are told apart by CONTACT_ID. Texts are the same only if every character is: "007"
-    is not "7". Times are compared as times, alternate emails as a list, in their order. A column
-    that one export lacks is empty there, which is no difference from an empty value. A contact
-    that is in an export several times, the same each time, counts once.
+    Contacts are matched by CONTACT_ID. Texts are equal only if every character is: "007" is not
+    "7". Times are compared as times, alternate emails as a list in its order. A column that one
+    export lacks is empty there, and so equal to an empty value. A contact that is in an export
+    several times, the same each time, counts once. Columns are called as `read_contacts` calls
+    them, of CSV and of JSON.
 
-    Memory is bounded, for millions of contacts too; what does not fit is in a temporary directory
-    (`TMPDIR`), which is removed in the end.
+    Memory is bounded, for millions of contacts too; what does not fit goes to a temporary
+    directory (`TMPDIR`), which is removed at the end.
 
     Args:
         old: a finished download, a path, several paths, or a directory.
-        new: likewise.
+        new: as `old`.
         old_export_id: which export, where the directory `old` holds several.
         new_export_id: which export, where the directory `new` holds several.
-        ignore: columns that don't count, such as `UPDATED_AT`.
+        ignore: columns that are not compared, such as `UPDATED_AT`.
 
     Raises:
         ImportError: DuckDB or pyarrow is not installed.
-        TypeError: `old` or `new` is nothing that can be read.
+        TypeError: `old` or `new` is not something that can be read.
         ValueError: one of them names nothing or several exports, or `ignore` a column that
             neither has.
         DownloadError: an export is not in its directory, or not all of it; a contact has no
@@ -80,8 +83,8 @@ def compare_exports(
         OSError: a file can't be read, or no temporary directory made.
     """
     require("compare", "pyarrow", "duckdb")
+    from sendgrid_exports.contents.batches import survey
     from sendgrid_exports.contents.differences import Differences
-    from sendgrid_exports.contents.parts import survey
 
     old_parts = survey(find_files(old, old_export_id))
     new_parts = survey(find_files(new, new_export_id))
