@@ -70,6 +70,7 @@ SHELLS = [
     "transfer.delivery",
     "contents.batches",
     "contents.arrow",
+    "contents.fragments",
     "contents.comparing",
     "contents.proving",
     "contents.streaming",
@@ -199,6 +200,8 @@ def test_what_stands_beside_the_floors_uses_the_face_alone(room: str) -> None:
             inside = module == NAME or module.startswith(f"{NAME}.")
             # What our files are called is said once.
             public = {NAME, f"{NAME}.testing", f"{NAME}.transfer.names"}
+            # How an export is divided among processes, and what is said of a missing extra.
+            public |= {f"{NAME}.contents.{name}" for name in ("extras", "fragments", "sources")}
             assert not inside or module in public or f"{module}.".startswith(f"{NAME}.{room}."), (
                 path
             )
