@@ -1,6 +1,6 @@
 """The contacts of an export as a source of dlt; needs the extra `dlt`.
 
-    result = await export_contacts("exports/", api_key=key)
+    result = asyncio.run(export_contacts("exports/", api_key=key))
     dlt.pipeline("contacts", destination="duckdb").run(sendgrid(result))
 
 Names of columns are those that dlt's naming convention makes (`EMAIL` becomes `email`). Where it

@@ -166,7 +166,7 @@ def test_an_ignored_column_alone_makes_no_new_version(database: Database, export
     assert database.versions() == ([("1", "c@example.com"), ("2", None)], [("1", "b@example.com")])
 
 
-def test_names_that_differ_in_case_are_different_columns_for_ever(
+def test_names_that_differ_in_case_are_columns_that_keep_their_names(
     database: Database, export: Write
 ) -> None:
     first = ("CONTACT_ID", "EMAIL", "Plan", "plan", "email")
@@ -183,6 +183,19 @@ def test_names_that_differ_in_case_are_different_columns_for_ever(
     later = ("CONTACT_ID", "EMAIL", "email", "PLAN", "plan", "Plan")
     database.load(export(("1", "a", "d", "e", "c", "b"), columns=later))
     assert database.rows(f"{names}, plan_3") == [("1", "a", "b", "c", "d", "e")]
+
+
+def test_an_export_that_cannot_be_loaded_changes_nothing(
+    database: Database, export: Write, tmp_path: Path
+) -> None:
+    database.load(export(ANN, BOB), history=True)
+    with pytest.raises(Exception, match="ignore names 'Plan', a column that the export lacks"):
+        database.load(export(ANN), history=True, ignore=["Plan"])
+    broken = tmp_path / "broken.csv"
+    broken.write_bytes(export(OTHER_ANN, DAN).read_bytes() + b'"5","never closed')
+    with pytest.raises(Exception, match=r"broken\.csv is corrupt"):
+        database.load(broken, history=True)
+    assert database.versions() == ([("1", "b@example.com"), ("2", None)], [])
 
 
 def test_a_real_export_arrives_as_read_arrow_reads_it(database: Database, tmp_path: Path) -> None:
