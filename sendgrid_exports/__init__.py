@@ -73,6 +73,7 @@ from sendgrid_exports.events import (
     StatusPolled,
 )
 from sendgrid_exports.models import (
+    AccountResult,
     Contact,
     ContactExport,
     DownloadedFile,
@@ -82,6 +83,7 @@ from sendgrid_exports.models import (
     ExportMetadata,
     ExportStatus,
     NamedId,
+    Subuser,
     VerificationReport,
 )
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
@@ -95,6 +97,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "APIError",
+    "AccountResult",
     "AuthenticationError",
     "BytesReceived",
     "ChangeKind",
@@ -141,6 +144,7 @@ __all__ = [
     "SendGridExportsError",
     "ServerError",
     "StatusPolled",
+    "Subuser",
     "SystemClock",
     "TransportError",
     "VerificationReport",
