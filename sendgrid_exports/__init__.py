@@ -4,6 +4,8 @@
 
 - `export_contacts` and `fetch_export` do everything in one call; `ExportClient` does it step by
   step, for services. `PollPolicy` and `DownloadPolicy` are the settings.
+- `export_accounts` exports many accounts at once, such as the subusers of an agency:
+  `ExportClient.subusers` lists them, `for_subuser` and `for_key` make their clients.
 - `on_event=` is a plain function that receives every `Event`; the logger `sendgrid_exports` of the
   standard library gets the same, except for received bytes.
 - `verify_download` checks a finished download again, from the disk alone.
@@ -91,6 +93,7 @@ from sendgrid_exports.timing import Clock, SystemClock
 from sendgrid_exports.transfer.audit import verify_download
 
 if TYPE_CHECKING:
+    from sendgrid_exports.accounts import export_accounts
     from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
 
 __version__ = "0.1.0"
@@ -150,6 +153,7 @@ __all__ = [
     "VerificationReport",
     "Verify",
     "compare_exports",
+    "export_accounts",
     "export_contacts",
     "fetch_export",
     "parse_contact",
@@ -165,9 +169,9 @@ def __getattr__(name: str) -> object:
     # Only the client needs aiohttp: reading files must not wait for it to load.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sendgrid_exports import client
+    from sendgrid_exports import accounts, client
 
-    value: object = getattr(client, name)
+    value: object = getattr(accounts if name == "export_accounts" else client, name)
     globals()[name] = value
     return value
 

@@ -404,11 +404,7 @@ class ExportClient:
             What `wait` and `download` raise.
         """
         check_text(export_id, "export_id")
-        transfer = self._transfer(export_id, timeout, on_event)
-        async with self._folder(export_id, directory) as folder:
-            if result := await find_result(transfer, folder):
-                return result
-            return await self._wait_and_download(transfer, folder, timeout)
+        return await self._fetch(self._transfer(export_id, timeout, on_event), directory, timeout)
 
     @asynccontextmanager
     async def stream_contacts(
@@ -488,6 +484,14 @@ class ExportClient:
         )
         async with self._folder(transfer.export_id, path) as folder:
             await folder.save(lambda manifest: manifest)
+            return await self._wait_and_download(transfer, folder, timeout)
+
+    async def _fetch(
+        self, transfer: Transfer, directory: str | os.PathLike[str], timeout: Duration | None
+    ) -> DownloadResult:
+        async with self._folder(transfer.export_id, directory) as folder:
+            if result := await find_result(transfer, folder):
+                return result
             return await self._wait_and_download(transfer, folder, timeout)
 
     async def _wait_and_download(

@@ -58,7 +58,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 4
-_LONGEST_START_DELAY = 60.0
+# Above a period of the rate limits, which is a minute and told in whole seconds.
+_LONGEST_START_DELAY = 90.0
 _MOST_PAGES = 1000
 _SHORTEST_RENEWAL = 60.0
 _SECONDS_NEW = 60.0
@@ -90,7 +91,7 @@ class Exports:
         self._session = session
         self._clock = clock
         self._random = random
-        self._policy = polling
+        self.policy = polling
         self._headers = {
             "Authorization": f"Bearer {api_key}",
             "Accept": "application/json",
@@ -122,7 +123,7 @@ class Exports:
                 ) from None
             except SendGridExportsError as error:
                 attempts += 1
-                delay = poll_delay(attempts - 1, self._policy, self._random)
+                delay = poll_delay(attempts - 1, self.policy, self._random)
                 if isinstance(error, APIError) and error.retry_after is not None:
                     delay = max(delay, error.retry_after)
                 if (
@@ -217,10 +218,10 @@ class Exports:
             except SendGridExportsError as error:
                 failures += 1
                 asked = error.retry_after if isinstance(error, APIError) else None
-                delay = max(poll_delay(failures - 1, self._policy, self._random), asked or 0.0)
+                delay = max(poll_delay(failures - 1, self.policy, self._random), asked or 0.0)
                 if (
                     not is_transient(error)
-                    or failures >= self._policy.max_failures
+                    or failures >= self.policy.max_failures
                     or delay >= deadline.left(self._clock.monotonic())
                 ):
                     raise
@@ -244,7 +245,7 @@ class Exports:
             APIError, TransportError, InvalidResponseError: what can't get better, or the last
                 of too many failures.
         """
-        policy = self._policy
+        policy = self.policy
         if max_failures is not None:
             policy = attrs.evolve(policy, max_failures=max_failures)
         polling = Polling(
@@ -289,7 +290,7 @@ class Exports:
             ExportTimeoutError, ExportExpiredError, APIError, TransportError,
             InvalidResponseError: as from `wait`.
         """
-        seconds = max(self._policy.timeout, _SHORTEST_RENEWAL)
+        seconds = max(self.policy.timeout, _SHORTEST_RENEWAL)
         bound = Deadline.after(seconds, self._clock.monotonic())
         try:
             return await self.wait(

@@ -24,7 +24,7 @@ RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusPolled SystemClock TransportError Verify export_contacts
 fetch_export Contact parse_contact read_contacts read_contacts_async
 ChangeKind Comparison ComparisonSummary ContactChange FieldChange compare_exports read_arrow
-write_parquet AccountResult Subuser
+write_parquet AccountResult Subuser export_accounts
 """.split()
 
 
