@@ -106,6 +106,20 @@ def kill(session: nox.Session) -> None:
 
 
 @nox.session
+def load(session: nox.Session) -> None:
+    """Export a thousand accounts on a fake clock, with 256 descriptors."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-q", "-s", "tests/load", *session.posargs)
+
+
+@nox.session
+def benchmarks_accounts(session: nox.Session) -> None:
+    """Measure twenty accounts at once against one export of the same bytes."""
+    session.install(".[fast]")
+    session.run("python", "-m", "tests.benchmarks.accounts", *session.posargs)
+
+
+@nox.session
 def benchmarks_contents(session: nox.Session) -> None:
     """Measure the reading of contacts against csv, polars, pyarrow and DuckDB."""
     session.install(".[compare,fast]", "polars")
