@@ -1,125 +1,178 @@
-"""Everything a maintainer runs: `nox -s lint typing tests`, or `nox -l` for the list."""
+"""Everything a maintainer runs: `nox` checks a change, `nox -l` lists the rest."""
 
 from __future__ import annotations
 
 import os
-import posixpath
-import re
 import shutil
-import tomllib
+from itertools import chain
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
-PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-PYTHONS = [
-    classifier.rpartition(" ")[2]
-    for classifier in PROJECT["classifiers"]
-    if classifier.startswith("Programming Language :: Python :: 3.")
-]
-
-nox.options.sessions = ["lint", "typing", "tests"]
-nox.options.reuse_existing_virtualenvs = True
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+nox.options.tags = ["check"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PROJECT = PYPROJECT["project"]
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+# Without the checkout on the path, tests import the installed wheel.
+INSTALLED = {"PYTHONSAFEPATH": "1"}
 
 
-@nox.session
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group, without the need for a recent pip."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session(tags=["check"])
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
-    session.install("ruff>=0.14")
+    """Check style and format (ruff), the layers (import-linter) and dead code (vulture)."""
+    session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache", "--no-logo")
+    session.run("vulture")
 
 
-@nox.session
+@nox.session(tags=["check"])
 def typing(session: nox.Session) -> None:
-    """Mypy, strict, on everything; pyright on the library as its users write it."""
-    session.install("-e", ".[test]", "mypy>=1.18", "pyright[nodejs]", "types-aiofiles", "nox")
+    """Run mypy on everything, strict; pyright on the library as its users write it."""
+    session.install("-e", ".[all]", *group("typing"))
     session.run("mypy")
     session.run("pyright", "tests/typing/api.py")
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=PYTHONS, tags=["check"])
 def tests(session: nox.Session) -> None:
-    """Run the tests against an installed wheel, for every Python the classifiers name."""
-    session.install(".[test]")
-    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+    """Run the tests against an installed wheel, on every Python of the classifiers."""
+    session.install(".[all]", *group("test"))
+    session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=PYTHONS[0])
 def tests_lowest(session: nox.Session) -> None:
-    """Run the tests with the lowest dependencies that are allowed."""
-    lowest = [
-        requirement.partition(",")[0].replace(">=", "==") for requirement in PROJECT["dependencies"]
-    ]
-    session.install(".[test]", *lowest)
-    session.run("python", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+    """Run the tests with the lowest version that each dependency and extra allows."""
+    session.install(".[all]", *group("test"), *lowest_versions())
+    session.run("python", "-m", "pytest", *session.posargs, env=INSTALLED)
+
+
+def lowest_versions() -> list[str]:
+    """Return a pin for every lower bound in the dependencies and the extras."""
+    texts = chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    return sorted(
+        {
+            f"{requirement.name}=={specifier.version}"
+            for requirement in map(Requirement, texts)
+            for specifier in requirement.specifier
+            if specifier.operator == ">="
+        }
+    )
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage: all of the pure modules, nearly all of the package."""
+    session.install("-e", ".[all]", *group("coverage"))
+    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "report", "--fail-under=95")
+    session.run("coverage", "report", "--fail-under=100", f"--include={','.join(pure_modules())}")
+
+
+def pure_modules() -> list[str]:
+    """Return the files of the import-linter contract that is named pure."""
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    [pure] = [contract for contract in contracts if contract["id"] == "pure"]
+    return [f"{module.replace('.', '/')}.py" for module in pure["source_modules"]]
+
+
+@nox.session(tags=["slow"])
+def tests_components(session: nox.Session) -> None:
+    """Run against nginx and on full disks; skips say what is missing (see the session debian)."""
+    session.install(".[all]", *group("test"))
+    tests = session.posargs or ["tests/components/test_nginx.py", "tests/components/test_disk.py"]
+    session.run("python", "-m", "pytest", "-rs", *tests, env=INSTALLED)
+
+
+@nox.session(tags=["slow"])
 def tests_s3(session: nox.Session) -> None:
     """Run against an S3 server that checks signatures and expiry: LocalStack, without Docker."""
-    # These two are held back: LocalStack 4.9.2 does not start with later ones.
+    # The pins of cbor2 and pyopenssl: LocalStack 4.9.2 does not start with later versions.
     session.install(
-        ".[test]",
+        ".[all]",
+        *group("test"),
         "localstack-core[runtime]==4.9.2",
         "cbor2==5.7.0",
         "pyopenssl==25.1.0",
         "service-identity",
     )
     tests = session.posargs or ["tests/components/test_s3.py"]
-    session.run("python", "-m", "pytest", "-rs", *tests, env={"PYTHONSAFEPATH": "1"})
+    session.run("python", "-m", "pytest", "-rs", *tests, env=INSTALLED)
 
 
-@nox.session
-def tests_components(session: nox.Session) -> None:
-    """Run against nginx, and on real disks that are full; what is not there is skipped."""
-    debian_programs(session, "nginx", "openssl", "mount")
-    session.install(".[test]")
-    tests = session.posargs or ["tests/components/test_nginx.py", "tests/components/test_disk.py"]
-    session.run("python", "-m", "pytest", "-rs", *tests, env={"PYTHONSAFEPATH": "1"})
-
-
-def debian_programs(session: nox.Session, *programs: str) -> None:
-    """Install what is missing, where that may be done: the packages are named as their programs."""
-    missing = [program for program in programs if not shutil.which(program)]
-    if missing and shutil.which("apt-get") and os.geteuid() == 0:
-        env = {"DEBIAN_FRONTEND": "noninteractive"}
-        session.run("apt-get", "-q", "update", external=True, env=env)
-        session.run("apt-get", "-q", "-y", "install", *missing, external=True, env=env)
-
-
-@nox.session
+@nox.session(tags=["slow"])
 def properties(session: nox.Session) -> None:
-    """Crash and resume as a property, for thousands of random stories."""
-    session.install("-e", ".[test]")
+    """Test crash and resume as a property, over thousands of random sequences."""
+    session.install("-e", ".[all]", *group("test"))
     tests = session.posargs or ["tests/integration/test_crash_property.py"]
-    env = {"SENDGRID_EXPORTS_EXAMPLES": session.env.get("SENDGRID_EXPORTS_EXAMPLES", "3000")}
+    env = {
+        "SENDGRID_EXPORTS_EXAMPLES": os.environ.get("SENDGRID_EXPORTS_EXAMPLES", "3000"),
+        "PYTEST_ADDOPTS": "--timeout=0",
+    }
     session.run("python", "-m", "pytest", "-q", *tests, env=env)
 
 
-@nox.session
+@nox.session(tags=["slow"])
 def kill(session: nox.Session) -> None:
     """Kill a real process with SIGKILL at random moments, over and over."""
-    session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-q", "-s", "tests/crash", *session.posargs)
+    session.install("-e", ".[all]", *group("test"))
+    tests = ["--timeout=0", "-q", "-s", "tests/crash", *session.posargs]
+    session.run("python", "-m", "pytest", *tests)
 
 
-@nox.session
+@nox.session(tags=["slow"])
 def load(session: nox.Session) -> None:
     """Export a thousand accounts on a fake clock, with 256 descriptors."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[all]", *group("test"))
     session.run("python", "-m", "pytest", "-q", "-s", "tests/load", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=["slow"])
 def benchmarks_accounts(session: nox.Session) -> None:
     """Measure twenty accounts at once against one export of the same bytes."""
     session.install(".[fast]")
     session.run("python", "-m", "tests.benchmarks.accounts", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
+def debian(session: nox.Session) -> None:
+    """Install the programs that components and benchmarks use (Debian, as root)."""
+    packages = ["nginx", "libnginx-mod-http-headers-more-filter", "openssl", "mount"]
+    packages += ["curl", "aria2", "gcc", "libc6-dev", "iproute2"]
+    session.run("apt-get", "-q", "update", external=True)
+    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    session.run("apt-get", "-q", "-y", "install", *packages, external=True, env=env)
+
+
+@nox.session(tags=["slow"])
+def benchmarks(session: nox.Session) -> None:
+    """Measure against curl, aria2 and other libraries: `-- --quick` takes a few minutes."""
+    session.install(".[fast]", "matplotlib")
+    for peer in ("httpx", "pypdl", "parfive"):
+        try:
+            session.install(peer)
+        except nox.command.CommandFailed:
+            session.warn(f"{peer} can't be installed, and will be missing in the table")
+    data = session.create_tmp()
+    session.run("python", "-m", "tests.benchmarks", "--data", data, *session.posargs)
+
+
+@nox.session(tags=["slow"])
 def benchmarks_contents(session: nox.Session) -> None:
     """Measure the reading of contacts against csv, polars, pyarrow and DuckDB."""
     session.install(".[compare,fast]", "polars")
@@ -127,89 +180,35 @@ def benchmarks_contents(session: nox.Session) -> None:
 
 
 @nox.session
-def coverage(session: nox.Session) -> None:
-    """Branch coverage: all of the pure floor, nearly all of the whole."""
-    session.install("-e", ".[test,fast]")
-    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
-    session.run("coverage", "report", "--fail-under=95")
-    session.run("coverage", "report", "--fail-under=100", f"--include={','.join(pure_floor())}")
-
-
-def pure_floor() -> list[str]:
-    """The files of the pure floor, as the test of the floors names them."""
-    names: dict[str, list[str]] = {}
-    source = Path("tests/unit/test_floors.py").read_text()
-    exec(source[source.index("WORDS =") : source.index("SEAMS =")], names)  # noqa: S102
-    modules = names["WORDS"] + names["PURE"]
-    return [f"sendgrid_exports/{module.replace('.', '/')}.py" for module in modules]
-
-
-@nox.session
 def package(session: nox.Session) -> None:
-    """Build the wheel from the sdist, install it alone, and import it."""
-    session.install("build")
-    target = session.create_tmp()
-    session.run("python", "-m", "build", "--outdir", target, ".")
-    [wheel] = sorted(Path(target).glob("*.whl"))[-1:]
-    session.install("--force-reinstall", str(wheel))
-    with session.chdir(target):
-        session.run("python", "-c", "import sendgrid_exports.testing as t; print(t.__file__)")
-
-
-@nox.session
-def benchmarks(session: nox.Session) -> None:
-    """Measure against curl, aria2 and other libraries: `-- --quick` takes under two minutes."""
-    etags = "libnginx-mod-http-headers-more-filter"
-    debian_programs(session, "nginx", "openssl", "curl", "aria2", etags)
-    session.install(".[fast]", "matplotlib")
-    for peer in ("httpx", "pypdl", "parfive"):
-        try:
-            session.install(peer)
-        except nox.command.CommandFailed:
-            session.warn(f"{peer} can't be installed, and will be missing in the table")
-    kept = session.create_tmp()
-    session.run("python", "-m", "tests.benchmarks", "--data", kept, *session.posargs)
+    """Build sdist and wheel, check what an index would show, install the wheel, and import it."""
+    session.install("build", "twine")
+    target = Path(session.create_tmp(), "dist")
+    shutil.rmtree(target, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(target), ".")
+    [wheel] = map(str, target.glob("*.whl"))
+    session.run("twine", "check", "--strict", wheel, *map(str, target.glob("*.tar.gz")))
+    session.install("--force-reinstall", wheel)
+    session.run("python", "-I", "-c", "import sendgrid_exports.testing as t; print(t.__file__)")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the API reference into build/docs; a reference that leads nowhere fails."""
-    session.install(".[test,opentelemetry]", "pdoc>=15")
-    session.run("python", "-m", "pytest", "-q", "tests/unit/test_references.py")
+    """Build the API reference into build/docs; a reference to a missing name fails."""
+    session.install(".[all]", *group("test"), *group("docs"))
+    session.run("python", "-m", "pytest", "-q", "tests/unit/test_references.py", env=INSTALLED)
     modules = ["sendgrid_exports", "sendgrid_exports.testing"]
     modules += ["sendgrid_exports.integrations.opentelemetry"]
-    pdoc = ["pdoc", "--docformat", "google", "--output-directory", "build/docs", *modules]
-    session.run("python", "-W", "error", "-m", *pdoc)
-    built = Path("build/docs")
-    for page in [*built.rglob("*.html"), built / "search.js"]:
-        # What attrs says of every constructor tells nobody anything.
-        text = re.sub(r"<p>Method generated by attrs for class \w+\.</p>", "", page.read_text())
-        page.write_text(text)
-    dead = dead_links(built)
-    if dead:
-        session.error(f"links that lead nowhere: {', '.join(dead)}")
-
-
-def dead_links(built: Path) -> list[str]:
-    """Return the links between the built pages that lead to no page or no place in it."""
-    pages = {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob("*.html")}
-    places = {page: set(re.findall(r'id="([^"]+)"', text)) for page, text in pages.items()}
-    dead = []
-    for page, text in pages.items():
-        for link in set(re.findall(r'href="([^":$]+)"', text)):
-            file, _, place = link.partition("#")
-            target = posixpath.normpath(posixpath.join(posixpath.dirname(page), file))
-            target = target if file else page
-            if target not in pages or (place and place not in places[target]):
-                dead.append(f"{page}: {link}")
-    return sorted(dead)
+    pdoc = ["--docformat", "google", "--template-directory", ".github/pdoc"]
+    pdoc += ["--output-directory", "build/docs", *modules]
+    session.run("python", "-W", "error", "-m", "pdoc", *pdoc)
 
 
 @nox.session
 def screenshot(session: nox.Session) -> None:
-    """Draw .github/progress.svg anew, from a real run of the demonstration."""
-    session.install(".[cli]")
-    session.run("python", ".github/screenshot.py")
+    """Draw .github/progress.svg again from a real run: `-- demo --files 6`, say."""
+    session.install(".[cli]", "pyte")
+    session.run("python", ".github/screenshot.py", *session.posargs)
 
 
 @nox.session
@@ -221,8 +220,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def live(session: nox.Session) -> None:
-    """Back up the contacts of a real account: needs SENDGRID_API_KEY, and says so."""
-    if not session.env.get("SENDGRID_API_KEY"):
+    """Back up the contacts of a real account: needs SENDGRID_API_KEY."""
+    if not os.environ.get("SENDGRID_API_KEY"):
         session.skip("SENDGRID_API_KEY is not set")
     session.install(".")
     session.run("python", "examples/backup_contacts.py", *session.posargs)

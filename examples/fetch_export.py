@@ -1,9 +1,9 @@
-"""Fetch an export by its id; run it again to go on with a download that broke off.
+"""Download an export by its id; run it again to resume a download that was interrupted.
 
     python examples/fetch_export.py EXPORT_ID [DIRECTORY]
 
-With SENDGRID_API_KEY in the environment it asks SendGrid. Without it, a server that behaves like
-SendGrid runs inside this program and knows an export of that id.
+With SENDGRID_API_KEY in the environment this asks SendGrid. Without it, a server that behaves like
+SendGrid runs inside this program and has an export of that id.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ import os
 import sys
 
 from sendgrid_exports import (
-    AuthenticationError,
     DownloadResult,
-    ExportExpiredError,
-    ExportNotFoundError,
     ExportTimeoutError,
     SendGridExportsError,
     fetch_export,
@@ -24,11 +21,11 @@ from sendgrid_exports import (
 from sendgrid_exports.testing import FakeSendGrid
 
 
-async def fetch(export_id: str, directory: str) -> DownloadResult:
-    """Wait for the export and bring its files into `directory`."""
+async def fetch(export_id: str, directory: str = "exports") -> DownloadResult:
+    """Wait up to an hour for the export, and download its files into `directory`."""
     if key := os.environ.get("SENDGRID_API_KEY"):
         return await fetch_export(export_id, directory, api_key=key, timeout=3600)
-    print("SENDGRID_API_KEY is not set: this is a demonstration against an embedded server.")
+    print("SENDGRID_API_KEY is not set: this is a demonstration with made-up contacts.")
     async with FakeSendGrid() as fake:
         await fake.add_export(export_id=export_id, contacts=5_000, files=2)
         return await fetch_export(
@@ -36,32 +33,15 @@ async def fetch(export_id: str, directory: str) -> DownloadResult:
         )
 
 
-def main() -> int:
-    """Fetch, and print what came or what to do."""
+if __name__ == "__main__":
     if len(sys.argv) not in {2, 3}:
-        print("usage: fetch_export.py EXPORT_ID [DIRECTORY]", file=sys.stderr)
-        return 2
-    export_id = sys.argv[1]
-    directory = sys.argv[2] if len(sys.argv) > 2 else "exports"
+        sys.exit("usage: fetch_export.py EXPORT_ID [DIRECTORY]")
     try:
-        result = asyncio.run(fetch(export_id, directory))
-    except (AuthenticationError, ExportNotFoundError) as error:
-        print(f"Nothing was fetched. {error}", file=sys.stderr)
-        return 1
-    except ExportExpiredError as error:
-        print(f"Too late. {error}", file=sys.stderr)
-        return 1
+        result = asyncio.run(fetch(*sys.argv[1:]))
     except ExportTimeoutError as error:
-        print(f"Not yet: run this again. {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"Not finished within an hour; run this again to resume. {error}")
     except SendGridExportsError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"{type(error).__name__}: {error}")
     for file in result.files:
         print(f"{file.path}  {file.size:,} bytes  SHA-256 {file.sha256}")
-    print(f"{result.contact_count} contacts; the manifest is {result.manifest}.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    print(f"{result.contact_count} contacts; manifest: {result.manifest}")

@@ -8,7 +8,8 @@
   `ExportClient.subusers` lists them, `for_subuser` and `for_key` make their clients.
 - `on_event=` is a plain function that receives every `Event`; the logger `sendgrid_exports` of the
   standard library gets the same, except for received bytes.
-- `verify_download` checks a finished download again, from the disk alone.
+- `find_exports` lists what is in a directory; `verify_download` checks a finished download again,
+  from the disk alone.
 - `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read the files;
   `parse_contact` makes a `Contact` of a row; `compare_exports` finds what changed.
 - Every failure is a `SendGridExportsError`, whose documentation says what is retried first.
@@ -30,16 +31,13 @@ Durations are seconds or a `datetime.timedelta`, sizes bytes.
 from typing import TYPE_CHECKING
 
 from sendgrid_exports.contents.arrow import read_arrow, write_parquet
-from sendgrid_exports.contents.batches import read_contacts_async
-from sendgrid_exports.contents.changes import (
-    ChangeKind,
-    ComparisonSummary,
-    ContactChange,
-    FieldChange,
+from sendgrid_exports.contents.compare import Comparison, compare_exports
+from sendgrid_exports.contents.contacts import (
+    parse_contact,
+    read_contacts,
+    read_contacts_async,
 )
-from sendgrid_exports.contents.comparing import Comparison, compare_exports
-from sendgrid_exports.contents.rows import read_contacts
-from sendgrid_exports.contents.typed import parse_contact
+from sendgrid_exports.contents.find import find_exports
 from sendgrid_exports.errors import (
     APIError,
     AuthenticationError,
@@ -76,14 +74,20 @@ from sendgrid_exports.events import (
 )
 from sendgrid_exports.models import (
     AccountResult,
+    ChangeKind,
+    ComparisonSummary,
     Contact,
+    ContactChange,
     ContactExport,
     DownloadedFile,
     DownloadResult,
     ErrorDetail,
     ExportListing,
     ExportMetadata,
+    ExportRequest,
     ExportStatus,
+    FieldChange,
+    FoundExport,
     NamedId,
     Subuser,
     VerificationReport,
@@ -127,12 +131,14 @@ __all__ = [
     "ExportMetadata",
     "ExportNotFoundError",
     "ExportNotReadyError",
+    "ExportRequest",
     "ExportStarted",
     "ExportStatus",
     "ExportTimeoutError",
     "FieldChange",
     "FileFinished",
     "FileStarted",
+    "FoundExport",
     "IncompleteDownloadError",
     "InsufficientDiskSpaceError",
     "InvalidRequestError",
@@ -156,6 +162,7 @@ __all__ = [
     "export_accounts",
     "export_contacts",
     "fetch_export",
+    "find_exports",
     "parse_contact",
     "read_arrow",
     "read_contacts",

@@ -12,14 +12,14 @@ _EXTRA = {"click", "rich"}
 def main() -> int:
     """Run the command line and return its exit code; without the extra, say what is missing."""
     try:
-        from sendgrid_exports.cli.entry import run
+        from sendgrid_exports.cli.main import run
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
         sys.stderr.write(
-            f"The command needs {missing}, which is not installed: "
-            "pip install 'sendgrid-exports[cli]'\n"
+            f"The command needs {missing}, of the extra cli, which is not installed. "
+            "In a checkout: pip install '.[cli]'\n"
         )
         return 1
     return run()

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+import attrs
+
 from sendgrid_exports.api.polling import may_have_started
 from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.client import ExportClient
@@ -295,6 +297,7 @@ class _Night:
         transfer.export_id = step.export_id
         if claimed.intended is not None:
             async with client._folder(step.export_id, step.directory) as folder:  # noqa: SLF001
-                await folder.save(lambda manifest: manifest)
+                record = client._record(self._request)  # noqa: SLF001
+                await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
             await claimed.fulfil()
         return await client._fetch(transfer, step.directory, self._timeout)  # noqa: SLF001

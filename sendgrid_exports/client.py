@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import random as standard_random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import attrs
@@ -19,6 +21,7 @@ from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.turns import Turns
 from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.decoding import decode
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import ExportNotReadyError
@@ -28,6 +31,7 @@ from sendgrid_exports.models import (
     ContactExport,
     DownloadResult,
     ExportListing,
+    ExportRequest,
     ExportStatus,
     Subuser,
 )
@@ -49,8 +53,7 @@ from sendgrid_exports.transfer.transfer import Means, Transfer
 if TYPE_CHECKING:
     import aiohttp
 
-    from sendgrid_exports.contents.rows import Row
-    from sendgrid_exports.formats.text import Errors
+    from sendgrid_exports.formats.rows import Errors, Row
 
 __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 
@@ -125,6 +128,7 @@ class ExportClient:
         self._hosts = _hosts(base_url, eu_base_url)
         self._account = on_behalf_of
         self._is_derived = False
+        self._on_behalf_of = on_behalf_of
         self._session = Session(session, self._clock)
         self._disk = Disk(_THREADS)
         self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
@@ -248,6 +252,7 @@ class ExportClient:
         self._is_derived = True
         self._api_key = api_key
         self._account = account
+        self._on_behalf_of = on_behalf_of
         self._base_url = self._base_url if region is None else self._hosts[region]
         self._exports = self._make_exports(api_key, on_behalf_of)
         self._means = attrs.evolve(self._means, exports=self._exports)
@@ -448,9 +453,8 @@ class ExportClient:
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
         # Imported here: downloads to disk do not need it.
-        from sendgrid_exports.contents.batches import check_batch_size
-        from sendgrid_exports.contents.rows import check_errors
-        from sendgrid_exports.contents.streaming import ContactStream
+        from sendgrid_exports.contents.contacts import check_batch_size, check_errors
+        from sendgrid_exports.contents.stream import ContactStream
         from sendgrid_exports.transfer.stream import FileStream
 
         _check_export(export)
@@ -473,18 +477,31 @@ class ExportClient:
         *,
         timeout: Duration | None,
         on_event: OnEvent | None,
+        demo: bool = False,
+        allow_shrink: bool = False,
     ) -> DownloadResult:
         transfer = self._transfer("", timeout, on_event)
         path = check_directory(directory)
         with self._disk as disk:
             # Before the job is started: its files must have a place to go to.
             await disk.run(prepare_directory, path)
+        record = self._record(request, demo=demo, allow_shrink=allow_shrink)
         transfer.export_id = await self._exports.start(
             request, deadline=transfer.timeout, on_event=transfer.on_event
         )
         async with self._folder(transfer.export_id, path) as folder:
-            await folder.save(lambda manifest: manifest)
+            await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
             return await self._wait_and_download(transfer, folder, timeout)
+
+    def _record(self, request: Request, **marks: bool) -> ExportRequest:
+        """Return what a manifest keeps of the request for a start."""
+        asked = {
+            **json.loads(request.body or b"{}"),
+            "host": urlsplit(self._base_url).hostname,
+            "on_behalf_of": self._on_behalf_of,
+            **marks,
+        }
+        return decode(ExportRequest, asked, "The request")
 
     async def _fetch(
         self, transfer: Transfer, directory: str | os.PathLike[str], timeout: Duration | None

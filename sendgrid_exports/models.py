@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -17,14 +18,20 @@ from sendgrid_exports.redaction import redact_text, redact_url
 
 __all__ = [
     "AccountResult",
+    "ChangeKind",
+    "ComparisonSummary",
     "Contact",
+    "ContactChange",
     "ContactExport",
     "DownloadResult",
     "DownloadedFile",
     "ErrorDetail",
     "ExportListing",
     "ExportMetadata",
+    "ExportRequest",
     "ExportStatus",
+    "FieldChange",
+    "FoundExport",
     "NamedId",
     "Subuser",
     "VerificationReport",
@@ -242,6 +249,58 @@ class AccountResult:
 
 
 @attrs.frozen(kw_only=True)
+class ExportRequest:
+    """What an export was asked to hold, as the manifest keeps it.
+
+    Attributes:
+        host: the API's host.
+        on_behalf_of: the subuser it was exported for, or None.
+        list_ids: the lists in it; with no list and no segment, every contact.
+        segment_ids: the segments in it.
+        file_type: `csv` or `json`.
+        demo: whether a demonstration made it, with contacts that do not exist.
+        allow_shrink: whether it may hold far fewer contacts than the one before it.
+    """
+
+    host: str
+    on_behalf_of: str | None = None
+    list_ids: tuple[str, ...] = ()
+    segment_ids: tuple[str, ...] = ()
+    file_type: Literal["csv", "json"] = "csv"
+    demo: bool = False
+    allow_shrink: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class FoundExport:
+    """An export that `find_exports` found on disk, as its manifest describes it.
+
+    Attributes:
+        export_id: the export; of a damaged manifest, the beginning of its name.
+        state: "pending" until SendGrid has made it, "downloading" until every file is there,
+            "complete", or "damaged" where the manifest can't be read.
+        files: the verified files, in the order of the links.
+        contact_count: how many contacts they hold, or None where that is not known.
+        manifest: the path of the manifest; the files are beside it.
+        export: the export as last polled, its links without their query, or None.
+        request: what was asked for, or None where only the id was known.
+    """
+
+    export_id: str
+    state: Literal["pending", "downloading", "complete", "damaged"]
+    files: tuple[Path, ...] = ()
+    contact_count: int | None = None
+    manifest: Path
+    export: ContactExport | None = None
+    request: ExportRequest | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where the manifest and the files are."""
+        return self.manifest.parent
+
+
+@attrs.frozen(kw_only=True)
 class VerificationReport:
     """What a download on disk is worth, compared with its manifest.
 
@@ -322,3 +381,60 @@ class Contact:
     phone_number_id: str = ""
     external_id: str = ""
     anonymous_id: str = ""
+
+
+class ChangeKind(enum.StrEnum):
+    """What happened to a contact between two exports."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@attrs.frozen
+class FieldChange:
+    """A value that differs; both values as a CSV export has them, empty where there is none.
+
+    Attributes:
+        name: the column: reserved ones in capitals, custom fields in their own case.
+        old: the value in the old export.
+        new: the value in the new export.
+    """
+
+    name: str
+    old: str
+    new: str
+
+
+@attrs.frozen(kw_only=True)
+class ContactChange:
+    """A contact that is in one export only, or differs between the two.
+
+    Attributes:
+        contact_id: SendGrid's id of the contact.
+        kind: what happened to it.
+        fields: the values that differ; for an added or removed contact, all that it has.
+    """
+
+    contact_id: str
+    kind: ChangeKind
+    fields: tuple[FieldChange, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ComparisonSummary:
+    """How many contacts differ between two exports.
+
+    Attributes:
+        added: contacts that only the new export has.
+        removed: contacts that only the old export has.
+        changed: contacts that both exports have, with different values.
+        unchanged: contacts that are the same in both.
+        fields: how many of the changed contacts differ in each column.
+    """
+
+    added: int
+    removed: int
+    changed: int
+    unchanged: int
+    fields: Mapping[str, int]

@@ -120,7 +120,7 @@ def find_finished(
         (created, manifest.export_id, directory)
         for directory, manifest in found
         if manifest.state == "complete"
-        and _is_kind(manifest.links, file_type)
+        and _is_wanted(manifest, file_type)
         and manifest.export is not None
         and (created := manifest.export.created_at) is not None
         and created >= since
@@ -156,7 +156,7 @@ def choose(
     listed = {listing.id: listing for listing in listings}
     for there, manifest in found:
         known = listed.get(manifest.export_id) or manifest.export
-        usable = manifest.state != "complete" and _is_kind(manifest.links, file_type)
+        usable = manifest.state != "complete" and _is_wanted(manifest, file_type)
         if usable and _counts(known, since, now):
             return Resume(manifest.export_id, there)
     on_disk = {manifest.export_id for _, manifest in found}
@@ -203,6 +203,15 @@ def _is_intended(listing: ExportListing, intended: datetime | None) -> bool:
     if intended is None or listing.created_at is None:
         return False
     return listing.created_at >= intended - _TOLERANCE
+
+
+def _is_wanted(manifest: Manifest, file_type: str) -> bool:
+    """Whether an export on disk has all contacts, in files of that type."""
+    request = manifest.request
+    if request is None:
+        return _is_kind(manifest.links, file_type)
+    parts = request.list_ids or request.segment_ids
+    return not parts and not request.demo and request.file_type == file_type
 
 
 def _is_kind(links: Iterable[str], file_type: str) -> bool:

@@ -80,7 +80,7 @@ class Verify(enum.Enum):
     """Which checks a file must pass before it gets its final name."""
 
     LENGTH = "length"
-    """It has as many bytes as the storage announced; nothing is read again."""
+    """It has as many bytes as the storage announced, and begins as an export does."""
     CHECKSUM = "checksum"
     """And the MD5 matches where the ETag is one, and S3's checksums where sent; with a SHA-256."""
     CONTENTS = "contents"

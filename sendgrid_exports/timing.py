@@ -1,7 +1,8 @@
 """Time: the clock everything reads, and the deadline everything obeys.
 
-A *timeout* is a duration in seconds, a *deadline* an instant. Nothing else in the package
-reads the time or sleeps, so a test that injects a clock owns all of it.
+A *timeout* is a duration in seconds, a *deadline* an instant. Nothing else in the package reads the
+time or sleeps, so a test that injects a clock owns all of it; only the silence of a socket is
+measured by its event loop.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The command line: it uses what everybody can import, and adds what people look at."""
+"""The command line. Extra `cli`: click and rich."""

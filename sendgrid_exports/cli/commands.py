@@ -1,143 +1,186 @@
-"""The commands that ask SendGrid."""
+"""The commands that ask SendGrid, and the demonstration, which asks an embedded server."""
 
 from __future__ import annotations
 
+import re
+import secrets
+import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+from rich.filesize import decimal
 
 from sendgrid_exports import (
     ContactExport,
     DownloadResult,
-    Event,
     ExportClient,
-    ExportListing,
     ExportStatus,
+    FoundExport,
+    PollPolicy,
     SystemClock,
-    export_contacts,
     fetch_export,
+    find_exports,
+    verify_download,
 )
-from sendgrid_exports.cli.documents import export_document, listing_document, result_document
-from sendgrid_exports.cli.folders import discard_if_empty, drop_old, make_folder
+from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.cli.backups import discard_if_empty, drop_old, make_folder
+from sendgrid_exports.cli.exits import run
 from sendgrid_exports.cli.options import (
-    Access,
-    Arguments,
-    Choice,
-    Transfer,
-    asks,
-    chooses,
-    limited,
-    speaks,
-    transfers,
+    access_options,
+    client_arguments,
+    output_options,
+    repeat_options,
+    selection_of,
+    selection_options,
+    timeout_option,
+    transfer_options,
 )
-from sendgrid_exports.cli.output import Output
-from sendgrid_exports.cli.running import run
-from sendgrid_exports.cli.wording import (
-    bytes_text,
-    count,
-    duration_text,
-    plain,
-    short_name,
-    status_of,
-    time_text,
+from sendgrid_exports.cli.output import Output, fields_of
+from sendgrid_exports.cli.text import count, duration_text, plain, short_name, status_of, time_text
+from sendgrid_exports.events import OnEvent
+
+__all__ = ["back_up_demo", "backup", "demo", "fetch", "list_", "show_result", "start", "status"]
+
+T = TypeVar("T")
+
+_DIRECTORY = click.argument(
+    "directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False)
 )
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DEMO_SECONDS = 4
+# About what a contact of the embedded server takes, compressed.
+_BYTES_A_CONTACT = 77
 
-__all__ = ["backup", "command", "fetch", "list_", "show_result", "start", "status"]
 
-_DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+def _ask(arguments: Mapping[str, Any], call: Callable[[ExportClient], Coroutine[Any, Any, T]]) -> T:
+    async def work() -> T:
+        async with ExportClient(**arguments) as client:
+            return await call(client)
+
+    return run(work())
+
+
+async def _export(
+    arguments: Mapping[str, Any],
+    folder: Path,
+    selection: Mapping[str, Any],
+    timeout: float | None,
+    on_event: OnEvent,
+    marks: Mapping[str, bool],
+) -> DownloadResult:
+    request = start_request(**selection)
+    async with ExportClient(**arguments) as client:
+        # What `export_contacts` does, with marks in the manifest that are the command's own.
+        return await client._export(request, folder, timeout=timeout, on_event=on_event, **marks)  # noqa: SLF001
 
 
 @click.command(short_help="Start, wait, download, verify: the line for cron.")
 @_DIRECTORY
-@chooses
+@selection_options
 @click.option(
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Once the new backup is verified, drop the oldest verified ones beyond N.",
+    show_default="all",
+    help="After a verified backup, drop the oldest verified ones of the same contacts beyond N.",
 )
-@transfers
-@asks
-@speaks
+@click.option(
+    "--allow-shrink",
+    is_flag=True,
+    help="Let the backup count although it is empty, in doubt or much smaller than the last one.",
+)
+@timeout_option("everything together", "1h to wait, then until the export expires")
+@transfer_options
+@access_options
+@output_options
+@click.pass_obj
 def backup(
-    directory: Path,
-    *,
-    choice: Choice,
-    keep: int | None,
-    transfer: Transfer,
-    access: Access,
     output: Output,
+    /,
+    *,
+    directory: Path,
+    keep: int | None,
+    allow_shrink: bool,
+    timeout: float | None,
+    **options: Any,
 ) -> None:
     """Start an export, wait, download and verify it, into a dated folder of DIR.
 
-    Every run makes a folder of its own, such as DIR/2026-03-02T093000Z. With --keep the older
-    ones are read again, and those that are unfinished or damaged are neither counted nor dropped.
+    Without --list and --segment it holds every contact. Every run makes a folder of its own, such
+    as DIR/2026-03-02T093000Z. With --keep the older ones of the same contacts are verified again;
+    unfinished or damaged ones are neither counted nor dropped. A backup that is empty, in doubt,
+    or holds less than half of the last one does not count either, and drops none, unless
+    --allow-shrink says that this is meant.
     """
-    arguments = access.arguments()
+    arguments, selection = client_arguments(options), selection_of(options)
     folder = make_folder(directory, SystemClock())
-    output.goes_on = goes_on(folder, access, transfer)
+    output.resume = partial(_resume_line, folder, options)
     try:
-        with output.following() as on_event:
-            result = run(
-                export_contacts(
-                    folder,
-                    **choice,
-                    **arguments,
-                    downloads=transfer.policy,
-                    timeout=transfer.timeout,
-                    on_event=on_event,
-                )
-            )
+        with output.follow() as on_event:
+            marks = {"allow_shrink": allow_shrink}
+            result = run(_export(arguments, folder, selection, timeout, on_event, marks))
     finally:
         discard_if_empty(folder)
-    output.goes_on = []
-    dropped = [] if keep is None else _keep(result, keep, output)
-    show_result(output, result, dropped)
+    output.resume = None
 
+    def unfinished(found: FoundExport) -> None:
+        expires = found.export.expires_at if found.export else None
+        what = f"{found.directory} is not counted: export {found.export_id} is unfinished"
+        if expires and expires <= SystemClock().utc():
+            output.warn(f"{what} and has expired. Remove the folder.")
+            return
+        output.warn(f"{what}. Resume it before it expires, or remove the folder:")
+        output.line(_resume_line(found.directory, options, found.export_id))
 
-def _keep(result: DownloadResult, keep: int, output: Output) -> list[Path]:
-    expected = result.export.contact_count
-    if expected is not None and result.contact_count not in {None, expected}:
-        output.warn("The count of the contacts is in doubt, so no older backup is dropped.")
-        return []
-    return drop_old(result.directory, keep, output.warn)
+    [new] = [one for one in find_exports(folder) if one.export_id == result.export.id]
+    dropped, doubt = drop_old(new, keep or 0, output.warn, unfinished)
+    if doubt:
+        output.warn(
+            f"{folder} does not count as a backup: {doubt}. No older one is dropped. If this is "
+            "meant, add --allow-shrink."
+        )
+    show_result(output, result, dropped, counts=doubt is None)
 
 
 @click.command(short_help="Start an export and print its id.")
-@chooses
-@asks
-@speaks
-def start(*, choice: Choice, access: Access, output: Output) -> None:
-    """Start an export and print its id, which is all that must be kept."""
-    export_id = run(_start(access.arguments(), choice))
+@selection_options
+@access_options
+@output_options
+@click.pass_obj
+def start(output: Output, /, **options: Any) -> None:
+    """Start an export and print its id, which is all that must be kept.
+
+    Without --list and --segment it holds every contact.
+    """
+    start = partial(ExportClient.start, **selection_of(options))
+    export_id = _ask(client_arguments(options), start)
     output.answer(export_id)
     output.document({"export_id": export_id})
 
 
-async def _start(arguments: Arguments, choice: Choice) -> str:
-    async with ExportClient(**arguments) as client:
-        return await client.start(**choice)
-
-
-@click.command()
+@click.command(short_help="Show the status of an export.")
 @click.argument("export_id", metavar="ID")
 @click.option("--watch", is_flag=True, help="Wait until it is ready.")
-@limited("--watch")
-@asks
-@speaks
+@timeout_option("--watch", "1h")
+@access_options
+@output_options
+@click.pass_obj
 def status(
-    export_id: str, *, watch: bool, timeout: float | None, access: Access, output: Output
+    output: Output, /, *, export_id: str, watch: bool, timeout: float | None, **options: Any
 ) -> None:
-    """Show where an export stands."""
-    arguments = access.arguments()
+    """Show the status of an export."""
+    arguments = client_arguments(options)
     if watch:
-        with output.following() as on_event:
-            export = run(_wait(arguments, export_id, timeout, on_event))
+        wait = partial(ExportClient.wait, export_id=export_id, timeout=timeout)
+        with output.follow() as on_event:
+            export = _ask(arguments, partial(wait, on_event=on_event))
     else:
-        export = run(_look(arguments, export_id))
+        export = _ask(arguments, partial(_poll_once, export_id=export_id))
     output.table(
         ["", ""],
         [
@@ -150,109 +193,168 @@ def status(
             ["contacts", "-" if export.contact_count is None else f"{export.contact_count:,}"],
         ],
     )
-    output.document(export_document(export))
+    fields = fields_of(export, "metadata", "status_text", "message")
+    output.document({**fields, "status": status_of(export), "files": len(export.urls)})
 
 
-async def _wait(
-    arguments: Arguments, export_id: str, timeout: float | None, on_event: Callable[[Event], None]
-) -> ContactExport:
-    async with ExportClient(**arguments) as client:
-        return await client.wait(export_id, timeout=timeout, on_event=on_event)
+async def _poll_once(client: ExportClient, export_id: str) -> ContactExport:
+    export = await client.get(export_id)
+    # Waiting for one that failed ends at once, with the error that says why.
+    return await client.wait(export_id) if export.status is ExportStatus.FAILURE else export
 
 
-async def _look(arguments: Arguments, export_id: str) -> ContactExport:
-    async with ExportClient(**arguments) as client:
-        export = await client.get(export_id)
-        if export.status is ExportStatus.FAILURE:
-            # Waiting ends at once, with the error that says why.
-            return await client.wait(export_id)
-        return export
-
-
-@click.command("list", short_help="List the exports that SendGrid knows.")
-@asks
-@speaks
-def list_(*, access: Access, output: Output) -> None:
-    """List the exports that SendGrid knows: in flight or recent, the newest last."""
-    listings = run(_list(access.arguments()))
+@click.command("list", short_help="List the exports at SendGrid.")
+@access_options
+@output_options
+@click.pass_obj
+def list_(output: Output, /, **options: Any) -> None:
+    """List the exports at SendGrid, in progress or recent, the newest last."""
+    listings = _ask(client_arguments(options), ExportClient.list_exports)
     now = SystemClock().utc()
     rows = []
-    for listing in listings:
-        left = (listing.expires_at - now).total_seconds() if listing.expires_at else None
-        rows.append(
-            [
-                listing.id,
-                status_of(listing),
-                str(len(listing.urls)),
-                time_text(listing.created_at)[:16],
-                "-" if left is None else duration_text(left) if left > 0 else "expired",
-            ]
-        )
-    output.table(["export", "status", "files", "created (UTC)", "left"], rows)
-    output.document({"exports": [listing_document(listing) for listing in listings]})
+    for one in listings:
+        left = (one.expires_at - now).total_seconds() if one.expires_at else None
+        expires = "-" if left is None else duration_text(left) if left > 0 else "expired"
+        created = time_text(one.created_at)[:16]
+        rows.append([one.id, status_of(one), str(len(one.urls)), created, expires])
+    if rows:
+        output.table(["export", "status", "files", "created (UTC)", "expires in"], rows)
+    else:
+        output.note("SendGrid lists no exports. The commands start and backup start one.")
+    documents = [
+        {**fields_of(one, "status_text"), "status": status_of(one), "files": len(one.urls)}
+        for one in listings
+    ]
+    output.document({"exports": documents})
 
 
-async def _list(arguments: Arguments) -> tuple[ExportListing, ...]:
-    async with ExportClient(**arguments) as client:
-        return await client.list_exports()
-
-
-@click.command(short_help="Wait for an export and bring its files.")
+@click.command(short_help="Wait for an export and download its files.")
 @click.argument("export_id", metavar="ID")
 @_DIRECTORY
-@transfers
-@asks
-@speaks
+@timeout_option("everything together", "1h to wait, then until the export expires")
+@transfer_options
+@access_options
+@output_options
+@click.pass_obj
 def fetch(
-    export_id: str, directory: Path, *, transfer: Transfer, access: Access, output: Output
+    output: Output, /, *, export_id: str, directory: Path, timeout: float | None, **options: Any
 ) -> None:
-    """Wait for an export and bring its files into DIR; goes on where an earlier run ended."""
-    arguments = access.arguments()
-    output.goes_on = goes_on(directory, access, transfer)
-    with output.following() as on_event:
-        result = run(
-            fetch_export(
-                export_id,
-                directory,
-                **arguments,
-                downloads=transfer.policy,
-                timeout=transfer.timeout,
-                on_event=on_event,
-            )
+    """Wait for an export and download its files to DIR; resumes what an earlier run left."""
+    is_path = Path(export_id).is_dir() or "/" in export_id
+    if (is_path and not directory.is_dir()) or (
+        _UUID.fullmatch(str(directory)) and not _UUID.fullmatch(export_id)
+    ):
+        raise click.UsageError(
+            f"The id comes before the directory: fetch {directory} {export_id}",
+            click.get_current_context(),
         )
+    arguments = client_arguments(options) | {"timeout": timeout}
+    output.resume = partial(_resume_line, directory, options)
+    with output.follow() as on_event:
+        result = run(fetch_export(export_id, directory, **arguments, on_event=on_event))
     show_result(output, result)
 
 
-def goes_on(directory: Path, access: Access, transfer: Transfer) -> list[str]:
-    """Return the command that goes on with an export in `directory`."""
-    return command("fetch", "ID", str(directory), *access.options(), *transfer.options())
+def _resume_line(directory: Path, options: Mapping[str, Any], export_id: str) -> str:
+    return _command("fetch", export_id, str(directory), *repeat_options(options))
 
 
-def command(*words: str) -> list[str]:
-    """Return the words of a command of this program, as they have to be typed here."""
+def _command(*words: str) -> str:
     program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return [sys.executable, "-m", "sendgrid_exports", *words]
+    if program.stem != "sendgrid-exports":
+        return shlex.join([sys.executable, "-m", "sendgrid_exports", *words])
     known = shutil.which(program.name)
-    return [program.name if known and Path(known) == program else str(program), *words]
+    found = known is not None and Path(known) == program
+    return shlex.join([program.name if found else str(program), *words])
 
 
-def show_result(output: Output, result: DownloadResult, dropped: Sequence[Path] = ()) -> None:
-    """Print the files that came and what verified them."""
-    output.document({**result_document(result), "dropped": [str(path) for path in dropped]})
+def show_result(
+    output: Output, result: DownloadResult, dropped: Sequence[Path] = (), **document: bool
+) -> None:
+    """Print the files and what verified them; `document` is added to the JSON document."""
+    output.document(
+        {
+            "export_id": result.export.id,
+            "directory": str(result.directory),
+            "contacts": result.contact_count,
+            "contact_count": result.export.contact_count,
+            "manifest": str(result.manifest),
+            "files": [fields_of(file) for file in result.files],
+            "dropped": [str(path) for path in dropped],
+            **document,
+        }
+    )
     if output.quiet:
         return
     output.table(
         ["file", "size", "verified by"],
         [
-            [short_name(file.path.name), bytes_text(file.size), ", ".join(file.verified_by)]
+            [short_name(file.path.name), decimal(file.size), ", ".join(file.verified_by)]
             for file in result.files
         ],
     )
-    counted = (
-        "not counted" if result.contact_count is None else count(result.contact_count, "contact")
-    )
+    contacts = result.contact_count
+    counted = "contacts not counted" if contacts is None else count(contacts, "contact")
     files = count(len(result.files), "file")
     output.answer(f"{counted} in {files} of {plain(str(result.directory))}")
     for path in dropped:
         output.answer(f"dropped {plain(str(path))}")
+
+
+@click.command(short_help="Back up contacts from an embedded server; needs no key.")
+@click.argument(
+    "directory", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default="demo"
+)
+@click.option(
+    "--contacts", type=click.IntRange(min=0), metavar="N", default=100_000, help="Contacts in all."
+)
+@click.option(
+    "--files", type=click.IntRange(min=1), metavar="N", default=4, help="Files of the export."
+)
+@output_options
+@click.pass_obj
+def demo(output: Output, /, *, directory: Path, contacts: int, files: int) -> None:
+    """Back up contacts from an embedded server into a dated folder of DIR (demo); needs no key.
+
+    The server is slow, breaks one connection and lets one link expire, so that there is something
+    to see. No contact in it exists.
+    """
+    output.note("Demonstration: an embedded server plays SendGrid.")
+    folder = make_folder(directory, SystemClock())
+    try:
+        with output.follow() as on_event:
+            result = run(back_up_demo(folder, contacts, files, on_event))
+    except BaseException:
+        # Its server is gone with it, so that nothing could resume this export.
+        output.progress = None
+        shutil.rmtree(folder)
+        discard_if_empty(directory)
+        output.note("The files of the demonstration were removed.")
+        raise
+    show_result(output, result)
+    report = run(verify_download(folder, result.export.id))
+    output.note(f"Verified again from disk: {len(report.verified)} of {count(files, 'file')}.")
+    if not output.quiet:
+        words = ("contacts", str(folder), "--parquet", "contacts.parquet")
+        output.line(f"Next: {_command(*words)}")
+
+
+async def back_up_demo(
+    folder: Path, contacts: int, files: int, on_event: OnEvent
+) -> DownloadResult:
+    """Export `contacts` in `files` files from an embedded server into `folder`."""
+    # Loaded by the demonstration alone.
+    from sendgrid_exports.testing import ExpiredLink, FakeSendGrid, Reset, Slow
+
+    seed = secrets.randbits(32)  # every export has an id of its own
+    async with FakeSendGrid(
+        contacts=contacts, files=files, seed=seed, statuses=["pending", "pending", "ready"]
+    ) as fake:
+        speed = max(20_000, contacts * _BYTES_A_CONTACT / files / _DEMO_SECONDS)
+        fake.inject(Reset(after=20_000), file=1)
+        fake.inject(ExpiredLink(), file=min(2, files))
+        for number in range(1, files + 1):
+            fake.inject(Slow(speed * (2 - number / files)), file=number, times=None)
+        access = {"api_key": fake.api_key, "base_url": fake.base_url}
+        arguments = {**access, "polling": PollPolicy(initial=0.8)}
+        return await _export(arguments, folder, {}, None, on_event, {"demo": True})

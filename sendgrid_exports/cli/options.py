@@ -2,274 +2,225 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Required, TypedDict, TypeVar
+from typing import Any, TypeVar
 
-import attrs
 import click
 
-from sendgrid_exports import DownloadPolicy, ExportClient
-from sendgrid_exports.cli.output import Output
+from sendgrid_exports import DownloadPolicy
 
 __all__ = [
-    "Access",
-    "Arguments",
-    "Choice",
-    "Transfer",
-    "asks",
-    "chooses",
-    "limited",
+    "access_options",
+    "client_arguments",
+    "output_options",
     "read_duration",
-    "speaks",
-    "transfers",
+    "read_key",
+    "repeat_options",
+    "selection_of",
+    "selection_options",
+    "timeout_option",
+    "transfer_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+BASE_URL = "https://api.sendgrid.com"
 KEY_VARIABLE = "SENDGRID_API_KEY"
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[hms])+|\d+(?:\.\d+)?", re.ASCII)
+_CONNECTIONS = DownloadPolicy().connections
 
 
 def read_duration(text: str) -> float:
     """Return the seconds that `90s`, `30m`, `1h30m` or a bare number of seconds stand for.
 
     Raises:
-        ValueError: it is none of those, or nothing.
+        ValueError: the text is something else, or nothing.
     """
     if _DURATION.fullmatch(text):
         parts = re.findall(r"([\d.]+)([hms]?)", text)
         if seconds := sum(float(number) * _SECONDS[unit or "s"] for number, unit in parts):
             return seconds
-    raise ValueError(f"{text!r} is no duration like 90s, 30m or 1h30m")
+    raise ValueError(f"{text!r} is not a duration like 90s, 30m or 1h30m.")
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     try:
         return None if value is None else read_duration(value)
     except ValueError as error:
-        raise click.BadParameter(f"{error}.", ctx, param) from None
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
-def limited(what: str) -> Callable[[F], F]:
-    """Return the option `--timeout`, which is about `what`."""
-    help_text = f"For {what}: 90s, 30m, 1h30m."
-    return click.option("--timeout", metavar="DURATION", callback=_duration, help=help_text)
+def timeout_option(what: str, default: str) -> Callable[[F], F]:
+    """Return the option `--timeout` for `what`."""
+    return click.option(
+        "--timeout",
+        metavar="DURATION",
+        callback=_duration,
+        show_default=default,
+        help=f"Time limit for {what}: 90s, 30m, 1h30m.",
+    )
 
 
-class Choice(TypedDict):
-    """What an export is made of, as `ExportClient.start` takes it."""
+def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-    list_ids: tuple[str, ...]
-    segment_ids: tuple[str, ...]
-    file_type: Literal["csv", "json"]
-    max_file_size: int | None
-
-
-class Arguments(TypedDict, total=False):
-    """What `ExportClient` and the two functions take alike."""
-
-    api_key: Required[str]
-    base_url: str
-    on_behalf_of: str | None
+    return add
 
 
-@attrs.frozen(kw_only=True)
-class Access:
-    """The way to SendGrid, as the options say it; the key itself is asked for when needed."""
-
-    key_file: Path | None
-    base_url: str
-    on_behalf_of: str | None
-
-    def arguments(self) -> Arguments:
-        """Return the arguments of a client.
-
-        Raises:
-            click.UsageError: there is no key.
-            OSError: the key file can't be read.
-        """
-        return {
-            "api_key": self._key(),
-            "base_url": self.base_url,
-            "on_behalf_of": self.on_behalf_of,
-        }
-
-    def options(self) -> list[str]:
-        """Return the options that say the same again, for the line that goes on."""
-        words: list[str] = []
-        if self.key_file is not None and str(self.key_file) != "-":
-            words += ["--api-key-file", str(self.key_file)]
-        if self.base_url != _default("base_url"):
-            words += ["--base-url", self.base_url]
-        if self.on_behalf_of is not None:
-            words += ["--on-behalf-of", self.on_behalf_of]
-        return words
-
-    def _key(self) -> str:
-        if self.key_file is not None:
-            if str(self.key_file) == "-":
-                return _key_of(sys.stdin.read(), "Standard input")
-            return _key_of(self.key_file.read_text("utf-8", "replace"), str(self.key_file))
-        if key := os.environ.get(KEY_VARIABLE, "").strip():
-            return key
-        if sys.stdin is not None and sys.stdin.isatty():
-            return _key_of(
-                click.prompt("SendGrid API key", hide_input=True, err=True), "The answer"
-            )
-        raise click.UsageError(
-            f"There is no API key: set {KEY_VARIABLE}, or name a file by --api-key-file."
-        )
+def _to_output(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    ctx.obj.set_option(str(param.name), value)
 
 
-@attrs.frozen(kw_only=True)
-class Transfer:
-    """How the files are brought, as the options say it."""
+_AT_LEAST_ONE = click.IntRange(min=1)
+_KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
+_TO_OUTPUT: dict[str, Any] = {"expose_value": False, "callback": _to_output}
 
-    timeout: float | None
-    connections: int | None
-    decompress: bool
-
-    @property
-    def policy(self) -> DownloadPolicy:
-        """The settings of the library."""
-        policy = DownloadPolicy(decompress=self.decompress)
-        if self.connections is None:
-            return policy
-        return attrs.evolve(policy, connections=self.connections)
-
-    def options(self) -> list[str]:
-        """Return the options that say the same again; a timeout begins anew by itself."""
-        words = [] if self.connections is None else ["--connections", str(self.connections)]
-        return [*words, "--decompress"] if self.decompress else words
-
-
-def _key_of(text: str, where: str) -> str:
-    key = text.strip()
-    if not key or len(key.split()) > 1:
-        raise click.UsageError(f"{where} must hold an API key and nothing else.")
-    return key
-
-
-def _default(name: str) -> Any:
-    return (ExportClient.__init__.__kwdefaults__ or {})[name]
-
-
-def asks(command: F) -> F:
-    """Give a command the options of `Access`, and pass it as `access`."""
-    options = [
-        click.option(
-            "--api-key-file",
-            "key_file",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
-            help=f"A file with the key, - for standard input. Else {KEY_VARIABLE}, or a prompt.",
-        ),
-        click.option(
-            "--base-url",
-            default=_default("base_url"),
-            show_default=True,
-            metavar="URL",
-            help="Where the API is; https://api.eu.sendgrid.com for subusers in the EU.",
-        ),
-        click.option("--on-behalf-of", metavar="SUBUSER", help="Act for a subuser."),
-    ]
-    return _gather(command, options, "access", Access)
-
-
-def chooses(command: F) -> F:
-    """Give a command the options of what to export, and pass them as `choice`."""
-    options = [
-        click.option(
-            "--list",
-            "list_ids",
-            multiple=True,
-            metavar="ID",
-            help="A list to export; may be repeated.",
-        ),
-        click.option(
-            "--segment", "segment_ids", multiple=True, metavar="ID", help="A segment, likewise."
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Export JSON lines, not CSV."),
-        click.option(
-            "--max-file-size",
-            type=click.IntRange(min=1),
-            metavar="MB",
-            help="Megabytes above which SendGrid splits the export.",
-        ),
-    ]
-
-    def make(
-        *,
-        as_json: bool,
-        list_ids: tuple[str, ...],
-        segment_ids: tuple[str, ...],
-        max_file_size: int | None,
-    ) -> Choice:
-        return {
-            "list_ids": list_ids,
-            "segment_ids": segment_ids,
-            "file_type": "json" if as_json else "csv",
-            "max_file_size": max_file_size,
-        }
-
-    return _gather(command, options, "choice", make)
+access_options = _all(
+    click.option(
+        "--api-key-file",
+        "key_file",
+        type=_KEY_FILE,
+        show_default=f"{KEY_VARIABLE}, or a prompt",
+        help="File with the API key; - for standard input.",
+    ),
+    click.option(
+        "--base-url",
+        default=BASE_URL,
+        metavar="URL",
+        help="The API; https://api.eu.sendgrid.com for subusers in the EU.",
+    ),
+    click.option("--on-behalf-of", metavar="SUBUSER", help="Act for a subuser."),
+)
+selection_options = _all(
+    click.option(
+        "--list", "list_ids", multiple=True, metavar="ID", help="List to export (repeatable)."
+    ),
+    click.option(
+        "--segment",
+        "segment_ids",
+        multiple=True,
+        metavar="ID",
+        help="Segment to export (repeatable).",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Export JSON lines instead of CSV."),
+    click.option(
+        "--max-file-size",
+        type=_AT_LEAST_ONE,
+        metavar="MB",
+        show_default="5000",
+        help="Megabytes above which SendGrid splits the export.",
+    ),
+)
+transfer_options = _all(
+    click.option(
+        "--connections",
+        type=_AT_LEAST_ONE,
+        metavar="N",
+        default=_CONNECTIONS,
+        help="Maximum parallel connections.",
+    ),
+    click.option("--decompress", is_flag=True, help="Write plain files instead of gzip."),
+)
+output_options = _all(
+    click.option("--quiet", "-q", is_flag=True, help="Only warnings and errors.", **_TO_OUTPUT),
+    click.option(
+        "--verbose", "-v", is_flag=True, help="Logs and tracebacks; never a secret.", **_TO_OUTPUT
+    ),
+    click.option(
+        "--output",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="json: one document on stdout, everything else on stderr.",
+        **_TO_OUTPUT,
+    ),
+)
 
 
-def transfers(command: F) -> F:
-    """Give a command the options of `Transfer`, and pass it as `transfer`."""
-    options = [
-        limited("everything together"),
-        click.option(
-            "--connections",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Downloads at once, at most.",
-        ),
-        click.option("--decompress", is_flag=True, help="Write plain files, not gzip."),
-    ]
-    return _gather(command, options, "transfer", Transfer)
+def selection_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `ExportClient.start`."""
+    selection = {name: options[name] for name in ("list_ids", "segment_ids", "max_file_size")}
+    return {**selection, "file_type": "json" if options["as_json"] else "csv"}
 
 
-def speaks(command: F) -> F:
-    """Give a command the options of what it says, and pass it an `Output` as `output`."""
-    options = [
-        click.option("--quiet", "-q", is_flag=True, help="Nothing but warnings and errors."),
-        click.option("--verbose", "-v", is_flag=True, help="Logs, and tracebacks; never a secret."),
-        click.option(
-            "--output",
-            "form",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            help="json: one document on stdout, everything else on stderr.",
-        ),
-    ]
+def client_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a client; the key is read here.
 
-    def make(**values: Any) -> Output:
-        output = Output(**values)
-        # Where the command fails, whoever explains it speaks in the same way.
-        click.get_current_context().find_root().obj["output"] = output
-        return output
+    Not in an event loop: there Ctrl-C would not end the prompt for the key.
 
-    return _gather(command, options, "output", make)
+    Raises:
+        click.UsageError: there is no key, or something else in its place.
+        OSError: the key file can't be read.
+    """
+    transfer = {name: options[name] for name in ("connections", "decompress") if name in options}
+    return {
+        "api_key": _find_key(options["key_file"]),
+        "base_url": options["base_url"],
+        "on_behalf_of": options["on_behalf_of"],
+        "downloads": DownloadPolicy(**transfer),
+    }
 
 
-def _gather(command: F, options: list[Any], name: str, make: Callable[..., Any]) -> F:
-    """Add `options` to a command, and pass what `make` makes of them as `name`."""
+def repeat_options(options: Mapping[str, Any]) -> list[str]:
+    """Return the words that give `fetch` the same options; a timeout starts anew without."""
+    given = {
+        "--api-key-file": options["key_file"],
+        "--base-url": options["base_url"],
+        "--on-behalf-of": options["on_behalf_of"],
+        "--connections": options["connections"],
+    }
+    unsaid = {None, Path("-"), BASE_URL, _CONNECTIONS}
+    words = [(name, str(value)) for name, value in given.items() if value not in unsaid]
+    return [*itertools.chain(*words), *(["--decompress"] if options["decompress"] else [])]
 
-    def called(**values: Any) -> Any:
-        own = {option: values.pop(option) for option in names}
-        return command(**{name: make(**own)}, **values)
 
-    called.__doc__ = command.__doc__
-    called.__name__ = command.__name__
-    earlier = getattr(command, "__click_params__", [])
-    wrapped: Any = called
-    wrapped.__click_params__ = list(earlier)
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    names = [p.name for p in wrapped.__click_params__ if p not in earlier]
-    return wrapped  # type: ignore[no-any-return]
+def _find_key(path: Path | None) -> str:
+    if path is not None:
+        if str(path) == "-":
+            return read_key(sys.stdin.buffer.read(), "Standard input")
+        return read_key(path.read_bytes(), str(path))
+    if key := os.environ.get(KEY_VARIABLE, "").strip():
+        return read_key(key.encode("utf-8", "replace"), KEY_VARIABLE)
+    if sys.stdin is not None and sys.stdin.isatty():
+        typed: str = click.prompt("SendGrid API key", hide_input=True, err=True)
+        return read_key(typed.encode("utf-8", "replace"), "The answer")
+    raise click.UsageError(
+        f"There is no API key: set {KEY_VARIABLE}, or name a file with --api-key-file."
+    )
+
+
+def read_key(data: bytes, where: str) -> str:
+    """Return the API key in `data`; of anything else, no character is quoted.
+
+    Raises:
+        click.UsageError: something else is there, or more than the key.
+    """
+    text = data.decode("utf-8", "replace").strip()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        fault = "is in UTF-16, as PowerShell writes it: save it as UTF-8"
+    elif data.startswith(codecs.BOM_UTF8):
+        fault = "begins with a byte order mark: save it as UTF-8 without one"
+    elif re.match(r"bearer\b", text, re.IGNORECASE):
+        fault = "begins with Bearer: leave that out"
+    elif re.match(r"(?:export\s+|set\s+)?[A-Za-z_]\w*\s*=", text):
+        fault = "has NAME= in front of the API key: leave that out"
+    elif text[:1] in _QUOTES or text[-1:] in _QUOTES:
+        fault = "has quotes around the API key: leave them out"
+    elif len(text.split()) != 1:
+        fault = "must hold an API key and nothing else"
+    else:
+        return text
+    raise click.UsageError(f"{where} {fault}.")
+
+
+_QUOTES = tuple("\"'`“”‘’")

@@ -1,7 +1,6 @@
-"""The contacts of an export for Arrow, and all that reads it, and as Parquet. Blocking.
+"""The contacts of an export as Arrow batches, for every library that reads them, and as Parquet.
 
-pyarrow is the extra `arrow`: `pip install 'sendgrid-exports[arrow]'`. It is loaded here, where it
-is used, and by the modules that this one loads.
+Blocking. pyarrow is the extra `arrow`, loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sendgrid_exports.contents.extras import require
-from sendgrid_exports.contents.sources import Source, find_files
+from sendgrid_exports.contents.files import Source, find_files, require
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,37 +26,38 @@ def read_arrow(
 ) -> pa.RecordBatchReader:
     """Return the contacts as Arrow batches of one schema, read as they are asked for.
 
-    Text stays text, and an empty one an empty text, never a null. `CREATED_AT` and `UPDATED_AT`
-    are `timestamp[us, UTC]`, null where empty, and `ALTERNATE_EMAILS` a list of strings; every
-    other column is of strings. Parts whose columns differ are united by name, and what a part
-    lacks is empty. The custom fields of NDJSON become columns of their own names; to know them,
-    NDJSON is read twice.
+    Text stays text: an empty value is an empty text, never a null. `CREATED_AT` and `UPDATED_AT`
+    are `timestamp[us, UTC]`, null where empty or Go's zero time (0001-01-01T00:00:00Z), and
+    `ALTERNATE_EMAILS` is a list of strings; every other column is of strings. Files whose columns
+    differ are united by name, and what a file lacks is empty. The custom fields of NDJSON become
+    columns of their own names; to know them, NDJSON is read twice. Of several columns of one name
+    the first keeps it, the second is called `NAME (2)`; names that differ in case alone are
+    different names. Two files are read at a time, so that the next one is ahead of its turn.
 
     Args:
         source: a finished download, a path, several paths, or a directory.
         export_id: which export, where the directory holds several.
-        column_types: types of columns by name, for custom fields that are no text; an empty text
-            is a null there.
+        column_types: types of columns by name, for custom fields that are not text; an empty
+            text is a null there.
 
     Returns:
         An iterable of `pyarrow.RecordBatch` with a `schema`; memory is bounded.
 
     Raises:
         ImportError: pyarrow is not installed.
-        TypeError: `source` is nothing that can be read.
+        TypeError: `source` is not something that can be read.
         ValueError: `source` names nothing or several exports, `column_types` a column that is not
-            there, or (while it is read) a type that a value is not of.
+            there, or (while reading) a value is not of the type asked for.
         DownloadError: the export is not in the directory, or not all of it.
-        CorruptDownloadError: a file is broken (perhaps only seen while it is read).
+        CorruptDownloadError: a file is broken, which may only show while it is read.
         OSError: a file can't be read.
     """
     require("arrow", "pyarrow")
-    from sendgrid_exports.contents.arrow_batches import open_reader, unite
-    from sendgrid_exports.contents.parts import survey
+    from sendgrid_exports.contents.batches import open_reader, survey, unite
 
     types = dict(column_types or {})
-    parts = survey(find_files(source, export_id))
-    return open_reader(parts, unite(parts, types), types)
+    tables = survey(find_files(source, export_id))
+    return open_reader(tables, unite(tables, types), types)
 
 
 def write_parquet(
@@ -72,14 +71,14 @@ def write_parquet(
 ) -> int:
     """Write the contacts as Parquet, with the schema of `read_arrow` and in bounded memory.
 
-    A file appears under its name once it is whole, and replaces one that was there.
+    A file appears under its name once it is whole, and replaces an older one.
 
     Args:
         source: a finished download, a path, several paths, or a directory.
-        path: the file; with `one_file_per_part`, a directory, which is made if need be.
+        path: the file; with `one_file_per_part`, a directory, which is created if missing.
         export_id: which export, where the directory `source` holds several.
         column_types: as for `read_arrow`.
-        one_file_per_part: write a file for each file of the export, called like it.
+        one_file_per_part: write a file for each file of the export, with the same name.
         compression: of Parquet's pages: `zstd`, `snappy`, `lz4`, `gzip`, `brotli` or `none`.
 
     Returns:
@@ -92,19 +91,17 @@ def write_parquet(
         OSError: a file can't be read or written.
     """
     require("arrow", "pyarrow")
-    from sendgrid_exports.contents.arrow_batches import open_parts, open_reader, unite
+    from sendgrid_exports.contents.batches import read_ahead, read_table, survey, unite
     from sendgrid_exports.contents.parquet import write_files
-    from sendgrid_exports.contents.parts import survey
 
     target, types = Path(path), dict(column_types or {})
-    found = survey(find_files(source, export_id))
-    schema = unite(found, types)
+    tables = survey(find_files(source, export_id))
+    schema = unite(tables, types)
+    contents = [read_table(table, schema, types) for table in tables]
     if not one_file_per_part:
-        reader = open_reader(found, schema, types)
-        return write_files([(target, reader)], schema, compression)
-    paths = [target / f"{part.file.path.name.partition('.')[0]}.parquet" for part in found]
+        return write_files([(target, read_ahead(contents))], schema, compression)
+    paths = [target / f"{table.path.name.partition('.')[0]}.parquet" for table in tables]
     if len(set(paths)) < len(paths):
-        raise ValueError("several files of source have one name: write them one by one")
+        raise ValueError("source has several files of one name: write them one by one")
     target.mkdir(parents=True, exist_ok=True)
-    batches = open_parts(found, schema, types)
-    return write_files(list(zip(paths, batches, strict=True)), schema, compression)
+    return write_files(list(zip(paths, contents, strict=True)), schema, compression)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sendgrid_exports.decoding import read_time
-from sendgrid_exports.formats.csv_rows import split_values
+from sendgrid_exports.formats.rows import split_values
 
 __all__ = [
     "AFTER_CUSTOM",
@@ -48,16 +48,29 @@ def make_schema(names: Iterable[str], column_types: Mapping[str, pa.DataType]) -
     return pa.schema([(name, types.get(name, pa.string())) for name in names])
 
 
-def make_column(texts: pa.StringArray, field: pa.Field) -> pa.Array:
-    """Return texts as the values of the column `field`.
+def make_column(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return the values of the column `field`; Go's zero time is a null.
+
+    Args:
+        values: its texts, or values of its type.
+        field: its name and type.
 
     Raises:
         ValueError: a text can't be a value of its type.
     """
-    if field.type == pa.string():
-        return texts
+    if values.type != field.type:
+        values = _parse_column(values, field)
+    if not pa.types.is_timestamp(field.type):
+        return values
+    first = pc.year(pc.min(values)).as_py()
+    if first is None or first > 1:
+        return values
+    return pc.if_else(pc.less_equal(pc.year(values), 1), None, values)
+
+
+def _parse_column(texts: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     if pa.types.is_list(field.type) and field.name == "ALTERNATE_EMAILS":
-        return _split_column(texts).cast(field.type)
+        return pa.chunked_array([_split_column(texts.combine_chunks())]).cast(field.type)
     filled = pc.if_else(pc.equal(texts, ""), None, texts)
     try:
         return filled.cast(field.type)
@@ -65,8 +78,8 @@ def make_column(texts: pa.StringArray, field: pa.Field) -> pa.Array:
         if not pa.types.is_timestamp(field.type):
             raise
     # SendGrid has other spellings of a time, which Arrow's own reading refuses.
-    times = [read_time(text) for text in texts.to_pylist()]
-    return pa.array(times, _TIME).cast(field.type)
+    times = pa.array(map(read_time, texts.to_pylist()), _TIME)
+    return pa.chunked_array([times]).cast(field.type)
 
 
 def _split_column(texts: pa.StringArray) -> pa.ListArray:
@@ -109,11 +122,11 @@ def join_emails(emails: Iterable[str]) -> str:
     return ",".join('"' + email.replace('"', '""') + '"' for email in emails)
 
 
-def arrange(columns: Mapping[str, pa.Array], rows: int, schema: pa.Schema) -> pa.RecordBatch:
-    """Return columns as a batch of `schema`; those that are not there are empty."""
-    nothing = pa.repeat(pa.scalar("", pa.string()), rows)
+def arrange(columns: Mapping[str, pa.ChunkedArray], rows: int, schema: pa.Schema) -> pa.Table:
+    """Return columns as a table of `schema`; those that are missing are empty."""
+    nothing = pa.chunked_array([pa.repeat(pa.scalar("", pa.string()), rows)])
     arrays = [
-        columns[field.name] if field.name in columns else make_column(nothing, field)
-        for field in schema
+        columns[name] if name in columns else make_column(nothing, schema.field(name))
+        for name in schema.names
     ]
-    return pa.record_batch(arrays, schema=schema)
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -6,7 +6,7 @@ of the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from sendgrid_exports.contents.arrow_batches import open_reader, unite
-from sendgrid_exports.contents.changes import (
-    ChangeKind,
-    ComparisonSummary,
-    ContactChange,
-    FieldChange,
-)
+from sendgrid_exports.contents.batches import Table, open_reader, unite
 from sendgrid_exports.contents.columns import join_emails
-from sendgrid_exports.contents.parts import Part
 from sendgrid_exports.errors import DownloadError
+from sendgrid_exports.models import ChangeKind, ComparisonSummary, ContactChange, FieldChange
 
 __all__ = ["Differences"]
 
@@ -46,7 +40,7 @@ class Differences:
     """
 
     def __init__(
-        self, old: Sequence[Part], new: Sequence[Part], ignore: Collection[str], directory: Path
+        self, old: Sequence[Table], new: Sequence[Table], ignore: Collection[str], directory: Path
     ) -> None:
         schema = unite([*old, *new], {})
         if unknown := set(ignore) - {*schema.names} or {"CONTACT_ID"} & set(ignore):
@@ -68,7 +62,7 @@ class Differences:
             },
         )
         try:
-            # It would be drawn on the caller's standard output.
+            # The bar is drawn on standard output, which is the caller's.
             self._database.execute("SET enable_progress_bar = false")
             for name, parts in (("old", old), ("new", new)):
                 self._load(name, parts, schema)
@@ -78,10 +72,10 @@ class Differences:
             raise
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the database."""
         self._database.close()
 
-    def _load(self, name: str, parts: Sequence[Part], schema: pa.Schema) -> None:
+    def _load(self, name: str, parts: Sequence[Table], schema: pa.Schema) -> None:
         failures: list[Exception] = []
         plain = pa.schema(
             [(f"c{place}", _type_without_zone(field.type)) for place, field in enumerate(schema)]
@@ -92,7 +86,7 @@ class Differences:
                 for batch in open_reader(parts, schema, {}):
                     yield pa.record_batch(list(map(_without_zone, batch)), schema=plain)
             except Exception as error:
-                # The database would make a text of it.
+                # The database would only keep its text.
                 failures.append(error)
                 raise
 
@@ -113,8 +107,8 @@ class Differences:
         )
         if empty:
             raise DownloadError(
-                f"{empty} contacts of {where} have no CONTACT_ID, by which contacts are told "
-                "apart: compare exports as SendGrid wrote them."
+                f"{empty} contacts of {where} have no CONTACT_ID, by which contacts are matched. "
+                "Compare exports as SendGrid wrote them."
             )
         if rows == ids:
             return
@@ -126,8 +120,8 @@ class Differences:
         )
         if twice:
             raise DownloadError(
-                f"The contact {twice[0][0]} is in {where} several times with different values, "
-                "and none of them is the right one for sure: name the files of one export."
+                f"The contact {twice[0][0]} is in {where} several times with different values. "
+                "Name the files of one export only."
             )
 
     def _compare(self) -> None:
@@ -165,22 +159,26 @@ class Differences:
 
     def changes(self) -> Iterator[ContactChange]:
         """Yield what is different, in no particular order."""
+        names, width = tuple(self._columns.values()), len(self._columns)
+        # As columns of their own: the values of a struct would come as a dict each.
+        values = [f"{side}.{place}" for side in ("old", "new") for place in self._columns]
         with self._database.cursor() as cursor:
-            cursor.execute("SELECT id, added, removed, old, new FROM differences")
+            cursor.execute(
+                f"SELECT {', '.join(['id', 'added', 'removed', *values])} FROM differences"
+            )
             while rows := cursor.fetchmany(_ROWS):
-                for contact_id, added, removed, old, new in rows:
+                for contact_id, added, removed, *both in rows:
                     yield ContactChange(
                         contact_id=contact_id,
                         kind=_kind(added=added, removed=removed),
-                        fields=self._fields(old, new),
+                        fields=tuple(
+                            FieldChange(name, _text(old), _text(new))
+                            for name, old, new in zip(
+                                names, both[:width], both[width:], strict=True
+                            )
+                            if old != new and (old or new)
+                        ),
                     )
-
-    def _fields(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[FieldChange, ...]:
-        return tuple(
-            FieldChange(name, _text(old[place]), _text(new[place]))
-            for place, name in self._columns.items()
-            if (old[place] or None) != (new[place] or None)
-        )
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._database.execute(query).fetchall()
@@ -204,6 +202,8 @@ def _kind(*, added: bool, removed: bool) -> ChangeKind:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, datetime):
         return f"{value.isoformat()}Z"
     if isinstance(value, list):

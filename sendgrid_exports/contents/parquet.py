@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from sendgrid_exports.disk import Threads, naming, publish
+from sendgrid_exports.contents.batches import FILES_AT_ONCE, Pieces
+from sendgrid_exports.disk import naming, publish
 
 __all__ = ["write_files"]
 
-_ROW_GROUP = 32 * 1024
+_ROW_GROUP = 16 * 1024
 # A dictionary of texts that all differ takes time and space, and is of no use.
 _ALL_DIFFER = {"EMAIL", "CONTACT_ID"}
 
 
-def write_files(
-    files: list[tuple[Path, Iterator[pa.RecordBatch]]], schema: pa.Schema, compression: str
-) -> int:
+def write_files(files: Sequence[tuple[Path, Pieces]], schema: pa.Schema, compression: str) -> int:
     """Write each file, then give all of them their names; return how many rows they have.
 
     Raises:
         OSError: the disk refuses.
     """
-    started: list[tuple[Path, Path]] = []
-    rows = 0
+    parts = [path.with_name(f"{path.name}.part") for path, _ in files]
+
+    def write(part: Path, pieces: Pieces) -> int:
+        return _write_file(part, pieces, schema, compression)
+
     try:
-        for path, batches in files:
-            part = path.with_name(f"{path.name}.part")
-            started.append((part, path))
-            rows += _write_file(part, batches, schema, compression)
-        for part, path in started:
+        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="sendgrid-exports") as pool:
+            rows = sum(pool.map(write, parts, [pieces for _, pieces in files]))
+        for part, (path, _) in zip(parts, files, strict=True):
             publish(part, path)
     except BaseException:
-        for part, _ in started:
+        for part in parts:
             part.unlink(missing_ok=True)
         raise
     return rows
 
 
-def _write_file(
-    path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema, compression: str
-) -> int:
+def _write_file(path: Path, pieces: Pieces, schema: pa.Schema, compression: str) -> int:
     rows = 0
     repeated = [name for name in schema.names if name not in _ALL_DIFFER]
     with (
@@ -53,34 +50,20 @@ def _write_file(
         pyarrow.parquet.ParquetWriter(
             path, schema, compression=compression, use_dictionary=repeated
         ) as writer,
-        Threads(1, thread_name_prefix="sendgrid-exports-parquet") as thread,
     ):
-        flight: Future[Any] | None = None
-        for group in _groups(batches):
+        for group in _groups(pieces):
+            pa.default_memory_pool().release_unused()
             rows += group.num_rows
-            # One group is written while the next is read, and no third is in memory.
-            if flight is not None:
-                flight.result()
-            flight = thread.submit(_write, writer, group)
-        if flight is not None:
-            flight.result()
+            writer.write_table(group)
     return rows
 
 
-def _write(writer: Any, group: pa.Table) -> None:
-    # What this thread has freed is of no use to the one that reads, and would be kept.
-    pa.default_memory_pool().release_unused()
-    writer.write_table(group, row_group_size=_ROW_GROUP)
-
-
-def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    group: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        group.append(batch)
-        rows += batch.num_rows
-        if rows >= _ROW_GROUP:
-            yield pa.Table.from_batches(group)
-            group, rows = [], 0
+def _groups(pieces: Pieces) -> Iterator[pa.Table]:
+    group: list[pa.Table] = []
+    for piece in pieces:
+        group.append(piece)
+        if sum(part.num_rows for part in group) >= _ROW_GROUP:
+            yield pa.concat_tables(group)
+            group = []
     if group:
-        yield pa.Table.from_batches(group)
+        yield pa.concat_tables(group)

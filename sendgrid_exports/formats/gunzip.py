@@ -1,28 +1,30 @@
-"""Inflating gzip that is fed in pieces of any size (RFC 1952).
+"""Inflating gzip that is fed in blocks of any size (RFC 1952).
 
-Unlike `zlib.decompressobj` alone, which stops silently after the first member and takes a
-truncated stream for a whole one: every member is read, every checksum compared, and the end
-must be an end. Zeros after the last member are padding, as tape and disk tools leave it.
+Unlike `zlib.decompressobj` alone, which stops silently after the first member and accepts a
+truncated stream: every member is read, every checksum compared, and the end must be an end. Zeros
+after the last member are padding, as tape and disk tools leave it.
 """
 
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["GZIP_MAGIC", "BrokenGzipError", "Gunzip", "PlainText"]
+__all__ = ["GZIP_MAGIC", "BrokenGzipError", "Bytes", "PlainText"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+Bytes: TypeAlias = bytes | memoryview
 try:
-    zlib: Any = importlib.import_module("isal.isal_zlib")
+    _fast: Any = importlib.import_module("isal.isal_zlib")
 except ImportError:
-    zlib = importlib.import_module("zlib")
+    _fast = zlib
 
 _GZIP_WINDOW = 31
 _LARGEST_OUTPUT = 128 * 1024
-# What is left behind a member is copied: tiny members must not each copy all that follows.
+# What follows a member is copied: tiny members must not each copy all the rest.
 _SMALLEST_STEP = 4096
 
 
@@ -30,7 +32,7 @@ class BrokenGzipError(ValueError):
     """The bytes are not whole gzip.
 
     Attributes:
-        offset: how many bytes were fed before the piece in which it broke.
+        offset: how many bytes were fed before the block in which it broke.
     """
 
     def __init__(self, reason: str, offset: int) -> None:
@@ -38,21 +40,66 @@ class BrokenGzipError(ValueError):
         self.offset = offset
 
 
-class Gunzip:
-    """A gzip stream of one or more members."""
+class PlainText:
+    """The plain text of data that may be gzip, which its first bytes tell.
 
-    def __init__(self) -> None:
+    Args:
+        fast: inflate by isal, where it is installed. It is three times as fast as zlib, but calls
+            some valid files broken, such as one whose header with an extra field and a name is
+            cut by the end of a block, and has perhaps yielded other bytes before it does. So only
+            who can read the data again uses it, and has zlib decide.
+
+    Attributes:
+        compressed: whether the data is gzip; known once two bytes have come.
+    """
+
+    def __init__(self, *, fast: bool = False) -> None:
+        self.compressed = False
+        self._beginning: bytes | None = b""
+        self._gunzip = _Gunzip(_fast if fast else zlib)
+
+    def feed(self, data: Bytes) -> Iterator[Bytes]:
+        """Yield the plain text of `data`, that of gzip in pieces of at most 128 KiB; exhaust it.
+
+        Raises:
+            BrokenGzipError: the data begins as gzip and is not valid.
+        """
+        if self._beginning is not None:
+            data = self._beginning + bytes(data)
+            if len(data) < len(GZIP_MAGIC):
+                self._beginning = data
+                return
+            self._beginning = None
+            self.compressed = data.startswith(GZIP_MAGIC)
+        if self.compressed:
+            yield from self._gunzip.feed(data)
+        elif data:
+            yield data
+
+    def finish(self) -> Iterator[Bytes]:
+        """Yield what is left, now that the data has ended.
+
+        Raises:
+            BrokenGzipError: the last member is cut short.
+        """
+        if self.compressed:
+            self._gunzip.finish()
+        elif self._beginning:
+            yield self._beginning
+
+
+class _Gunzip:
+    """A gzip stream of one or more members, inflated by one library."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
         self._fed = 0
         self._members = 0
         self._inflating = False
-        self._member = zlib.decompressobj(_GZIP_WINDOW)
+        self._member = library.decompressobj(_GZIP_WINDOW)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` inflates to, in pieces of at most 128 KiB; exhaust it.
-
-        Raises:
-            BrokenGzipError: the data is no gzip, or fails its checksum.
-        """
+    def feed(self, data: Bytes) -> Iterator[bytes]:
+        """Yield what `data` inflates to; exhaust it."""
         offset = self._fed
         self._fed += len(data)
         rest = memoryview(data)
@@ -67,13 +114,13 @@ class Gunzip:
             given = rest[:step]
             try:
                 inflated = self._member.decompress(given, _LARGEST_OUTPUT)
-            except zlib.error as error:
+            except self._library.error as error:
                 raise BrokenGzipError(str(error), offset) from None
             if inflated:
                 yield inflated
             if self._member.eof:
                 rest = rest[len(given) - len(self._member.unused_data) :]
-                self._member = zlib.decompressobj(_GZIP_WINDOW)
+                self._member = self._library.decompressobj(_GZIP_WINDOW)
                 self._members += 1
                 self._inflating = False
             else:
@@ -83,55 +130,9 @@ class Gunzip:
                     return
 
     def finish(self) -> None:
-        """Accept that nothing more comes.
-
-        Raises:
-            BrokenGzipError: the last member is cut short, or there was none.
-        """
+        """Accept that nothing more comes."""
         if self._inflating or not self._members:
             raise BrokenGzipError("unexpected end", self._fed)
-
-
-class PlainText:
-    """The plain text of what may be gzip: known by its first bytes.
-
-    Attributes:
-        compressed: whether it is, once two bytes have come.
-    """
-
-    def __init__(self) -> None:
-        self.compressed = False
-        self._beginning: bytes | None = b""
-        self._gunzip = Gunzip()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the plain text of `data`; exhaust it.
-
-        Raises:
-            BrokenGzipError: it is no whole gzip.
-        """
-        if self._beginning is not None:
-            data = self._beginning + data
-            if len(data) < len(GZIP_MAGIC):
-                self._beginning = data
-                return
-            self._beginning = None
-            self.compressed = data.startswith(GZIP_MAGIC)
-        if self.compressed:
-            yield from self._gunzip.feed(data)
-        elif data:
-            yield data
-
-    def finish(self) -> Iterator[bytes]:
-        """Yield what is left, now that nothing more comes.
-
-        Raises:
-            BrokenGzipError: the last member is cut short.
-        """
-        if self.compressed:
-            self._gunzip.finish()
-        elif self._beginning:
-            yield self._beginning
 
 
 def _after_padding(rest: memoryview) -> memoryview:

@@ -1,24 +1,23 @@
-"""Counting the contacts in CSV and NDJSON that is fed in pieces of any size.
+"""Counting the contacts in CSV and NDJSON that is fed in blocks of any size.
 
-Records are counted, not lines: a quoted value may hold line breaks (RFC 4180 §2). Inside or
-outside of quotes is only a matter of how many quotes came before, since an escaped one is two.
+Records are counted, not lines: a quoted value may hold line feeds (RFC 4180 §2). A line feed ends
+a record if the number of quotes before it is even, since an escaped quote is two.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from codecs import BOM_UTF8
 from typing import Protocol
 
+from sendgrid_exports.formats.kinds import first_record, is_enough
+
 __all__ = ["HEADER_COLUMNS", "CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
 
-# Nothing is lost without them: outside of quotes they are no records, inside no end of one.
-_EMPTY_LINES = re.compile(rb"\n(?:\r*\n)+")
-_NEITHER_QUOTE_NOR_LINE_FEED = bytes(set(range(256)) - set(b'"\n'))
-_LONGEST_HEADER = 1024 * 1024
 HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
+
+_NEITHER_QUOTE_NOR_LINE_FEED = bytes(set(range(256)) - set(b'"\n'))
+_TWO_BYTES = b"\n\r"
+_RECORD_END = _TWO_BYTES.decode("utf-16-le")
 
 
 class RecordCounter(Protocol):
@@ -38,96 +37,129 @@ def record_counter(kind: str) -> RecordCounter:
     return NdjsonCounter() if kind == "json" else CsvCounter()
 
 
-class _Mark:
-    """Takes the byte order mark off a stream's beginning, however it is cut."""
-
-    def __init__(self) -> None:
-        self._held: bytes | None = b""
-
-    def strip(self, data: bytes) -> bytes:
-        if self._held is None:
-            return data
-        data = self._held + data
-        if len(data) < len(BOM_UTF8) and BOM_UTF8.startswith(data):
-            self._held = data
-            return b""
-        self._held = None
-        return data.removeprefix(BOM_UTF8)
-
-
 class CsvCounter:
-    """Counts the records of a CSV file; a header, known by its columns, is none.
+    """Counts the records of a CSV file without its header, which is known by its columns.
 
-    Each line feed outside of quotes begins a record, as if one stood before the first; empty
-    lines are left out. So nothing else matters than the order of quotes and line feeds.
+    Lines that are empty, or have nothing but carriage returns, are not records.
     """
 
     def __init__(self) -> None:
-        self._mark = _Mark()
-        self._records = 0
-        self._quoted = False
-        self._line_ends = b"\n"
         self._first: bytes | None = b""
         self._has_header = False
+        self._records = 0
+        self._quoted = False
+        self._filled = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the plain text."""
-        data = self._line_ends + self._mark.strip(data)
-        filled = data.rstrip(b"\r\n")
-        # Whether they begin a record shows only when something follows.
-        self._line_ends = b"\n" if b"\n" in data[len(filled) :] else b""
-        if not filled:
+        if self._first is None:
+            self._count(data)
             return
-        filled = _EMPTY_LINES.sub(b"\n", filled)
-        order = filled.translate(None, _NEITHER_QUOTE_NOR_LINE_FEED).replace(b'""', b"")
-        parts = order.split(b'"')
-        self._records += sum(map(len, parts[self._quoted :: 2]))
-        self._quoted ^= not len(parts) & 1
-        if self._first is not None:
-            self._first += filled
-            if self._records > 1 or len(self._first) > _LONGEST_HEADER:
-                self._end_first(self._first)
+        self._first += data
+        if is_enough(self._first):
+            self._end_first(self._first)
 
     def finish(self) -> int | None:
         """Return how many contacts there were, or None after a quote that never ended."""
-        if self._quoted:
-            return None
-        if self._first:
+        if self._first is not None:
             self._end_first(self._first)
-        return self._records - self._has_header
+        return None if self._quoted else self._records + self._filled - self._has_header
 
     def _end_first(self, text: bytes) -> None:
-        self._has_header = _begins_with_header(text[1:])
         self._first = None
+        # Whether every file of a split export repeats the header is not documented.
+        self._has_header = set(first_record(text)) >= HEADER_COLUMNS
+        self._count(text.removeprefix(BOM_UTF8))
 
+    def _count(self, data: bytes) -> None:
+        # Taken in pairs of bytes, the order of quotes and line feeds shows which line feeds have an
+        # even number of quotes before them, if a line feed is two bytes: an odd number shifts it.
+        order = data.translate(None, _NEITHER_QUOTE_NOR_LINE_FEED).replace(b"\n", _TWO_BYTES)
+        if self._quoted:
+            order = b'"' + order
+        quoted = len(order) % 2 == 1
+        pairs = (order + b'"' if quoted else order).decode("utf-16-le")
+        if _RECORD_END * 2 in pairs:
+            # A line without quotes between two records: it may be empty.
+            self._count_lines(data)
+            return
+        if b"\n" in data:
+            filled = self._filled or _is_filled(data[: data.index(b"\n")])
+            self._records += pairs.count(_RECORD_END) - (not filled)
+            self._filled = False
+            data = data[data.rindex(b"\n") + 1 :]
+        self._quoted = quoted
+        self._filled = quoted or self._filled or _is_filled(data)
 
-def _begins_with_header(data: bytes) -> bool:
-    # Whether every part of a split export repeats the header is not documented.
-    text = data.decode("utf-8-sig", "replace")
-    try:
-        columns = next(csv.reader(io.StringIO(text, newline="")), [])
-    except csv.Error:
-        return False
-    return set(columns) >= HEADER_COLUMNS
+    def _count_lines(self, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._take_line(line)
+            if not self._quoted:
+                self._records += self._filled
+                self._filled = False
+        self._take_line(rest)
+
+    def _take_line(self, line: bytes) -> None:
+        self._quoted ^= line.count(b'"') % 2 == 1
+        self._filled = self._filled or _is_filled(line)
 
 
 class NdjsonCounter:
-    """Counts the lines of newline-delimited JSON that hold anything."""
+    """Counts the lines of newline-delimited JSON that are not blank."""
 
     def __init__(self) -> None:
-        self._mark = _Mark()
+        self._first: bytes | None = b""
         self._records = 0
         self._filled = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the plain text."""
-        data = _EMPTY_LINES.sub(b"\n", self._mark.strip(data))
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self._records += self._filled or bool(line.strip())
-            self._filled = False
-        self._filled = self._filled or bool(rest.strip())
+        if self._first is not None:
+            data = self._first + data
+            if len(data) < len(BOM_UTF8):
+                self._first = data
+                return
+            self._first = None
+            data = data.removeprefix(BOM_UTF8)
+        first, *lines = data.split(b"\n")
+        self._filled = self._filled or not _is_blank(first)
+        if lines:
+            *whole, rest = lines
+            self._records += self._filled + sum(map(bool, map(bytes.strip, whole)))
+            self._filled = not _is_blank(rest)
 
-    def finish(self) -> int | None:
+    def finish(self) -> int:
         """Return how many contacts there were."""
-        return self._records + self._filled
+        return self._records + (self._filled or not _is_blank(self._first or b""))
+
+
+def _is_filled(line: bytes) -> bool:
+    return line.strip(b"\r") != b""
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.strip()
+
+
+def record_end(data: bytes, *, quoted: bool = False) -> int:
+    """Return where the last whole CSV record in `data` ends, or 0.
+
+    A record ends with a line feed that has an even number of quotes before it (RFC 4180 §2).
+
+    Args:
+        data: bytes from anywhere within a text.
+        quoted: whether `data` begins inside a quoted value.
+    """
+    inside = quoted ^ (data.count(b'"') & 1)
+    end = len(data)
+    while True:
+        if inside:
+            end = data.rfind(b'"', 0, end)
+        place = data.rfind(b"\n", 0, max(end, 0))
+        if place < 0:
+            return 0
+        inside = data.count(b'"', place, end) & 1
+        if not inside:
+            return place + 1
+        end = place

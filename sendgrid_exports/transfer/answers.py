@@ -1,8 +1,11 @@
 """What the storage's answer to a request means. One pure function over a table of cases.
 
-S3 judges a signature when a request starts, names its errors in XML, and pins one version of an
+S3 checks a signature when a request starts, names its errors in XML, and pins one version of an
 object by `If-Match`: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html and
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; ranges are RFC 9110 §14.
+The ETag is an MD5 only for an object sent in one part and not encrypted with a key of its own:
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html (ETag). S3's own checksums:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
 
 from __future__ import annotations
@@ -21,9 +24,8 @@ from sendgrid_exports.redaction import redact_page, redact_text
 __all__ = [
     "AllHere",
     "Answer",
-    "AskPlain",
     "Asked",
-    "Gone",
+    "Expected",
     "LinkDead",
     "Meaning",
     "Receive",
@@ -36,7 +38,11 @@ __all__ = [
 ]
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII)
-_PASSING = {408, 429, 500, 502, 503, 504}
+_MD5 = re.compile(r'"([0-9a-fA-F]{32})"')
+_CHECKSUMS = ("crc32", "sha1", "sha256")
+_TRANSIENT = {408, 429, 500, 502, 503, 504}
+_REGION_REDIRECTS = {"TemporaryRedirect", "PermanentRedirect", "Redirect"}
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
 
 
 @attrs.frozen(kw_only=True)
@@ -67,58 +73,71 @@ class Answer:
 
 
 @attrs.frozen(kw_only=True)
+class Expected:
+    """What the storage announced of an object's raw bytes.
+
+    Attributes:
+        size: how many, or None.
+        md5: their MD5 in hex, or None.
+        checksums: S3's own, by algorithm, in base64.
+    """
+
+    size: int | None = None
+    md5: str | None = None
+    checksums: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
 class Receive:
     """The body holds what was asked for.
 
     Attributes:
         total: the object's size, or None where the storage does not say.
-        version: what pins it, or None if nothing does: then there is no resuming.
+        version: what pins it, or None if nothing does: then it can't be resumed.
         whole: whether the body is the whole object although a range was asked for.
+        expected: what the checks compare the object with.
     """
 
     total: int | None
     version: Version | None
     whole: bool
+    expected: Expected = attrs.field(factory=Expected)
 
 
 @attrs.frozen
 class StartOver:
-    """What is on disk is of no use: begin again, if `plain` as one stream without ranges."""
+    """What is on disk is of no use: start the file over, if `plain` as one stream, no ranges."""
 
     reason: str
     plain: bool = False
 
 
 @attrs.frozen
-class AskPlain:
-    """There is no first byte: ask without a range."""
-
-
-@attrs.frozen
 class AllHere:
-    """There are no more bytes than those on disk."""
+    """The object has no more bytes than those on disk."""
 
 
 @attrs.frozen
 class LinkDead:
-    """Ask for a fresh link; `proven`: it died of age, rather than of something else."""
+    """The link was refused; a fresh one may do.
+
+    Attributes:
+        reason: what the storage said.
+        expired: whether it is known to have died of age. Otherwise the cause may be an object or
+            a policy of the storage that has not reached every server, or a deleted file.
+        status: of the answer; 404 and 410 say that the file does not exist.
+        code: S3's code, or None.
+    """
 
     reason: str
-    proven: bool
+    expired: bool
     status: int = 403
     code: str | None = None
 
 
 @attrs.frozen
-class Gone:
-    """The file is deleted."""
-
-    reason: str
-
-
-@attrs.frozen
 class TryAgain:
-    """It failed in passing; `slow_down`: because too much is asked of the storage."""
+    """A transient failure; `slow_down`: because too much is asked of the storage."""
 
     reason: str
     retry_after: float | None = None
@@ -127,14 +146,15 @@ class TryAgain:
 
 @attrs.frozen(kw_only=True)
 class Refused:
-    """It failed for good."""
+    """A failure that stays; `advice` says what to do about it, where that is known."""
 
     reason: str
     status: int | None = None
     code: str | None = None
+    advice: str = ""
 
 
-Meaning: TypeAlias = Receive | StartOver | AskPlain | AllHere | LinkDead | Gone | TryAgain | Refused
+Meaning: TypeAlias = Receive | StartOver | AllHere | LinkDead | TryAgain | Refused
 
 
 def request_headers(asked: Asked) -> dict[str, str]:
@@ -167,20 +187,16 @@ def judge(asked: Asked, answer: Answer, *, utc: datetime, due: bool) -> Meaning:
     code, said = _describe(answer)
     if status == 412 and asked.version is not None:
         return StartOver("another version of the file is there now")
-    if status == 403:
-        if code == "SignatureDoesNotMatch":
-            return Refused(reason=said, status=status, code=code)
+    if status == 403 and code != "SignatureDoesNotMatch":
         return LinkDead(said, due or _has_expired(answer.text), status, code)
     if status == 400 and code == "ExpiredToken":
         return LinkDead(said, True, status, code)
     if status in {404, 410}:
-        return Gone(said)
-    if status in _PASSING or (status == 400 and code == "RequestTimeout"):
+        return LinkDead(said, False, status, code)
+    if status in _TRANSIENT or (status == 400 and code == "RequestTimeout"):
         wait = server_delay(answer.headers, utc)
         return TryAgain(said, wait, slow_down=status in {429, 503})
-    if 300 <= status < 400:
-        said = f"{said}; redirects are not followed, check the proxies on the way"
-    return Refused(reason=said, status=status, code=code)
+    return Refused(reason=said, status=status, code=code, advice=_advise(answer, code))
 
 
 def _judge_whole(asked: Asked, answer: Answer) -> Meaning:
@@ -189,7 +205,12 @@ def _judge_whole(asked: Asked, answer: Answer) -> Meaning:
     total = _read_size(answer.headers.get("content-length"))
     if total is None and "chunked" not in answer.headers.get("transfer-encoding", "").lower():
         return TryAgain("nothing says where the body ends, so a cut would pass for its end")
-    return Receive(total=total, version=_version(answer, total), whole=True)
+    return Receive(
+        total=total,
+        version=_version(answer, total),
+        whole=True,
+        expected=_expect(answer, total, whole=True),
+    )
 
 
 def _judge_part(asked: Asked, answer: Answer) -> Meaning:
@@ -213,12 +234,17 @@ def _judge_part(asked: Asked, answer: Answer) -> Meaning:
     version = known or _version(answer, total)
     if version is None and end < total:
         return StartOver("nothing pins the file's version", plain=True)
-    return Receive(total=total, version=version, whole=version is None)
+    return Receive(
+        total=total,
+        version=version,
+        whole=version is None,
+        expected=_expect(answer, total, whole=end - start == total),
+    )
 
 
 def _judge_unsatisfiable(asked: Asked, answer: Answer) -> Meaning:
     if asked.ranged and asked.version is None:
-        return AskPlain()
+        return StartOver("the object is empty, or has no ranges", plain=True)
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
     total = int(found[3]) if found and found[3] != "*" else None
     if asked.version is not None and asked.start >= asked.version.total == total:
@@ -238,6 +264,43 @@ def _etag(answer: Answer) -> str | None:
 def _version(answer: Answer, total: int | None) -> Version | None:
     etag = _etag(answer)
     return None if etag is None or total is None else Version(etag=etag, total=total)
+
+
+def _expect(answer: Answer, total: int | None, *, whole: bool) -> Expected:
+    headers = answer.headers
+    encryption = headers.get("x-amz-server-side-encryption", "AES256")
+    own_key = any(name.startswith("x-amz-server-side-encryption-customer") for name in headers)
+    found = _MD5.fullmatch(headers.get("etag", "").strip())
+    checksums = {
+        name: value
+        for name in _CHECKSUMS
+        # A checksum beside a part may be the part's; one with a dash is of the parts' checksums.
+        if whole and (value := headers.get(f"x-amz-checksum-{name}")) and "-" not in value
+    }
+    return Expected(
+        size=total,
+        md5=found[1].lower() if found and encryption == "AES256" and not own_key else None,
+        checksums=checksums,
+    )
+
+
+def _advise(answer: Answer, code: str | None) -> str:
+    if 300 <= answer.status < 400:
+        if code not in _REGION_REDIRECTS:
+            return "Redirects are not followed: check the proxies on the way to the storage."
+        region = answer.headers.get("x-amz-bucket-region", "").strip()
+        where = f" ({region})" if _REGION.fullmatch(region) else ""
+        return (
+            f"S3 itself redirects to the bucket's own region{where}, as it does for some hours "
+            "after a bucket is made or moved. Redirects are not followed: fetch again later with "
+            "the same id, and if it stays so, tell SendGrid's support."
+        )
+    if answer.status in {400, 401, 405}:
+        return (
+            "A link needs nothing but itself: see that neither the session nor a proxy adds "
+            "credentials or headers, such as `Authorization`, to requests for the storage."
+        )
+    return ""
 
 
 def _read_size(text: str | None) -> int | None:

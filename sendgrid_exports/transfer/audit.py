@@ -10,11 +10,12 @@ from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import DownloadError
 from sendgrid_exports.models import VerificationReport
 from sendgrid_exports.settings import Verify
+from sendgrid_exports.transfer.answers import Expected
 from sendgrid_exports.transfer.checking import check_file
+from sendgrid_exports.transfer.checks import CheckFailedError
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
 from sendgrid_exports.transfer.names import Names, check_directory, parse_name, safe_name
-from sendgrid_exports.transfer.verify import CheckFailedError, Expected
 
 __all__ = ["verify_download"]
 
@@ -97,7 +98,9 @@ def _is_as_it_was(path: Path, entry: FileEntry) -> Steps[bool | None]:
     """Whether a file proves what its entry says, or None where there is no file."""
     verify = Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
     try:
-        checked = yield from check_file(path, verify, Expected(size=entry.size), "csv")
+        checked = yield from check_file(
+            path, verify, Expected(size=entry.size), first=entry.number == 1
+        )
     except FileNotFoundError:
         return None
     except CheckFailedError:

@@ -9,10 +9,12 @@ from io import RawIOBase
 from pathlib import Path
 
 from sendgrid_exports.disk import Disk, Steps, naming, size_of
-from sendgrid_exports.formats.gunzip import GZIP_MAGIC, Gunzip
+from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, PlainText
+from sendgrid_exports.formats.kinds import BEGINNING
 from sendgrid_exports.settings import Verify
+from sendgrid_exports.transfer.answers import Expected
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks, Reread
 from sendgrid_exports.transfer.file import File
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Checks, Expected
 
 # However much a block of gzip inflates to, it is soon done.
 _READ = 256 * 1024
@@ -31,7 +33,8 @@ async def follow(file: File, part: Path, disk: Disk, verify: Verify) -> Checked:
         complete, prefix = copy.pieces.complete, copy.pieces.written.prefix
         if complete or (prefix > checked and verify is not Verify.LENGTH):
             if checks is None:
-                checks = Checks(verify, copy.expected, file.link.kind)
+                first = file.number == 1
+                checks = Checks(verify, copy.expected, first=first, reread=reread(part))
             steps = _check_on(part, checks, verify, checked, prefix, last=complete)
             if (result := await disk.run_long(steps)) is not None:
                 return result
@@ -56,13 +59,13 @@ def _check_on(
     return checks.finish()
 
 
-def check_file(path: Path, verify: Verify, expected: Expected, kind: str) -> Steps[Checked]:
-    """Return what the checks of the file at `path` found.
+def check_file(path: Path, verify: Verify, expected: Expected, *, first: bool) -> Steps[Checked]:
+    """Return what the checks of the file at `path` found; `first`: of the export's first file.
 
     Raises:
         CheckFailedError: it fails a check.
     """
-    checks = Checks(verify, expected, kind)
+    checks = Checks(verify, expected, first=first, reread=reread(path))
     if verify is Verify.LENGTH:
         measure(path, checks)
     else:
@@ -79,7 +82,7 @@ def is_gzip(path: Path) -> bool:
 def measure(path: Path, checks: Checks) -> None:
     """Give `checks` the file's size and first bytes alone."""
     with naming(path), path.open("rb") as file:
-        checks.measure(path.stat().st_size, file.read(2))
+        checks.measure(path.stat().st_size, file.read(BEGINNING))
 
 
 def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps[None]:
@@ -87,8 +90,18 @@ def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps
     with naming(path), path.open("rb", buffering=0) as file:
         file.seek(start)
         for data in _blocks(file, path, None if end is None else end - start):
-            checks.feed(data)
+            yield from checks.take(data)
             yield
+
+
+def reread(path: Path) -> Reread:
+    """Return a function that yields the first so many bytes of the file at `path`."""
+
+    def blocks(size: int) -> Iterator[bytes]:
+        with path.open("rb", buffering=0) as file:
+            yield from _blocks(file, path, size)
+
+    return blocks
 
 
 def inflate(source: Path, target: Path) -> Steps[None]:
@@ -97,13 +110,22 @@ def inflate(source: Path, target: Path) -> Steps[None]:
     Raises:
         BrokenGzipError: it is not whole gzip.
     """
-    gunzip = Gunzip()
+    try:
+        yield from _inflate(source, target, fast=True)
+    except BrokenGzipError:
+        # isal refuses some valid files, so zlib decides.
+        yield from _inflate(source, target, fast=False)
+
+
+def _inflate(source: Path, target: Path, *, fast: bool) -> Steps[None]:
+    text = PlainText(fast=fast)
     with source.open("rb", buffering=0) as raw, naming(target), target.open("wb") as plain:
         for data in _blocks(raw, source):
-            for text in gunzip.feed(data):
-                plain.write(text)
+            for piece in text.feed(data):
+                plain.write(piece)
                 yield
-    gunzip.finish()
+        for piece in text.finish():
+            plain.write(piece)
 
 
 def compress(source: Path, target: Path) -> Steps[None]:

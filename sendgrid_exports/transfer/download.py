@@ -11,8 +11,9 @@ from typing import Any
 from sendgrid_exports.errors import CorruptDownloadError
 from sendgrid_exports.events import FileFinished
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
-from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.answers import StartOver, Version
 from sendgrid_exports.transfer.checking import follow
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.links import match_links, remember_links
@@ -23,7 +24,6 @@ from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.storage import InterruptedRequestError, StartOverError, Storage
 from sendgrid_exports.transfer.together import Group, together
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError
 
 _NO_MORE_SPLITTING = 30.0
 
@@ -120,8 +120,8 @@ class _Download:
                 continue
             if link is None:
                 raise self._storage.unlisted(number)
-            self._storage.files.append(File(number, link, self._copy()))
-        return list(self._storage.files)
+            self._storage.files[number] = File(number, link, self._copy())
+        return list(self._storage.files.values())
 
     def _copy(self, *, ranged: bool = True) -> Copy:
         first = min(self._policy.limits.discovery, self._policy.piece_size)
@@ -138,13 +138,13 @@ class _Download:
                 except StartOverError as again:
                     await self._start_over(file, again)
                 except CheckFailedError as failed:
-                    await self._refetch(file, failed)
+                    await self._download_again(file, failed)
                 except BaseException:
                     # What has arrived is there for the next run.
                     await self._parts.keep(file)
                     raise
         self._progress.ended(file.copy)
-        self._storage.files.remove(file)
+        del self._storage.files[file.number]
         self._transfer.on_event(FileFinished(export_id=self._transfer.export_id, file=finished))
 
     async def _receive(self, file: File) -> Checked:
@@ -243,22 +243,17 @@ class _Download:
             [piece] = file.copy.pieces.waiting
             piece.furthest, piece.failures = again.piece.furthest, again.piece.failures
 
-    async def _refetch(self, file: File, failed: CheckFailedError) -> None:
-        """Start a file over that failed a check; once.
+    async def _download_again(self, file: File, failed: CheckFailedError) -> None:
+        """Start a file over that failed a check.
 
         Raises:
             CorruptDownloadError: it failed before.
         """
-        file.failed_checks += 1
-        if file.failed_checks == 1:
-            self._progress.retrying(file, f"it fails its checks: {failed}", 0.0)
-            await self._start_over(file, StartOverError(plain=False))
-            return
-        path = self._progress.path(file)
-        await self._parts.drop(file)
-        raise CorruptDownloadError(
-            f"{path.name} was downloaded twice, and it fails its checks: {failed}. "
-            "Start another export; if it is the same, tell SendGrid's support.",
-            path=path,
-            url=file.link.identity,
-        )
+        try:
+            step = self._storage.next_step(file, failed)
+        except CorruptDownloadError:
+            await self._parts.drop(file)
+            raise
+        assert isinstance(step, StartOver)
+        self._progress.retrying(file, step.reason, 0.0)
+        await self._start_over(file, StartOverError(plain=step.plain))

@@ -7,11 +7,10 @@ import math
 
 import attrs
 
-from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.answers import Expected, Version
 from sendgrid_exports.transfer.links import Link
 from sendgrid_exports.transfer.pieces import FilePieces
-from sendgrid_exports.transfer.tries import Tries
-from sendgrid_exports.transfer.verify import Expected
+from sendgrid_exports.transfer.retries import Tries
 
 
 @attrs.define(eq=False)
@@ -53,7 +52,6 @@ class File:
         copy: the version that is being downloaded.
         tries: how often it was tried without success.
         link_dead: whether `link` must be replaced before the next request.
-        failed_checks: how often it was received whole and failed a check.
         connections: how many connections it has.
         compressed: whether it is gzip: by its name at first, then by its first bytes.
         announced: whether a `FileStarted` event was sent.
@@ -65,7 +63,6 @@ class File:
     copy: Copy
     tries: Tries = attrs.field(factory=Tries)
     link_dead: bool = False
-    failed_checks: int = 0
     connections: int = 0
     compressed: bool = True
     announced: bool = False

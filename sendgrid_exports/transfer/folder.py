@@ -40,20 +40,21 @@ from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
 from sendgrid_exports.timing import Clock
+from sendgrid_exports.transfer.answers import Expected
 from sendgrid_exports.transfer.checking import check_file, compress, inflate
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.journal import Record, read_journal, write_journal, write_record
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
+    ManifestWriter,
     count_contacts,
     read_manifest,
-    with_file,
+    with_files,
     without_file,
-    write_manifest,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
-from sendgrid_exports.transfer.verify import Checked, CheckFailedError, Expected
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Folder:
         # All that changes the manifest happens under this lock.
         self._saving = asyncio.Lock()
         self._publications: list[_Publication] = []
+        self._writer = ManifestWriter()
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
         self._free: int | None = 0
@@ -112,7 +114,7 @@ class Folder:
         async with self._saving:
             changed = change(self.manifest)
             if changed != self.manifest or not self._exists():
-                await self._disk.run(replace_file, self.names.manifest, write_manifest(changed))
+                await self._disk.run(self._write, changed)
                 self.manifest = changed
 
     async def record(self, record: Record, *, synced: Path | None = None) -> None:
@@ -152,7 +154,7 @@ class Folder:
                 await self.save(lambda known, entry=entry: without_file(known, entry.number))  # type: ignore[misc]
                 continue
             if kept != entry:
-                await self.save(lambda known, kept=kept: with_file(known, kept))  # type: ignore[misc]
+                await self.save(lambda known, kept=kept: with_files(known, [kept]))  # type: ignore[misc]
             if is_in_other_form(kept, policy):
                 await self._replace(kept, policy)
         if self.manifest.state == "complete":
@@ -171,7 +173,7 @@ class Folder:
         part = self.names.part(number)
         entry = FileEntry(
             number=number,
-            name=self.names.final(number, kind, compressed=checked.compressed).name,
+            name=self.names.final(number, checked.kind or kind, compressed=checked.compressed).name,
             size=checked.size,
             sha256=checked.sha256,
             mtime_ns=0,
@@ -225,7 +227,7 @@ class Folder:
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
         try:
             yield from (inflate if policy.decompress else compress)(source, part)
-            checked = yield from check_file(part, level, Expected(), _kind(entry))
+            checked = yield from check_file(part, level, Expected(), first=entry.number == 1)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -257,12 +259,12 @@ class Folder:
                 "this one stops. Wait for that one.",
                 path=self.names.manifest,
             )
-        manifest = self.manifest
         for publication in publications:
             mtime = publication.part.stat().st_mtime_ns
             publication.entry = attrs.evolve(publication.entry, mtime_ns=mtime)
-            manifest = with_file(manifest, publication.entry)
-        replace_file(self.names.manifest, write_manifest(manifest))
+        entries = [publication.entry for publication in publications]
+        manifest = with_files(self.manifest, entries)
+        self._write(manifest)
         for publication in publications:
             publication.part.replace(self.names.directory / publication.entry.name)
             publication.done = True
@@ -299,6 +301,9 @@ class Folder:
             manifest=self.names.manifest,
         )
 
+    def _write(self, manifest: Manifest) -> None:
+        replace_file(self.names.manifest, self._writer.write(manifest))
+
     def _exists(self) -> bool:
         return self.manifest.export is not None or self.manifest.state != "pending"
 
@@ -332,7 +337,9 @@ class Folder:
         if level is None:
             return entry if status.st_size == entry.size else None
         try:
-            checked = yield from check_file(path, level, Expected(size=entry.size), _kind(entry))
+            checked = yield from check_file(
+                path, level, Expected(size=entry.size), first=entry.number == 1
+            )
         except CheckFailedError:
             return None
         if entry.sha256 not in {None, checked.sha256}:

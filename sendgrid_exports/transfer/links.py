@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 import attrs
 
 from sendgrid_exports.errors import InvalidResponseError
-from sendgrid_exports.redaction import redact_url
 
 __all__ = [
     "Link",
@@ -38,8 +37,9 @@ class Link:
 
     Attributes:
         url: byte for byte as given; a credential, and so not in the repr.
-        identity: scheme, host and path, by which a renewed link is known.
-        kind: `csv` or `json`, by the path's suffix.
+        identity: scheme, host and path, by which a renewed link is known; journals and
+            manifests hold it.
+        kind: `csv` or `json`, by the path's suffix; what counts is the content.
         lifetime: seconds from signing to death, or None where the url does not say.
         dies_at: the server's time at which the signature stops working, or None.
         obtained: when it came, on our monotonic clock.
@@ -74,7 +74,7 @@ def read_link(url: str, *, allow_http: bool, now: float) -> Link:
     lifetime, dies_at = _read_lifetime(parts.query)
     return Link(
         url=url,
-        identity=redact_url(url).partition("?")[0],
+        identity=f"{parts.scheme}://{parts.netloc}{parts.path}",
         kind=read_kind(parts.path),
         lifetime=lifetime,
         dies_at=dies_at,

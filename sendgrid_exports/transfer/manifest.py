@@ -6,14 +6,15 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from collections.abc import Iterable
+from itertools import chain
 from typing import Literal
 
 import attrs
 
 from sendgrid_exports.decoding import decode, encode, parse_json
 from sendgrid_exports.errors import InvalidResponseError
-from sendgrid_exports.models import ContactExport
+from sendgrid_exports.models import ContactExport, ExportRequest
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.settings import Verify
 
@@ -24,7 +25,7 @@ __all__ = [
     "is_whole",
     "read_manifest",
     "with_export",
-    "with_file",
+    "with_files",
     "without_file",
     "write_manifest",
 ]
@@ -77,6 +78,7 @@ class Manifest:
         files: the files that are there.
         contacts: the contacts in all files, or None.
         version: of this format.
+        request: what was asked for, or None where only the id was known.
     """
 
     export_id: str
@@ -86,6 +88,7 @@ class Manifest:
     files: tuple[FileEntry, ...] = ()
     contacts: int | None = None
     version: int = _VERSION
+    request: ExportRequest | None = None
 
 
 def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...]) -> Manifest:
@@ -101,11 +104,10 @@ def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...
     )
 
 
-def with_file(manifest: Manifest, entry: FileEntry) -> Manifest:
-    """Return the manifest with `entry` in the place of an older one of the same number."""
-    others = [file for file in manifest.files if file.number != entry.number]
-    files = sorted([*others, entry], key=lambda file: file.number)
-    return attrs.evolve(manifest, files=tuple(files))
+def with_files(manifest: Manifest, entries: Iterable[FileEntry]) -> Manifest:
+    """Return the manifest with `entries`, each in the place of an older one of the same number."""
+    files = {entry.number: entry for entry in chain(manifest.files, entries)}
+    return attrs.evolve(manifest, files=tuple(files[number] for number in sorted(files)))
 
 
 def without_file(manifest: Manifest, number: int) -> Manifest:
@@ -126,17 +128,30 @@ def is_whole(manifest: Manifest) -> bool:
     return manifest.state != "pending" and numbers == list(range(1, len(manifest.links) + 1))
 
 
+class ManifestWriter:
+    """Writes one manifest again and again as files are added; what did not change is kept."""
+
+    def __init__(self) -> None:
+        self._head: tuple[Manifest | None, str] = (None, "")
+        self._lines: dict[int, tuple[FileEntry, str]] = {}
+
+    def write(self, manifest: Manifest) -> bytes:
+        """Return the manifest as JSON, a line a file."""
+        for entry in manifest.files:
+            known = self._lines.get(entry.number)
+            if known is None or known[0] is not entry:
+                self._lines[entry.number] = entry, json.dumps(encode(entry))
+        head = attrs.evolve(manifest, files=())
+        if head != self._head[0]:
+            self._head = head, json.dumps(encode(head), indent=2)
+        files = ",".join(f"\n    {self._lines[entry.number][1]}" for entry in manifest.files)
+        text = self._head[1].replace('"files": []', f'"files": [{files}\n  ]', 1)
+        return text.encode() + b"\n"
+
+
 def write_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as JSON, a line a file."""
-    # It is written anew after each file: what was said of the others is not made again.
-    head = json.dumps(encode(attrs.evolve(manifest, files=())), indent=2)
-    files = ",".join(f"\n    {_line(entry)}" for entry in manifest.files)
-    return head.replace('"files": []', f'"files": [{files}\n  ]', 1).encode() + b"\n"
-
-
-@lru_cache(maxsize=16384)
-def _line(entry: FileEntry) -> str:
-    return json.dumps(encode(entry))
+    return ManifestWriter().write(manifest)
 
 
 def read_manifest(data: bytes, export_id: str | None = None) -> Manifest | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from sendgrid_exports.disk import Disk, PartFile, size_of, truncate, write_file
-from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.answers import Expected, Version
 from sendgrid_exports.transfer.checking import is_gzip
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.folder import Folder
@@ -23,7 +23,6 @@ from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.together import Group
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.verify import Expected
 
 
 class Parts:
@@ -49,6 +48,7 @@ class Parts:
             yield part
         finally:
             await part.close()
+            self._sync_if_due(file, syncs)
         if piece.position == 0:
             # Even an empty file has a part file, to be published.
             await self._disk.run(write_file, path, memoryview(b""))
@@ -64,9 +64,12 @@ class Parts:
         copy.pieces.written.add(start, end)
         copy.grown.set()
         self._progress.written(copy, end - start)
-        if self._is_due(copy):
-            copy.syncing = True
-            syncs.create_task(self._sync(file, copy))
+        self._sync_if_due(file, syncs)
+
+    def _sync_if_due(self, file: File, syncs: Group) -> None:
+        if self._is_due(file.copy):
+            file.copy.syncing = True
+            syncs.create_task(self._sync(file, file.copy))
 
     def _is_due(self, copy: Copy) -> bool:
         if copy.version is None or copy.syncing or copy.pieces.complete:

@@ -36,10 +36,10 @@ class Progress:
         """How much of the unfinished files is durable, in words."""
         return f"{self._durable:,} of {self._size:,} bytes of the unfinished files are durable"
 
-    def path(self, file: File) -> Path:
-        """Return the final path of a file, as far as its content is known."""
+    def path(self, file: File, kind: str | None = None) -> Path:
+        """Return the final path of a file, as far as the `kind` of its content is known."""
         compressed = file.compressed and not self._transfer.means.policy.decompress
-        return self._names.final(file.number, file.link.kind, compressed=compressed)
+        return self._names.final(file.number, kind or file.link.kind, compressed=compressed)
 
     def retrying(self, file: File, reason: str, delay: float) -> None:
         """Say that a file is tried again in `delay` seconds."""

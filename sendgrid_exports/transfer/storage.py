@@ -22,6 +22,7 @@ from sendgrid_exports.transfer.answers import (
     Meaning,
     Receive,
     Refused,
+    StartOver,
     TryAgain,
     Version,
     judge,
@@ -32,16 +33,8 @@ from sendgrid_exports.transfer.links import Link, is_due, match_links, read_link
 from sendgrid_exports.transfer.pace import Line, Speed, Verdict
 from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.progress import Progress
+from sendgrid_exports.transfer.retries import Again, Failure, GiveUp, Renew, error_of, next_step
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.tries import (
-    Again,
-    Begin,
-    Failure,
-    Renew,
-    error_of,
-    next_step,
-)
-from sendgrid_exports.transfer.verify import expect
 
 _SET_UPS = 10
 _SHORT = 1.0
@@ -76,7 +69,7 @@ class Storage:
         progress: what is said of it.
 
     Attributes:
-        files: the files that still need links.
+        files: the files that still need links, by their number.
         identities: all files' links without query, in the order of the first status.
         versions: which file has which version; a link that was matched by its position may be
             another file's.
@@ -86,7 +79,7 @@ class Storage:
         self._transfer = transfer
         self._means = transfer.means
         self._progress = progress
-        self.files: list[File] = []
+        self.files: dict[int, File] = {}
         self.identities: Sequence[str] = ()
         self.versions: dict[Version, int] = {}
         self._renewing = asyncio.Lock()
@@ -120,7 +113,7 @@ class Storage:
             transfer.export_id, deadline=transfer.deadline, on_event=transfer.on_event
         )
         matched = match_links(self.identities, self.read_links(export))
-        for file in self.files:
+        for file in self.files.values():
             link = matched[file.number - 1]
             if link is None:
                 raise self.unlisted(file.number)
@@ -177,7 +170,7 @@ class Storage:
                     reason = "SendGrid lists other files now, and this link is another file's"
                     failure = Refused(reason=reason)
                 else:
-                    self._pin(file, piece, meaning, stream)
+                    self._pin(file, piece, meaning)
                     async with aclosing(self._body(file, piece, stream)) as blocks:
                         async for block in blocks:
                             yield block
@@ -207,13 +200,12 @@ class Storage:
             return False
         return self.versions.get(version, file.number) != file.number
 
-    def _pin(self, file: File, piece: Piece, meaning: Receive, stream: Stream) -> None:
+    def _pin(self, file: File, piece: Piece, meaning: Receive) -> None:
         """Note what an answer says of its file."""
         copy = file.copy
         if copy.version is None:
             copy.version = meaning.version
-            whole = stream.status == 200 or piece.end is None or piece.end >= (meaning.total or 0)
-            copy.expected = expect(stream.headers, meaning.total, whole=whole)
+            copy.expected = meaning.expected
             copy.synced_at = self._means.clock.monotonic()
             if meaning.version is not None:
                 self.versions.setdefault(meaning.version, file.number)
@@ -282,17 +274,8 @@ class Storage:
             return
         if isinstance(failure, TryAgain) and failure.slow_down:
             means.connections.slower()
-        step, file.tries = next_step(
-            failure,
-            file.tries,
-            failures=piece.failures,
-            attempts=means.policy.attempts,
-            left=self._transfer.seconds_left,
-            random=means.random,
-        )
-        match step:
-            case Again(delay):
-                reason = failure.reason if isinstance(failure, TryAgain) else "again"
+        match self.next_step(file, failure, piece.failures):
+            case Again(delay, reason):
                 self._progress.retrying(file, reason, delay)
                 await means.clock.sleep(delay)
                 if not piece.ranged:
@@ -300,13 +283,33 @@ class Storage:
                     raise StartOverError(plain=True, piece=piece)
             case Renew():
                 file.link_dead = True
-            case Begin(plain):
+            case StartOver(reason, plain):
+                if file.copy.received:
+                    self._progress.retrying(file, reason, 0.0)
                 raise StartOverError(plain=plain)
-            case _:
-                raise error_of(
-                    step,
-                    path=self._progress.path(file),
-                    url=file.link.identity,
-                    export_id=self._transfer.export_id,
-                    export=self._transfer.export,
-                )
+
+    def next_step(
+        self, file: File, failure: Failure, failures: int = 0
+    ) -> Again | Renew | StartOver:
+        """Return what follows from a failure, after `failures` attempts without progress.
+
+        Raises:
+            DownloadError, ExportExpiredError: nothing is left to try.
+        """
+        step, file.tries = next_step(
+            failure,
+            file.tries,
+            failures=failures,
+            attempts=self._means.policy.attempts,
+            left=self._transfer.seconds_left,
+            random=self._means.random,
+        )
+        if isinstance(step, GiveUp):
+            raise error_of(
+                step,
+                path=self._progress.path(file),
+                url=file.link.identity,
+                export_id=self._transfer.export_id,
+                export=self._transfer.export,
+            )
+        return step

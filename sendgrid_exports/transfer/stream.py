@@ -12,14 +12,14 @@ from pathlib import Path
 
 from sendgrid_exports.errors import CorruptDownloadError, IncompleteDownloadError
 from sendgrid_exports.models import ContactExport
-from sendgrid_exports.transfer.answers import AskPlain, LinkDead, StartOver, TryAgain
+from sendgrid_exports.transfer.answers import LinkDead, StartOver, TryAgain
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
 from sendgrid_exports.transfer.progress import Progress
+from sendgrid_exports.transfer.retries import Failure
 from sendgrid_exports.transfer.storage import InterruptedRequestError, StartOverError, Storage
 from sendgrid_exports.transfer.transfer import Transfer
-from sendgrid_exports.transfer.tries import Failure
 
 
 class FileStream:
@@ -38,14 +38,14 @@ class FileStream:
         self._storage = Storage(transfer, self._progress)
         links = self._storage.read_links(export)
         self._storage.identities = [link.identity for link in links]
-        self._storage.files = [
+        self.files = tuple(
             File(number, link, _copy()) for number, link in enumerate(links, start=1)
-        ]
-        self.files = tuple(self._storage.files)
+        )
+        self._storage.files = {file.number: file for file in self.files}
 
-    def path(self, file: File) -> Path:
-        """Return the name that the file would have on disk."""
-        return self._progress.path(file)
+    def path(self, file: File, kind: str | None = None) -> Path:
+        """Return the name that the file would have on disk, by the `kind` of its content."""
+        return self._progress.path(file, kind)
 
     async def blocks(self, file: File) -> AsyncGenerator[memoryview, None]:
         """Yield a file in blocks, each byte once; each is valid until the next is asked for.
@@ -74,7 +74,7 @@ class FileStream:
                     if again.piece is not None:
                         fresh.furthest, fresh.failures = piece.furthest, piece.failures
                     piece = fresh
-        self._storage.files.remove(file)
+        del self._storage.files[file.number]
 
     def _check_pinned(self, file: File, piece: Piece, failure: Failure) -> None:
         """See that a file can be resumed in the middle.
@@ -84,11 +84,11 @@ class FileStream:
             IncompleteDownloadError: nothing shows that it would be the same one.
         """
         path = self.path(file)
-        if isinstance(failure, StartOver | AskPlain):
-            reason = failure.reason if isinstance(failure, StartOver) else "it is empty now"
+        if isinstance(failure, StartOver):
             raise CorruptDownloadError(
-                f"{path.name} can't be resumed at byte {piece.position:,}: {reason}. The contacts "
-                "handed out belong to a version that is gone: drop them, and stream again.",
+                f"{path.name} can't be resumed at byte {piece.position:,}: {failure.reason}. The "
+                "contacts handed out belong to a version that is gone: drop them, and stream "
+                "again.",
                 path=path,
                 url=file.link.identity,
             )

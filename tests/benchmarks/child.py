@@ -1,7 +1,7 @@
-"""One run of one Python tool, in a process of its own: `python -m tests.benchmarks.child job.json`.
+"""One run of one Python tool, in a process of its own: `python child.py job.json`.
 
-The work alone is timed: neither the start of the interpreter nor the imports, which somebody's
-program has behind it. Peers come by `importlib`: one that is not installed is no type error.
+Only the work is timed: neither the start of the interpreter nor the imports, which a program of a
+user has behind it. Peers are imported by name: one that is not installed is not a type error.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from typing import Any, TypeAlias
 Job: TypeAlias = dict[str, Any]
 Ready: TypeAlias = Callable[[], Awaitable[object]]
 
-MIB = 1024 * 1024
 _BEAT = 0.005
+_PROFILE_LINES = 30
 
 
 def ours(job: Job) -> Ready:
     """Fetch an export by its id."""
     if job.get("without_isal"):
         sys.modules["isal"] = None  # type: ignore[assignment]
+    if checkout := job.get("checkout"):
+        sys.path.insert(0, checkout)
     library = importlib.import_module("sendgrid_exports")
     options = dict(job.get("options", {}))
     if "verify" in options:
         options["verify"] = library.Verify(options["verify"])
     policy = library.DownloadPolicy(**options)
-    # Loaded when first asked for, which is not to be timed.
+    # Loaded when first used, which is not part of the work.
     make_client = library.ExportClient
 
     async def work() -> None:
@@ -62,7 +64,7 @@ def aiohttp_aiofiles(job: Job) -> Ready:
 
 
 def httpx(job: Job) -> Ready:
-    """All files at once, written as they come, as httpx's documentation shows."""
+    """All files at once, each chunk written as it arrives, as httpx's documentation shows."""
     library = importlib.import_module("httpx")
     context = ssl.create_default_context()
 
@@ -110,10 +112,10 @@ def parfive(job: Job) -> Ready:
     return work
 
 
-def thrown_away(job: Job) -> Ready:
+def discarded(job: Job) -> Ready:
     """Receive with aiohttp and keep nothing: each file in ranges of its own connections."""
     aiohttp = importlib.import_module("aiohttp")
-    connections = job["options"]["connections_per_file"]
+    connections = job["connections"]
 
     async def one(session: Any, url: str, start: int, end: int) -> None:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
@@ -136,7 +138,7 @@ def thrown_away(job: Job) -> Ready:
 
 
 TOOLS: dict[str, Callable[[Job], Ready]] = {
-    tool.__name__: tool for tool in (ours, aiohttp_aiofiles, httpx, pypdl, parfive, thrown_away)
+    tool.__name__: tool for tool in (ours, aiohttp_aiofiles, httpx, pypdl, parfive, discarded)
 }
 
 
@@ -146,7 +148,7 @@ def _path(job: Job, url: str) -> Path:
 
 @contextlib.contextmanager
 def _heartbeat(late: list[float]) -> Iterator[None]:
-    """Note in `late` by how many seconds each beat of 5 ms comes late."""
+    """Note in `late` by how many seconds each beat of 5 ms is late."""
 
     async def beat() -> None:
         loop = asyncio.get_running_loop()
@@ -162,18 +164,35 @@ def _heartbeat(late: list[float]) -> Iterator[None]:
         task.cancel()
 
 
+@contextlib.contextmanager
+def _profiled(path: str) -> Iterator[None]:
+    """Write to `path` where the thread of the loop spends its time."""
+    cprofile, pstats = map(importlib.import_module, ("cProfile", "pstats"))
+    with cprofile.Profile() as profile:
+        yield
+    with Path(path).open("w") as file:
+        pstats.Stats(profile, stream=file).sort_stats("tottime").print_stats(_PROFILE_LINES)
+
+
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
-async def _run(job: Job, work: Ready) -> dict[str, object]:
+async def _run(job: Job, work: Ready) -> dict[str, float]:
     late: list[float] = []
-    with _heartbeat(late) if job.get("heartbeat") else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if job.get("heartbeat"):
+            stack.enter_context(_heartbeat(late))
+        if "profile" in job:
+            stack.enter_context(_profiled(job["profile"]))
         cpu, began = _cpu(), time.perf_counter()
         await work()
-        seconds = time.perf_counter() - began
-    return {"seconds": seconds, "cpu": _cpu() - cpu, "late": late}
+        taken = {"seconds": time.perf_counter() - began, "cpu": _cpu() - cpu}
+    if late:
+        late.sort()
+        taken |= {"late": late[int(len(late) * 0.99)], "latest": late[-1]}
+    return taken
 
 
 def main() -> None:

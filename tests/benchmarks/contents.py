@@ -1,10 +1,10 @@
 """What reading contacts costs, against what a user would otherwise write.
 
-    python tests/benchmarks/contents.py [--contacts N] [--rounds N] [--large]
+    python tests/benchmarks/contents.py [--contacts N] [--rounds N] [--large] [--only WORD]
 
 Every measurement is a process of its own, ours and the peers' by turns; the times are medians,
-without the imports, and the memory is the largest peak. `--large` adds a file of ten times as many
-contacts, for the memory alone.
+without the imports, and the memory is the largest peak. Where four files are read, they hold the
+same contacts together. `--large` adds files of ten times as many contacts, for the memory alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -37,15 +37,14 @@ MEBIBYTE = 1024 * 1024
 
 
 def count_ours(path: Path, _target: Path) -> int:
-    from sendgrid_exports.transfer.reading import prove_file
-
     from sendgrid_exports import Verify
     from sendgrid_exports.disk import Disk
-    from sendgrid_exports.transfer.verify import Expected
+    from sendgrid_exports.transfer.answers import Expected
+    from sendgrid_exports.transfer.checking import check_file
 
     async def count() -> int:
         with Disk(1) as disk:
-            steps = prove_file(path, Verify.CONTENTS, Expected(), "csv")
+            steps = check_file(path, Verify.CONTENTS, Expected(), first=True)
             return (await disk.run_long(steps)).contacts or 0
 
     return asyncio.run(count())
@@ -114,22 +113,93 @@ def parquet_ours_zstd(path: Path, target: Path) -> int:
     return write_parquet(path, target)
 
 
-def duckdb_copy(path: Path, target: Path, compression: str) -> int:
+def duckdb_copy(files: str | list[str], target: Path, compression: str) -> int:
     import duckdb
 
     duckdb.sql(
-        f"COPY (FROM read_csv('{path}')) TO '{target}' (FORMAT parquet, COMPRESSION {compression})"
+        f"COPY (FROM read_csv({files!r})) TO '{target}' (FORMAT parquet, COMPRESSION {compression})"
     )
     [(rows,)] = duckdb.execute(f"SELECT count(*) FROM '{target}'").fetchall()
     return int(rows)
 
 
 def parquet_duckdb(path: Path, target: Path) -> int:
-    return duckdb_copy(path, target, "snappy")
+    return duckdb_copy(str(path), target, "snappy")
 
 
 def parquet_duckdb_zstd(path: Path, target: Path) -> int:
-    return duckdb_copy(path, target, "zstd")
+    return duckdb_copy(str(path), target, "zstd")
+
+
+def quarters(path: Path) -> list[Path]:
+    """Return the four files that hold what is in `path`."""
+    return sorted(path.parent.glob(f"{path.name.partition('.')[0]}-0000?.csv.gz"))
+
+
+def four_ours(path: Path, _target: Path) -> int:
+    from sendgrid_exports import read_arrow
+
+    return sum(batch.num_rows for batch in read_arrow(quarters(path)))
+
+
+def four_polars(path: Path, _target: Path) -> int:
+    return sum(arrow_polars(quarter, _target) for quarter in quarters(path))
+
+
+def four_pyarrow(path: Path, _target: Path) -> int:
+    return sum(arrow_pyarrow(quarter, _target) for quarter in quarters(path))
+
+
+def four_duckdb(path: Path, _target: Path) -> int:
+    import duckdb
+
+    files = list(map(str, quarters(path)))
+    return sum(
+        batch.num_rows for batch in duckdb.sql(f"FROM read_csv({files})").fetch_arrow_reader()
+    )
+
+
+def four_parquet_ours(path: Path, target: Path) -> int:
+    from sendgrid_exports import write_parquet
+
+    return write_parquet(quarters(path), target, compression="snappy")
+
+
+def four_parquets_ours(path: Path, target: Path) -> int:
+    from sendgrid_exports import write_parquet
+
+    directory = target.with_name("parts")
+    return write_parquet(quarters(path), directory, compression="snappy", one_file_per_part=True)
+
+
+def four_parquet_duckdb(path: Path, target: Path) -> int:
+    return duckdb_copy(list(map(str, quarters(path))), target, "snappy")
+
+
+def four_parquet_polars(path: Path, target: Path) -> int:
+    import polars
+
+    table = polars.concat(map(polars.read_csv, quarters(path)), how="vertical_relaxed")
+    table.write_parquet(target, compression="snappy")
+    return table.height
+
+
+def four_parquet_pyarrow(path: Path, target: Path) -> int:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(CSV_COLUMNS, pyarrow.string()))
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in CSV_COLUMNS])
+    rows = 0
+    with pyarrow.parquet.ParquetWriter(target, schema, compression="snappy") as writer:
+        for quarter in quarters(path):
+            for batch in pyarrow.csv.open_csv(
+                quarter, parse_options=parse, convert_options=convert
+            ):
+                rows += batch.num_rows
+                writer.write_batch(batch)
+    return rows
 
 
 @attrs.frozen
@@ -143,13 +213,13 @@ class Row:
 
 
 ROWS = [
-    Row("count and verify", count_ours, {"`csv.reader(gzip.open(…))`": count_csv}, 3.0),
-    Row("rows as dicts", rows_ours, {"`csv.DictReader`": rows_csv}, 1.5),
+    Row("count and verify", count_ours, {"`csv.reader(gzip.open(…))`": count_csv}, 8.0),
+    Row("rows as dicts", rows_ours, {"`csv.DictReader`": rows_csv}, 1.2),
     Row(
         "Arrow batches",
         arrow_ours,
         {"`polars.read_csv`": arrow_polars, "`pyarrow.csv.open_csv`": arrow_pyarrow},
-        1.5,
+        0.95,
     ),
     Row(
         "Arrow batches, the peer told that all is text",
@@ -163,6 +233,32 @@ ROWS = [
         parquet_ours_zstd,
         {"DuckDB `COPY … TO`": parquet_duckdb_zstd},
         1.0,
+    ),
+    Row(
+        "four files, Arrow batches",
+        four_ours,
+        {
+            "`polars.read_csv`": four_polars,
+            "`pyarrow.csv.open_csv`": four_pyarrow,
+            "DuckDB `read_csv`": four_duckdb,
+        },
+        1.2,
+    ),
+    Row(
+        "four files, one Parquet, snappy",
+        four_parquet_ours,
+        {
+            "polars": four_parquet_polars,
+            "pyarrow, all text": four_parquet_pyarrow,
+            "DuckDB `COPY … TO`": four_parquet_duckdb,
+        },
+        1.2,
+    ),
+    Row(
+        "four files, four of Parquet, snappy",
+        four_parquets_ours,
+        {"DuckDB `COPY … TO`, one": four_parquet_duckdb},
+        None,
     ),
 ]
 WORKS = {work.__name__: work for row in ROWS for work in (row.ours, *row.peers.values())}
@@ -220,19 +316,19 @@ def measure(name: str, path: Path, contacts: int, cost: Cost) -> None:
 
 
 def generate(directory: Path, contacts: int, *, large: bool) -> dict[str, Path]:
-    """Write the files to read; the large one has the same contacts ten times."""
-    paths = {name: directory / f"{name}.csv.gz" for name in ("small", "usual", "large")}
-    write(paths["small"], itertools.chain([header()], lines(100)))
-    write(paths["usual"], itertools.chain([header()], lines(contacts)))
-    if large:
-        body = directory / "body.gz"
-        write(body, lines(contacts))
-        write(paths["large"], [header()])
-        with paths["large"].open("ab") as file:
-            for _ in range(10):
-                file.write(body.read_bytes())
-        body.unlink()
-    return paths
+    """Write the files to read; the large ones have the same contacts ten times."""
+    sizes = {"small": 100, "usual": contacts} | ({"large": contacts} if large else {})
+    for name, size in sizes.items():
+        texts = lines(size)
+        with (directory / f"{name}.csv.gz").open("wb") as whole:
+            whole.write(compressed([header()]))
+            for number in range(1, 5):
+                end = size if number == 4 else size // 4
+                body = compressed(itertools.islice(texts, end)) * (10 if name == "large" else 1)
+                whole.write(body)
+                quarter = directory / f"{name}-{number:05}.csv.gz"
+                quarter.write_bytes(compressed([header()]) + body)
+    return {name: directory / f"{name}.csv.gz" for name in sizes}
 
 
 def header() -> bytes:
@@ -248,11 +344,9 @@ def line(values: list[str]) -> bytes:
     return (",".join(quoted) + "\n").encode()
 
 
-def write(path: Path, text: Iterator[bytes] | list[bytes]) -> None:
+def compressed(texts: Iterable[bytes]) -> bytes:
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
-    with path.open("wb") as file:
-        file.writelines(map(deflate.compress, text))
-        file.write(deflate.flush())
+    return b"".join([*map(deflate.compress, texts), deflate.flush()])
 
 
 def machine() -> str:
@@ -269,12 +363,14 @@ def report(costs: dict[str, Cost], large: dict[str, Cost]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for row in ROWS:
         ours = costs[row.ours.__name__]
+        if not ours.seconds:
+            continue
         for label, peer in row.peers.items():
             cost = costs[peer.__name__]
             ratio = statistics.median(
                 theirs / mine for mine, theirs in zip(ours.seconds, cost.seconds, strict=False)
             )
-            bar = f"{row.bar:.1f} ×" if row.bar else ""
+            bar = f"{row.bar:g} ×" if row.bar else ""
             used = statistics.median(ours.processors), statistics.median(cost.processors)
             yield (
                 f"| {row.work} | {ours.second:.2f} s | {cost.second:.2f} s | {label} "
@@ -296,14 +392,17 @@ def main() -> None:
     parser.add_argument("--contacts", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--only", default="", metavar="WORD", help="works with it in their names")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         paths = generate(Path(directory), options.contacts, large=options.large)
         costs = {name: Cost() for name in WORKS}
         for _ in range(options.rounds):
             for name, cost in costs.items():
-                measure(name, paths["usual"], options.contacts, cost)
-        large = {row.ours.__name__: Cost() for row in ROWS} if options.large else {}
+                if not options.only or options.only in name:
+                    measure(name, paths["usual"], options.contacts, cost)
+        ours = [row.ours.__name__ for row in ROWS if options.only in row.ours.__name__]
+        large = {name: Cost() for name in ours} if options.large else {}
         for name, cost in large.items():
             measure(name, paths["large"], options.contacts * 10, cost)
         size = paths["usual"].stat().st_size / 1e6

@@ -1,24 +1,29 @@
-"""What is downloaded: made once, and found again by the next run."""
+"""What is downloaded: made once, and reused by the next run.
+
+`data.py DIRECTORY SIZES GROUP…` makes it in a process of its own, because memory that a process has
+used counts for the children it starts later.
+"""
 
 from __future__ import annotations
 
-import csv
+import asyncio
 import hashlib
 import importlib
-import io
 import json
 import os
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 __all__ = ["QUICK", "Data", "Sizes", "md5", "name_data"]
 
-MIB = 1024 * 1024
+KIB, MIB = 1024, 1024 * 1024
 _BLOCK_CONTACTS = 40_000
+# A file that begins in another way is not kept as an export.
+_HEADER = b'"EMAIL","CONTACT_ID"\n'
 
 
 @attrs.frozen(kw_only=True)
@@ -27,70 +32,81 @@ class Sizes:
 
     Attributes:
         file: MiB of each of four random files.
+        medium: MiB of each of four others.
         export: MiB, about, of each of four gzip CSV exports.
         single: MiB of one random file.
-        large: MiB of a file of zeros that takes no room.
+        large: MiB of a file of zeros that takes no space.
         small: how many random files of 1 MiB.
+        many: how many random files of 100 KiB.
         rounds: runs of every tool.
     """
 
     file: int = 256
+    medium: int = 64
     export: int = 100
     single: int = 1024
     large: int = 4096
     small: int = 64
+    many: int = 1000
     rounds: int = 5
 
 
-QUICK = Sizes(file=32, export=8, single=96, large=192, rounds=1)
+QUICK = Sizes(file=32, medium=8, export=8, single=96, large=192, small=16, many=100, rounds=1)
 
 
 @attrs.frozen(kw_only=True)
 class Data:
-    """Names of files in `directory`."""
+    """Files to download.
+
+    Attributes:
+        directory: where they are.
+        groups: their names by group, each group in the order of its names.
+    """
 
     directory: Path
-    files: Sequence[str]
-    exports: Sequence[str]
-    single: Sequence[str]
-    large: Sequence[str]
-    small: Sequence[str]
-
-    @property
-    def names(self) -> list[str]:
-        """All of them."""
-        return [*self.files, *self.exports, *self.single, *self.large, *self.small]
+    groups: Mapping[str, Sequence[str]]
 
 
 def name_data(directory: Path, sizes: Sizes) -> Data:
     """Return where everything is, or will be."""
     return Data(
         directory=directory,
-        files=[f"file-{n}.csv" for n in range(1, 5)],
-        exports=[f"export-{n}.csv.gz" for n in range(1, 5)],
-        single=["single.csv"],
-        large=["large.csv"],
-        small=[f"small-{n:02}.csv" for n in range(1, sizes.small + 1)],
+        groups={
+            "files": [f"random-{n}.csv" for n in range(1, 5)],
+            "medium": [f"random-medium-{n}.csv" for n in range(1, 5)],
+            "exports": [f"export-{n}.csv.gz" for n in range(1, 5)],
+            "single": ["random-single.csv"],
+            "large": ["zeros.csv"],
+            "small": [f"random-small-{n:02}.csv" for n in range(1, sizes.small + 1)],
+            "many": [f"random-many-{n:04}.csv" for n in range(1, sizes.many + 1)],
+        },
     )
 
 
-def make_data(data: Data, sizes: Sizes) -> None:
-    """Make what is not there yet."""
+def make_data(data: Data, sizes: Sizes, groups: Sequence[str]) -> None:
+    """Make the files of `groups` that do not exist yet."""
     data.directory.mkdir(parents=True, exist_ok=True)
-    for name in data.files:
-        _random(data.directory / name, sizes.file)
-    for name in data.single:
-        _random(data.directory / name, sizes.single)
-    for name in data.small:
-        _random(data.directory / name, 1)
-    for name in data.large:
-        with (data.directory / name).open("ab") as file:
-            file.truncate(sizes.large * MIB)
-    for seed, name in enumerate(data.exports):
-        if not (data.directory / name).exists():
-            _gzip(data.directory / name, _block(seed), sizes.export * MIB)
-    for name in data.names:
-        md5(data.directory / name)
+    random_sizes = {
+        "files": sizes.file * MIB,
+        "medium": sizes.medium * MIB,
+        "single": sizes.single * MIB,
+        "small": MIB,
+        "many": 100 * KIB,
+    }
+    for group in groups:
+        for number, name in enumerate(data.groups[group]):
+            path = data.directory / name
+            if not path.exists():
+                part = path.with_name(f".{name}")
+                if group == "exports":
+                    _write_gzip(part, asyncio.run(_export(number)), sizes.export * MIB)
+                elif group == "large":
+                    part.write_bytes(_HEADER)
+                    os.truncate(part, sizes.large * MIB)
+                else:
+                    _write_random(part, random_sizes[group])
+                part.rename(path)
+            md5(path)
 
 
 def md5(path: Path) -> str:
@@ -102,44 +118,38 @@ def md5(path: Path) -> str:
     return kept.read_text()
 
 
-def _random(path: Path, size: int) -> None:
-    if path.exists():
-        return
-    part = path.with_name(f".{path.name}")
-    with part.open("wb") as file:
-        for _ in range(size):
-            file.write(os.urandom(MIB))
-    part.rename(path)
+def _write_random(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.write(_HEADER)
+        for start in range(len(_HEADER), size, MIB):
+            file.write(os.urandom(min(MIB, size - start)))
 
 
-def _block(seed: int) -> bytes:
-    """Return contacts as the lines of a CSV export."""
-    contacts = importlib.import_module("sendgrid_exports.testing.contacts")
-    text = io.StringIO()
-    rows = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    rows.writerows(map(contacts.csv_values, contacts.make_contacts(_BLOCK_CONTACTS, seed=seed)))
-    # SendGrid writes nothing at all for an empty value.
-    lines = text.getvalue().replace(',"",', ",,").replace(',"",', ",,").replace(',""\n', ",\n")
-    return lines.encode()
+async def _export(seed: int) -> bytes:
+    """Return a CSV export as the fake server writes it."""
+    testing = importlib.import_module("sendgrid_exports.testing")
+    async with testing.FakeSendGrid(compressed=False, seed=seed) as fake:
+        export_id = await fake.add_export(contacts=_BLOCK_CONTACTS)
+        body: bytes = (await fake.file_bytes(export_id))[0]
+        return body
 
 
-def _gzip(path: Path, block: bytes, size: int) -> None:
-    # Repeated from far beyond gzip's window, the same contacts take as much room as new ones.
+def _write_gzip(path: Path, export: bytes, size: int) -> None:
+    # Repeated from far beyond gzip's window, the same contacts take as much space as new ones.
     packer = zlib.compressobj(6, wbits=31)
-    part = path.with_name(f".{path.name}")
-    columns = importlib.import_module("sendgrid_exports.testing.contacts").CSV_COLUMNS
-    with part.open("wb") as file:
-        file.write(packer.compress((",".join(columns) + "\n").encode()))
+    header, newline, contacts = export.partition(b"\n")
+    with path.open("wb") as file:
+        file.write(packer.compress(header + newline))
         while file.tell() < size:
-            file.write(packer.compress(block))
+            file.write(packer.compress(contacts))
         file.write(packer.flush())
-    part.rename(path)
 
 
 def main() -> None:
-    """Make the data: in a process of its own, since what it takes stays with its process."""
-    sizes = Sizes(**json.loads(sys.argv[2]))
-    make_data(name_data(Path(sys.argv[1]), sizes), sizes)
+    """Make what the command line names."""
+    directory, text, *groups = sys.argv[1:]
+    sizes = Sizes(**json.loads(text))
+    make_data(name_data(Path(directory), sizes), sizes, groups)
 
 
 if __name__ == "__main__":

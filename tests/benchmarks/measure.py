@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ import attrs
 
 __all__ = ["FailedRunError", "Sample", "python", "run"]
 
-_PATIENCE = 300.0
+_HERE = Path(__file__).parent
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -34,60 +36,76 @@ class Sample:
         whole: seconds from the start of the process to its end.
         cpu: seconds of processor time of the work.
         memory: bytes resident at the peak, of the whole process.
-        late: by how many seconds each heartbeat came late, where there was one.
+        late: seconds by which the event loop was late, at the 99th percentile, where measured.
+        latest: the same at its worst.
     """
 
     seconds: float
     whole: float
     cpu: float
     memory: int
-    late: Sequence[float] = ()
+    late: float = 0.0
+    latest: float = 0.0
 
 
 def python(*arguments: str | Path) -> list[str]:
-    """Return the command for a module of ours."""
-    return [sys.executable, "-m", *map(str, arguments)]
+    """Return the command for a script beside this one, or for `-c` and some code.
+
+    It imports the package from PYTHONPATH, or else from this checkout, wherever it is run.
+    """
+    script, *others = map(str, arguments)
+    return [sys.executable, "-P", script if script == "-c" else str(_HERE / script), *others]
 
 
-def run(command: Sequence[str], certificate: Path | None = None) -> tuple[Sample, Any]:
-    """Run a command; return what it took, and what it printed as JSON, if it did.
+def run(
+    command: Sequence[str], certificate: Path | None = None, *, timeout: float = 300.0
+) -> tuple[Sample, Any]:
+    """Run a command; return what it took, and the last line it printed where that is JSON.
 
     Raises:
-        FailedRunError: it did not end well, or not in time.
+        FailedRunError: it failed, or took too long.
     """
+    paths = filter(None, (os.environ.get("PYTHONPATH"), str(_HERE.parent.parent)))
     # Compiled once, as an installed package is.
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
     if certificate is not None:
         env["SSL_CERT_FILE"] = str(certificate)
     began = time.perf_counter()
-    # The peak that the system tells of a child is at least what its parent held when it was
-    # made: hence nothing large is imported or kept where this runs.
+    # A child's peak, as the system reports it, is at least what its parent held when it started
+    # it: so this process imports and keeps nothing large.
     with (
         tempfile.TemporaryFile() as printed,
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(command, stdout=printed, stderr=errors, env=env) as process,
+        subprocess.Popen(
+            command, stdout=printed, stderr=errors, env=env, process_group=0
+        ) as process,
     ):
-        timer = threading.Timer(_PATIENCE, process.kill)
+        timer = threading.Timer(timeout, _kill, [process.pid])
         timer.start()
-        _, status, used = os.wait4(process.pid, 0)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            _kill(process.pid)
+            raise
+        finally:
+            timer.cancel()
         whole = time.perf_counter() - began
-        timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         printed.seek(0)
         errors.seek(0)
-        said, complaint = _last_json(printed.read()), errors.read()[-500:].decode(errors="replace")
+        result = _last_json(printed.read())
+        complaint = errors.read()[-500:].decode(errors="replace").strip()
     if process.returncode:
         program = Path(command[0]).name
         raise FailedRunError(f"{program} ended with {process.returncode}: {complaint}")
-    own = said if isinstance(said, dict) else {}
-    sample = Sample(
-        seconds=own.get("seconds", whole),
-        whole=whole,
-        cpu=own.get("cpu", used.ru_utime + used.ru_stime),
-        memory=used.ru_maxrss * _RSS_UNIT,
-        late=own.get("late", ()),
-    )
-    return sample, said
+    usual = {"seconds": whole, "cpu": used.ru_utime + used.ru_stime}
+    own = result if isinstance(result, dict) and "seconds" in result else {}
+    return Sample(whole=whole, memory=used.ru_maxrss * _RSS_UNIT, **{**usual, **own}), result
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _last_json(printed: bytes) -> Any:

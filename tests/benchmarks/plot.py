@@ -42,16 +42,16 @@ def _bars(results: Results, axes: Any) -> None:
     samples = results.samples.get(row.name, {})
     found = {tool: value(samples, tool) for tool in row.tools}
     known = {tool: seconds for tool, seconds in found.items() if seconds is not None}
-    limits = [tool for tool in known if not tool.brings]
+    limits = [tool for tool in known if not tool.keeps]
     limit = min(limits, key=lambda tool: known[tool], default=None)
-    brought = sorted((tool for tool in known if tool.brings), key=lambda tool: -known[tool])
-    tools = [*brought, *([limit] if limit else [])]
+    kept = sorted((tool for tool in known if tool.keeps), key=lambda tool: -known[tool])
+    tools = [*kept, *([limit] if limit else [])]
     names = [
-        tool.name.removesuffix(", LENGTH") if tool.brings else "for comparison: nothing kept"
+        tool.name.removesuffix(", LENGTH") if tool.keeps else "for comparison: nothing kept"
         for tool in tools
     ]
     colours = [
-        _OURS if tool.name.startswith(OURS.name) else _PEER if tool.brings else _LIMIT
+        _OURS if tool.name.startswith(OURS.name) else _PEER if tool.keeps else _LIMIT
         for tool in tools
     ]
     drawn = axes.barh(names, [known[tool] for tool in tools], color=colours)
@@ -81,15 +81,24 @@ def _connections(results: Results, axes: Any) -> None:
 
 
 def _memory(results: Results, axes: Any) -> None:
-    found = {size: value(samples, OURS, "memory") for size, samples in results.memory.items()}
-    points = [(size / MIB, peak / MIB) for size, peak in sorted(found.items()) if peak is not None]
+    sizes = {
+        "memory-small": 1,
+        "memory-file": results.sizes.file,
+        "memory-single": results.sizes.single,
+        "memory-large": results.sizes.large,
+    }
+    points = [
+        (size, peak / MIB)
+        for name, size in sizes.items()
+        if (peak := value(results.samples.get(name, {}), OURS, "memory")) is not None
+    ]
     if points:
         axes.plot(*zip(*points, strict=True), "o-", color=_OURS)
-    axes.axhline(120, color=_PEER, linestyle="--")
-    axes.annotate("to stay under: 120 MiB", (1, 122), color="#57606a")
+    axes.axhline(70, color=_PEER, linestyle="--")
+    axes.annotate("the bar: 70 MiB", (1, 72), color="#57606a")
     axes.set_xscale("log", base=2)
     axes.set_xticks([x for x, _ in points], [_size(x) for x, _ in points])
-    axes.set_ylim(0, 140)
+    axes.set_ylim(0, 100)
     axes.set_xlabel("size of the file")
     axes.set_ylabel("MiB of memory at the peak")
     axes.set_title("Memory against size, everything checked")

@@ -1,4 +1,4 @@
-"""How a one-hour job is waited for: looks, lateness and gaps, on a clock that never waits."""
+"""How a one-hour job is polled: how often, how late, how close, on a clock that never waits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _JOBS = 60
 
 
 async def wait_for(clock: FakeClock, seconds: float, seed: int) -> tuple[list[float], float]:
-    """Return the times of all looks at a job of `seconds`, and how late its end was found."""
+    """Return the times of all polls of a job of `seconds`, and how late its end was found."""
     began = clock.monotonic()
     started = clock.utc()
-    looks: list[float] = []
+    polls: list[float] = []
 
     async def status(request: web.BaseRequest) -> web.StreamResponse:
-        looks.append(clock.monotonic() - began)
-        ready = looks[-1] >= seconds
+        polls.append(clock.monotonic() - began)
+        ready = polls[-1] >= seconds
         return web.json_response(
             {
                 "id": "job",
@@ -45,7 +45,7 @@ async def wait_for(clock: FakeClock, seconds: float, seed: int) -> tuple[list[fl
     async with ExportClient("key", base_url=base_url, clock=clock, random=Random(seed).random) as c:
         await c.wait("job", timeout=2 * _HOUR)
     await server.close()
-    return looks, looks[-1] - seconds
+    return polls, polls[-1] - seconds
 
 
 async def main() -> None:
@@ -53,10 +53,10 @@ async def main() -> None:
     most, latest, closest = 0, 0.0, float("inf")
     for n in range(_JOBS):
         clock = FakeClock(start=datetime(2026, 3, 2, tzinfo=UTC))
-        looks, late = await wait_for(clock, _HOUR - n, seed=n)
-        most, latest = max(most, len(looks)), max(latest, late)
-        closest = min([closest, *(after - before for before, after in pairwise(looks))])
-    print(json.dumps({"looks": most, "late": latest, "closest": closest}))
+        polls, late = await wait_for(clock, _HOUR - n, seed=n)
+        most, latest = max(most, len(polls)), max(latest, late)
+        closest = min([closest, *(after - before for before, after in pairwise(polls))])
+    print(json.dumps({"polls": most, "late": latest, "closest": closest}))
 
 
 if __name__ == "__main__":

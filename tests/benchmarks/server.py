@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -18,18 +18,18 @@ from pathlib import Path
 import attrs
 
 from tests.benchmarks.data import Data, md5
+from tests.benchmarks.programs import require_program
 
-__all__ = ["Storage", "find_program", "serve", "serve_status"]
+__all__ = ["Storage", "serve", "serve_status"]
 
-_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
-_CLEAR_IF_MATCH = Path("/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so")
+_HEADERS_MORE = Path("/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so")
 _CONFIG = """
 {modules}
 daemon off;
 worker_processes auto;
 pid {root}/pid;
 error_log stderr;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
     sendfile on;
@@ -41,8 +41,8 @@ http {{
     scgi_temp_path {root}/scgi;
     {etags}
     server {{
-        listen 127.0.0.1:{port};
-        listen 127.0.0.1:{tls_port} ssl;
+        listen {address}:{port};
+        listen {address}:{tls_port} ssl;
         ssl_certificate {root}/certificate;
         ssl_certificate_key {root}/key;
         location / {{ root {files}; }}
@@ -54,6 +54,8 @@ _ETAGS = """
     # As S3 does for an object sent in one part: the ETag is the MD5.
     etag off;
     more_clear_input_headers If-Match;
+    map_hash_max_size 16384;
+    map_hash_bucket_size 128;
     map $uri $md5 {{
         {md5s}
     }}
@@ -61,81 +63,85 @@ _ETAGS = """
 """
 
 
-def find_program(name: str) -> str | None:
-    """Return where a program is."""
-    return shutil.which(name, path=_PATH)
-
-
 @attrs.frozen(kw_only=True)
 class Storage:
     """A running nginx.
 
     Attributes:
-        certificate: of the authority to be trusted.
+        certificate: of the authority to trust.
         md5_etags: whether ETags are MD5s, as those of S3 are.
     """
 
     certificate: Path
     md5_etags: bool
+    _address: str
     _port: int
     _tls_port: int
 
-    def links(self, names: Sequence[str], line: str) -> list[str]:
-        """Return links to files over the line `tls`, `plain` or `limited`."""
-        scheme, port = ("http", self._port) if line == "plain" else ("https", self._tls_port)
-        folder = "/limited" if line == "limited" else ""
-        return [f"{scheme}://127.0.0.1:{port}{folder}/{name}" for name in names]
+    def links(self, names: Sequence[str], *, tls: bool, limited: bool) -> list[str]:
+        """Return links to files; a limited one sends 20 MB/s to each connection."""
+        origin = (
+            f"https://{self._address}:{self._tls_port}"
+            if tls
+            else f"http://{self._address}:{self._port}"
+        )
+        return [f"{origin}{'/limited' if limited else ''}/{name}" for name in names]
 
 
 @contextmanager
-def serve(root: Path, data: Data) -> Iterator[Storage]:
-    """Run nginx in `root` over the files of `data`."""
-    nginx, openssl = find_program("nginx"), find_program("openssl")
-    assert nginx, "nothing can be measured without nginx: install it"
-    assert openssl, "nothing can be measured without openssl: install it"
+def serve(
+    root: Path, data: Data, *, address: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> Iterator[Storage]:
+    """Run nginx in `root` over the files of `data`; `prefix` stands before its command."""
+    nginx, openssl = require_program("nginx"), require_program("openssl")
     root.mkdir()
-    _certify(openssl, root)
-    port, tls_port = _free_port(), _free_port()
+    _certify(openssl, root, address)
     storage = Storage(
         certificate=root / "certificate",
-        md5_etags=_CLEAR_IF_MATCH.exists(),
-        port=port,
-        tls_port=tls_port,
+        md5_etags=_HEADERS_MORE.exists(),
+        address=address,
+        port=_free_port(),
+        tls_port=_free_port(),
     )
     etags = modules = ""
     if storage.md5_etags:
-        modules = f"load_module {_CLEAR_IF_MATCH};"
-        etags = _ETAGS.format(
-            md5s="\n".join(f"~/{name}$ '\"{md5(data.directory / name)}\"';" for name in data.names)
-        )
+        modules = f"load_module {_HEADERS_MORE};"
+        etags = _ETAGS.format(md5s="\n".join(_map_md5s(data)))
     config = root / "nginx.conf"
     config.write_text(
-        _CONFIG.format(
+        ("user root;\n" if os.geteuid() == 0 else "")
+        + _CONFIG.format(
             modules=modules,
             root=root,
             etags=etags,
-            port=port,
-            tls_port=tls_port,
+            address=address,
+            port=storage._port,
+            tls_port=storage._tls_port,
             files=data.directory,
         )
     )
-    if os.geteuid() == 0:
-        config.write_text("user root;\n" + config.read_text())
-    process = subprocess.Popen([nginx, "-e", "stderr", "-p", root, "-c", config])
+    process = subprocess.Popen([*prefix, nginx, "-e", "stderr", "-p", root, "-c", config])
     try:
-        _wait_for(tls_port, process)
+        _wait_for(address, storage._tls_port, process)
         yield storage
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _certify(openssl: str, root: Path) -> None:
+def _map_md5s(data: Data) -> Iterator[str]:
+    for name in itertools.chain.from_iterable(data.groups.values()):
+        if (path := data.directory / name).exists():
+            for folder in ("", "/limited"):
+                yield f"{folder}/{name} '\"{md5(path)}\"';"
+
+
+def _certify(openssl: str, root: Path, address: str) -> None:
     subprocess.run(
         [
             *(openssl, "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=storage"),
             *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-addext", f"subjectAltName=IP:{address}"),
             *("-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
             *("-keyout", root / "key", "-out", root / "certificate"),
         ],
@@ -144,14 +150,16 @@ def _certify(openssl: str, root: Path) -> None:
     )
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(500):
-        assert process.poll() is None, "nginx did not start"
+        if process.poll() is not None:
+            raise SystemExit("nginx did not start")
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            probe.settimeout(1)
+            if probe.connect_ex((address, port)) == 0:
                 return
         time.sleep(0.02)
-    raise AssertionError("nginx does not listen")
+    raise SystemExit("nginx does not listen")
 
 
 def _free_port() -> int:
@@ -165,7 +173,7 @@ def _free_port() -> int:
 def serve_status(exports: dict[str, Sequence[str]]) -> Iterator[str]:
     """Answer the status call for `exports`, an id to its links, from a thread; yield its url.
 
-    The process that measures does nothing else meanwhile, so it answers from there.
+    The process that measures is idle meanwhile, so a thread of it can answer.
     """
 
     class Status(BaseHTTPRequestHandler):

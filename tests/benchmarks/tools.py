@@ -1,18 +1,18 @@
-"""The tools: how each is asked to bring some files, and what has to be installed for it."""
+"""The tools: how each downloads some files, and what has to be installed for it."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from tests.benchmarks.measure import python
-from tests.benchmarks.server import find_program
+from tests.benchmarks.programs import find_program
 
 __all__ = [
     "AIOFILES",
@@ -20,6 +20,7 @@ __all__ = [
     "CURL_GZIP",
     "CURL_PARALLEL",
     "CURL_SUMS",
+    "DISCARDED_BEATING",
     "HTTPX",
     "OURS",
     "OURS_BEATING",
@@ -31,23 +32,23 @@ __all__ = [
     "Tool",
     "Work",
     "aria2",
+    "discarded",
     "ours",
-    "thrown_away",
 ]
 
 
 @attrs.frozen(kw_only=True)
 class Work:
-    """Files to be brought.
+    """Files to download.
 
     Attributes:
         links: where they are.
         sizes: their bytes.
         target: an empty directory.
-        certificate: of the authority to be trusted.
+        certificate: of the authority to trust.
         status: the url of the status call.
         export_id: the export whose files they are.
-        job: a file for a job or a list of links.
+        job: where to write a job or a list of links.
     """
 
     links: Sequence[str]
@@ -59,21 +60,23 @@ class Work:
     job: Path
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True, eq=False)
 class Tool:
-    """A way to bring files.
+    """A way to download files.
 
     Attributes:
         name: as it is printed.
-        needs: the programs, or the module, without which it is missing.
+        needs: the programs or modules without which it can't run.
         command: what to run.
-        brings: whether files are there afterwards.
+        keeps: whether the files exist afterwards.
+        settings: of a tool that is ours, what `ours` was given.
     """
 
     name: str
     needs: Sequence[str]
     command: Callable[[Work], Sequence[str]]
-    brings: bool = True
+    keeps: bool = True
+    settings: dict[str, Any] | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -83,6 +86,16 @@ class Tool:
             for need in self.needs
             if not find_program(need) and importlib.util.find_spec(need) is None
         ]
+
+    def of(self, checkout: Path) -> Tool:
+        """Return the same tool of ours, as another checkout has it."""
+        assert self.settings is not None
+        return ours(f"{self.name}, baseline", **self.settings, checkout=str(checkout))
+
+    def profiled(self, path: Path) -> Tool:
+        """Return the same tool of ours, writing its profile to `path`."""
+        assert self.settings is not None
+        return ours(f"{self.name}, profiled", **self.settings, profile=str(path))
 
 
 def _curl(work: Work, *options: str) -> list[str]:
@@ -130,52 +143,59 @@ def _child(tool: str, **settings: Any) -> Callable[[Work], Sequence[str]]:
             **settings,
         }
         work.job.write_text(json.dumps(job))
-        return python("tests.benchmarks.child", work.job)
+        return python("child.py", work.job)
 
     return command
 
 
 def ours(name: str = "sendgrid_exports", **settings: Any) -> Tool:
     """Return the library itself: `options` are those of its policy, the rest the child's."""
-    return Tool(name, ("sendgrid_exports",), _child("ours", **settings))
+    command = _child("ours", **settings)
+    return Tool(name=name, needs=["sendgrid_exports"], command=command, settings=settings)
 
 
 def aria2(connections: int) -> Tool:
     """Return aria2 with as many connections a file."""
-    return Tool(f"aria2c -x{connections} -s{connections}", ("aria2c",), _aria2(connections))
+    name = f"aria2c -x{connections} -s{connections}"
+    return Tool(name=name, needs=["aria2c"], command=_aria2(connections))
 
 
-def thrown_away(connections: int, *, heartbeat: bool = False) -> Tool:
-    """Return the receiving alone, with as many connections a file."""
-    options = {"connections_per_file": connections}
-    name = f"aiohttp, thrown away ({connections} a file)" + ", with a heartbeat" * heartbeat
+def discarded(connections: int, *, heartbeat: bool = False) -> Tool:
+    """Return receiving alone, with as many connections a file."""
     return Tool(
-        name,
-        ("aiohttp",),
-        _child("thrown_away", options=options, heartbeat=heartbeat),
-        brings=False,
+        name=f"aiohttp, discarded ({connections} a file)" + ", with a heartbeat" * heartbeat,
+        needs=["aiohttp"],
+        command=_child("discarded", connections=connections, heartbeat=heartbeat),
+        keeps=False,
     )
 
 
-LENGTH: Mapping[str, Any] = {"options": {"verify": "length"}}
+_LENGTH = {"verify": "length"}
 OURS = ours()
-OURS_LENGTH = ours("sendgrid_exports, LENGTH", **LENGTH)
+OURS_LENGTH = ours("sendgrid_exports, LENGTH", options=_LENGTH)
 OURS_BEATING = ours("sendgrid_exports, with a heartbeat", heartbeat=True)
-OURS_LENGTH_BEATING = ours("sendgrid_exports, LENGTH, with a heartbeat", heartbeat=True, **LENGTH)
+OURS_LENGTH_BEATING = ours(
+    "sendgrid_exports, LENGTH, with a heartbeat", heartbeat=True, options=_LENGTH
+)
 OURS_WITHOUT_ISAL = ours("sendgrid_exports, without isal", without_isal=True)
-CURL = Tool("curl", ("curl",), _curl)
-CURL_PARALLEL = Tool("curl --parallel", ("curl",), _curl_parallel)
+DISCARDED_BEATING = discarded(2, heartbeat=True)
+CURL = Tool(name="curl", needs=["curl"], command=_curl)
+CURL_PARALLEL = Tool(name="curl --parallel", needs=["curl"], command=_curl_parallel)
 CURL_SUMS = Tool(
-    "curl --parallel; md5sum; sha256sum",
-    ("curl", "md5sum", "sha256sum"),
-    _curl_then("md5sum", "sha256sum"),
+    name="curl --parallel; md5sum; sha256sum",
+    needs=["curl", "md5sum", "sha256sum"],
+    command=_curl_then("md5sum", "sha256sum"),
 )
 CURL_GZIP = Tool(
-    "curl --parallel; md5sum; sha256sum; gzip -t",
-    ("curl", "md5sum", "sha256sum", "gzip"),
-    _curl_then("md5sum", "sha256sum", "gzip -t"),
+    name="curl --parallel; md5sum; sha256sum; gzip -t",
+    needs=["curl", "md5sum", "sha256sum", "gzip"],
+    command=_curl_then("md5sum", "sha256sum", "gzip -t"),
 )
-AIOFILES = Tool("aiohttp + aiofiles, 64 KiB", ("aiohttp", "aiofiles"), _child("aiohttp_aiofiles"))
-HTTPX = Tool("httpx", ("httpx",), _child("httpx"))
-PYPDL = Tool("pypdl", ("pypdl",), _child("pypdl"))
-PARFIVE = Tool("parfive", ("parfive",), _child("parfive"))
+AIOFILES = Tool(
+    name="aiohttp + aiofiles, 64 KiB",
+    needs=["aiohttp", "aiofiles"],
+    command=_child("aiohttp_aiofiles"),
+)
+HTTPX = Tool(name="httpx", needs=["httpx"], command=_child("httpx"))
+PYPDL = Tool(name="pypdl", needs=["pypdl"], command=_child("pypdl"))
+PARFIVE = Tool(name="parfive", needs=["parfive"], command=_child("parfive"))

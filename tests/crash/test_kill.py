@@ -103,7 +103,7 @@ async def test_killed_at_random_it_gets_there_and_little_is_sent_twice(
 ) -> None:
     chance = random.Random(story)
     chunk = chance.randbytes(MIB)
-    body = b"".join(n.to_bytes(8, "big") + chunk[8:] for n in range(SIZE // MIB))
+    body = b"".join(b"EMAIL\n" + n.to_bytes(8, "big") + chunk[14:] for n in range(SIZE // MIB))
     digest = hashlib.sha256(body).hexdigest()
     async with FakeSendGrid(etag="multipart", link_lifetime=36_000) as fake:
         await fake.add_export(export_id="killed", bodies=[body])

@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 import sendgrid_exports
-from sendgrid_exports.cli.entry import run
+from sendgrid_exports.cli.main import run
 from sendgrid_exports.testing import FakeSendGrid
 
 SIGNED = {"X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token"}

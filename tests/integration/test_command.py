@@ -61,9 +61,9 @@ async def test_a_backup_is_verified_in_a_dated_folder(command: Command) -> None:
     assert "00001.csv.gz" in ended.output
     assert "length, etag-md5, gzip-crc" in ended.output
     lines = ended.errors.splitlines()
-    assert re.fullmatch(r"Export [\w-]+ has started\.", lines[0])
+    assert re.fullmatch(r"Export [\w-]+ started\.", lines[0])
     assert re.fullmatch(r"Ready after \d+ s: 500 contacts in 2 files\.", lines[1])
-    assert len([line for line in lines if " is there: " in line]) == 2
+    assert len([line for line in lines if "Downloaded and verified" in line]) == 2
 
 
 async def test_a_backup_passes_on_what_to_export(command: Command) -> None:
@@ -118,17 +118,108 @@ async def test_a_backup_that_fails_drops_nothing(
     assert (len(there) == 1) == (ended.code == 3)
 
 
-async def test_a_count_in_doubt_drops_nothing(command: Command) -> None:
-    assert (await command.here("backup", "backups")).code == 0
-    export_id = await command.fake.add_export(contact_count=501)
+async def starts(command: Command, **export: Any) -> None:
+    """Have the next start answer with an export that differs from the others."""
+    export_id = await command.fake.add_export(**export)
     command.fake.respond(202, body={"id": export_id}, on="start")
-    ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+
+
+SUSPICIOUS: dict[str, tuple[dict[str, int], str]] = {
+    "empty": ({"contacts": 0}, "it is empty, and {} holds 500"),
+    "much smaller": ({"contacts": 100}, "it holds 100, and {} holds 500"),
+    "in doubt": (
+        {"contact_count": 501},
+        "SendGrid says it exported 501 contacts, and the files hold 500",
+    ),
+}
+
+
+@pytest.mark.parametrize(("export", "doubt"), SUSPICIOUS.values(), ids=SUSPICIOUS.keys())
+async def test_a_full_backup_is_not_replaced_by_less_without_a_word(
+    command: Command, export: dict[str, int], doubt: str
+) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    [full] = (command.directory / "backups").iterdir()
+    # A second such night does not make it normal.
+    for _ in range(2):
+        await starts(command, **export)
+        ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+        assert ended.code == 0
+        said = [line for line in ended.errors.splitlines() if "does not count" in line]
+        assert len(said) == 1
+        assert f"does not count as a backup: {doubt.format(full.name)}." in said[0]
+    assert full.exists()
+    assert len(list((command.directory / "backups").iterdir())) == 3
+    # One that counts takes the only place; those that don't count take none, and stay.
+    good = document(await command.here("backup", "backups", "--keep", "1", "--output", "json"))
+    assert (good["counts"], good["dropped"]) == (True, [str(Path("backups") / full.name)])
+
+
+async def test_a_backup_that_may_shrink_counts(command: Command) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    await starts(command, contacts=100)
+    words = ("backup", "backups", "--keep", "1", "--quiet")
+    ended = await command.here(*words, "--allow-shrink")
+    assert (ended.code, ended.errors) == (0, "")
+    [shrunk] = (command.directory / "backups").iterdir()
+    # The next one is compared with it.
+    await starts(command, contacts=60)
+    ended = await command.here(*words)
+    assert (ended.code, ended.errors, shrunk.exists()) == (0, "", False)
+
+
+async def test_a_demonstration_displaces_no_backup(command: Command) -> None:
+    backups = command.directory / "backups"
+    for _ in range(2):
+        assert (await command.here("backup", "backups")).code == 0
+    real = set(backups.iterdir())
+    for _ in range(2):
+        assert (await command.here("demo", "backups", "--contacts", "10", "--files", "1")).code == 0
+    ended = await command.here("backup", "backups", "--keep", "3")
     assert ended.code == 0
-    assert ended.errors.splitlines() == [
-        "SendGrid says it exported 501 contacts; the files hold 500.",
-        "The count of the contacts is in doubt, so no older backup is dropped.",
-    ]
-    assert len(list((command.directory / "backups").iterdir())) == 2
+    assert real < set(backups.iterdir())
+    assert len(list(backups.iterdir())) == 5
+    # Nor is it what the newest contacts are.
+    shown = await command.here("contacts", "backups")
+    assert len(shown.output.splitlines()) == 500
+
+
+async def test_a_demonstration_has_a_directory_of_its_own(command: Command) -> None:
+    ended = await command.here("demo", "--contacts", "10", "--files", "1")
+    assert ended.code == 0
+    assert [path.name for path in command.directory.iterdir()] == ["demo"]
+
+
+async def test_backups_of_other_contacts_displace_none(command: Command) -> None:
+    backups = command.directory / "backups"
+    options = [(), ("--list", "a"), ("--segment", "a"), ("--on-behalf-of", "b"), ("--json",)]
+    for words in options:
+        ended = await command.here("backup", "backups", "--keep", "1", *words)
+        assert ended.code == 0, ended.errors
+    assert len(list(backups.iterdir())) == len(options)
+    for words in options:
+        assert (await command.here("backup", "backups", "--keep", "1", *words)).code == 0
+    assert len(list(backups.iterdir())) == len(options)
+
+
+async def test_the_manifest_says_what_was_asked_for_before_the_first_poll(
+    command: Command,
+) -> None:
+    command.fake.respond(401, on="status")
+    ended = await command.here("backup", "b", "--list", "one", "--on-behalf-of", "sub", "--json")
+    assert ended.code == 3
+    [manifest] = command.directory.glob("b/*/*.manifest.json")
+    told = json.loads(manifest.read_text())
+    assert told["state"] == "pending"
+    assert told["request"] == {
+        "host": "127.0.0.1",
+        "on_behalf_of": "sub",
+        "list_ids": ["one"],
+        "segment_ids": [],
+        "file_type": "json",
+        "demo": False,
+        "allow_shrink": False,
+    }
 
 
 async def test_start_prints_the_id_and_nothing_else(command: Command) -> None:
@@ -151,14 +242,14 @@ async def test_status_can_wait(command: Command) -> None:
     export_id = await command.fake.add_export(statuses=["pending", "ready"])
     ended = await command.here("status", export_id, "--watch")
     assert re.search(r"^status +ready$", ended.output, re.MULTILINE)
-    assert re.search(r"^Pending for \d+ s\.$", ended.errors, re.MULTILINE)
+    assert re.search(r"^Pending after \d+ s\.$", ended.errors, re.MULTILINE)
 
 
 async def test_list_shows_every_export_in_one_line(command: Command) -> None:
     ids = [await command.fake.add_export(), await command.fake.add_export(statuses=["failure"])]
     ended = await command.here("list")
     head, *rows = ended.output.splitlines()
-    assert head.split() == ["export", "status", "files", "created", "(UTC)", "left"]
+    assert head.split() == ["export", "status", "files", "created", "(UTC)", "expires", "in"]
     assert [row.split()[:3] for row in rows] == [[ids[0], "ready", "2"], [ids[1], "failure", "0"]]
     told = document(await command.here("list", "--output", "json"))
     assert [one["id"] for one in told["exports"]] == ids
@@ -179,7 +270,7 @@ async def test_verify_reads_the_dated_folders_and_tells_what_is_wrong(command: C
         await command.here("backup", "backups")
     good = await command.here("verify", "backups")
     assert good.code == 0
-    assert [row.split()[2:] for row in good.output.splitlines()[1:]] == [["2", "whole"]] * 2
+    assert [row.split()[2:] for row in good.output.splitlines()[1:]] == [["2", "verified"]] * 2
     first, second = sorted((command.directory / "backups").iterdir())
     file = next(first.glob("*00001.csv.gz"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -219,7 +310,7 @@ async def test_which_export_has_to_be_said_where_there_are_several(command: Comm
         await command.here("fetch", export_id, "here")
     ended = await command.here("contacts", "here")
     assert ended.code == 2
-    assert "holds several exports; say by --export which: one, two." in ended.errors
+    assert "holds several exports. Choose one by --export: one, two." in ended.errors
     assert (await command.here("contacts", "here", "--export", "two")).code == 0
     assert (await command.here("contacts", "here", "--export", "three")).code == 2
 
@@ -260,7 +351,7 @@ async def test_without_pyarrow_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     ended = await command.here("contacts", "here", "--parquet", "contacts.parquet")
     assert ended.code == 1
-    assert "pip install 'sendgrid-exports[arrow]'" in ended.errors
+    assert "[arrow]'" in ended.errors
     assert not (command.directory / "contacts.parquet").exists()
 
 
@@ -275,16 +366,15 @@ async def test_compare_tells_who_came_went_and_changed(command: Command) -> None
         await command.here("fetch", export_id, name)
     ended = await command.here("compare", "monday", "tuesday")
     assert ended.code == 0, ended.errors
-    *changes, summary = ended.output.splitlines()
-    assert sorted(changes) == [
-        "added 4 d@x",
-        'changed 2 CITY "Rome" → "Paris"',
-        "removed 1 a@x",
-    ]
-    assert summary == "1 added, 1 removed, 1 changed, 1 unchanged"
+    # In a pipe every line of stdout is a change; the summary is said beside it.
+    assert ended.errors == "1 added, 1 removed, 1 changed, 1 unchanged\n"
+    changes = {
+        change["contact_id"]: change for change in map(json.loads, ended.output.split("\n")[:-1])
+    }
     told = document(await command.here("compare", "monday", "tuesday", "--output", "json"))
     assert (told["added"], told["unchanged"], told["fields"]) == (1, 1, {"CITY": 1})
     by_id = {change["contact_id"]: change for change in told["changes"]}
+    assert by_id == changes
     assert {key: change["kind"] for key, change in by_id.items()} == {
         "1": "removed",
         "2": "changed",
@@ -294,7 +384,7 @@ async def test_compare_tells_who_came_went_and_changed(command: Command) -> None
     same = document(await command.here("compare", "monday", "monday", "--output", "json"))
     assert same["changes"] == []
     counts = await command.here("compare", "monday", "tuesday", "--head", "0")
-    assert counts.output == "1 added, 1 removed, 1 changed, 1 unchanged\n"
+    assert (counts.output, counts.errors) == ("", ended.errors)
 
 
 async def test_the_demonstration_needs_no_key(command: Command) -> None:
@@ -303,7 +393,7 @@ async def test_the_demonstration_needs_no_key(command: Command) -> None:
     )
     assert ended.code == 0, ended.errors
     assert "100 contacts in 2 files of shown/" in ended.output
-    assert "2 links were renewed." in ended.errors
+    assert "Renewed 2 links." in ended.errors
     assert command.fake.requests == []
     # Its own folder: beside it there may be others, and other exports.
     [folder] = (command.directory / "shown").iterdir()
@@ -448,6 +538,11 @@ async def under_a_file(command: Command) -> tuple[str, ...]:
     return ("backup", "file/below")
 
 
+async def unwritable(command: Command) -> tuple[str, ...]:
+    # A name longer than any file system takes.
+    return ("fetch", await command.fake.add_export(), "x" * 300)
+
+
 async def into_a_file(command: Command) -> tuple[str, ...]:
     (command.directory / "file").write_text("")
     return ("fetch", await command.fake.add_export(), "file")
@@ -478,8 +573,9 @@ CODES: list[tuple[str, int, Arrange]] = [
     ("no such export", 5, typing("fetch", "unknown", "here")),
     ("expired", 5, gone),
     ("a fixed bug in the file", 7, fetching(lambda f: f.inject(FlippedBit(30), times=None))),
-    ("under a file", 8, under_a_file),
-    ("into a file", 8, into_a_file),
+    ("under a file", 2, under_a_file),
+    ("into a file", 2, into_a_file),
+    ("a name too long for the disk", 8, unwritable),
     ("an unreachable service", 9, typing("list", "--base-url", "http://127.0.0.1:1")),
 ]
 
@@ -507,8 +603,8 @@ async def test_each_exit_code_of_a_process(command: Command, code: int, arrange:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("backup", "file"), "The disk fails: file: it is not a directory."),
-        (("list", "--api-key", "x"), "Did you mean '--api-key-file'? "),
+        (("backup", "file"), "Directory 'file' is a file."),
+        (("list", "--api-key", "x"), "--api-key-file"),
         (("list", "--base-url", "ftp://host"), "(or http:// for a local server)."),
         (("contacts", ".", "--parquet", "no/p"), "There is no directory no for the Parquet file."),
         (
@@ -526,12 +622,108 @@ async def test_what_went_wrong_is_said_in_sentences(
     assert said in ended.errors
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--quiet", "list"), "--quiet stands after the command: "),
+        (("--output", "json", "list"), "--output stands after the command: "),
+        (("--nothing", "list"), "No such option"),
+        (("fetch", "there", "5f0cf4a3"), "fetch 5f0cf4a3 there"),
+        (("fetch", "new/there", "5f0cf4a3"), "fetch 5f0cf4a3 new/there"),
+        (
+            ("fetch", "new", "5f0cf4a3-0000-4000-8000-000000000000"),
+            "fetch 5f0cf4a3-0000-4000-8000-000000000000 new",
+        ),
+        (("backup",), "Missing argument 'DIR'. Try: "),
+    ],
+)
+async def test_what_stands_in_the_wrong_place_is_said_before_anything_is_asked(
+    command: Command, words: tuple[str, ...], said: str
+) -> None:
+    (command.directory / "there").mkdir()
+    ended = await command.here(*words)
+    assert (ended.code, ended.output) == (2, "")
+    assert said in ended.errors
+    assert command.fake.requests == []
+
+
+async def test_an_id_may_be_the_name_of_its_directory(command: Command) -> None:
+    export_id = await command.fake.add_export()
+    for _ in range(2):
+        assert (await command.here("fetch", export_id, export_id)).code == 0
+
+
+async def test_without_a_command_it_shows_its_help(command: Command) -> None:
+    ended = await command.here()
+    assert (ended.code, ended.output) == (2, "")
+    assert ended.errors == (await command.here("--help")).output
+
+
+async def test_the_help_has_the_defaults(command: Command) -> None:
+    said = " ".join((await command.here("backup", "--help")).output.split())
+    for default in ("16", "(5000)", "(all)", "https://api.sendgrid.com", "text"):
+        assert f"[default: {default}" in said
+
+
+async def test_an_empty_list_says_so(command: Command) -> None:
+    ended = await command.here("list")
+    assert (ended.code, ended.output) == (0, "")
+    assert "SendGrid lists no exports." in ended.errors
+    assert document(await command.here("list", "--output", "json")) == {"exports": []}
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("options", ["", "--output json"])
+async def test_a_closed_stream_ends_no_backup(command: Command, closed: str, options: str) -> None:
+    words = shlex.join([*COMMAND, *command.words(("backup", "backups"))])
+    process = await asyncio.create_subprocess_shell(
+        f"{words} {options} {closed}",
+        cwd=command.directory,
+        env={**CLEAN, "SENDGRID_API_KEY": command.fake.api_key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, (output, errors)
+    assert (await command.here("verify", "backups")).code == 0
+
+
+async def test_a_reader_of_the_progress_that_leaves_ends_no_backup(command: Command) -> None:
+    process = await command.begin("backup", "backups")
+    assert process.stderr is not None
+    process._transport.get_pipe_transport(2).close()  # type: ignore[attr-defined]
+    assert process.stdout is not None
+    await process.stdout.read()
+    assert await process.wait() == 0
+    assert (await command.here("verify", "backups")).code == 0
+
+
+async def test_json_on_stdout_moves_no_cursor(command: Command) -> None:
+    body = '{"contact_id": "1", "email": "\\u202e\\u009b31m‮"}\n'.encode()
+    export_id = await command.fake.add_export(bodies=[body], file_type="json")
+    await command.here("fetch", export_id, "here")
+    ended = await command.here("contacts", "here")
+    assert ended.output.rstrip("\n").isprintable()
+    assert json.loads(ended.output)["email"] == "‮\x9b31m‮"
+
+
+async def test_control_c_in_the_demonstration_leaves_nothing_behind(command: Command) -> None:
+    process = await command.begin("demo", "--contacts", "1000")
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"started.")
+    process.send_signal(signal.SIGINT)
+    ended = await command.end(process)
+    assert ended.code == 130
+    assert ended.errors.endswith("The files of the demonstration were removed.\nInterrupted.\n")
+    assert list(command.directory.iterdir()) == []
+
+
 async def test_the_timeout_has_its_code_and_the_line_that_goes_on(command: Command) -> None:
     export_id = await command.fake.add_export(statuses=["pending", "ready"])
     command.fake.respond(503, headers={"Retry-After": "60"}, on="status")
     ended = await command.here("fetch", export_id, "some where", "--timeout", "20s")
     assert ended.code == 6
-    _, line = ended.errors.strip().rsplit("Go on with: ", 1)
+    _, line = ended.errors.strip().rsplit("Resume with: ", 1)
     words = shlex.split(line)
     assert words[:3] == [sys.executable, "-m", "sendgrid_exports"]
     assert words[3:] == ["fetch", export_id, "some where", "--base-url", command.fake.base_url]
@@ -556,13 +748,13 @@ async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
     command.fake.inject(Stall(after=2000), file=2, times=1)
     process = await command.begin("backup", "backups")
     assert process.stderr is not None
-    heard = await process.stderr.readuntil(b"00001.csv.gz is there")
+    heard = await process.stderr.readuntil(b"verified 00001.csv.gz")
     process.send_signal(number)
     ended = await command.end(process)
     assert ended.code == 128 + number
-    assert "Interrupted. 1 of 2 files is verified and stays." in ended.errors
+    assert "Interrupted. 1 of 2 files is verified." in ended.errors
     assert "Traceback" not in ended.errors
-    line = ended.errors.strip().rsplit("Go on with: ", 1)[1]
+    line = ended.errors.strip().rsplit("Resume with: ", 1)[1]
     words = shlex.split(line)[3:]
     assert words[0] == "fetch"
     assert words[1] in heard.decode()
@@ -575,7 +767,7 @@ async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command)
     command.fake.inject(Stall(after=2000), file=2, times=1)
     process = await command.begin("backup", "backups")
     assert process.stderr is not None
-    await process.stderr.readuntil(b"00001.csv.gz is there")
+    await process.stderr.readuntil(b"verified 00001.csv.gz")
     process.kill()
     await process.communicate()
     assert (await command.here("backup", "backups")).code == 0
@@ -583,8 +775,29 @@ async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command)
     told = document(await command.here("verify", "backups", "--output", "json"))
     assert [one["complete"] for one in told["exports"]] == [True, False, True]
     ended = await command.here("backup", "backups", "--keep", "2")
-    assert f"{Path('backups') / killed.name} is left alone and not counted" in ended.errors
+    where = Path("backups") / killed.name
+    assert f"{where} is not counted: export {told['exports'][1]['export_id']} is" in ended.errors
     assert (first.exists(), killed.exists(), third.exists()) == (False, True, True)
+    # The line that was said can be pasted.
+    [line] = [line for line in ended.errors.splitlines() if " fetch " in line]
+    resumed = await command.here(*shlex.split(line)[3:], "--output", "json")
+    assert resumed.code == 0, (line, resumed.errors)
+    assert document(resumed)["contacts"] == 500
+    verified = await command.here("verify", "backups", "--quiet")
+    assert verified.code == 0
+
+
+async def test_an_unfinished_backup_that_expired_can_only_be_removed(command: Command) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    assert (await command.here("backup", "backups")).code == 0
+    manifest = min(command.directory.glob("backups/*/*.manifest.json"))
+    told = json.loads(manifest.read_text())
+    told["state"] = "downloading"
+    told["export"]["expires_at"] = "2020-01-01T00:00:00Z"
+    manifest.write_text(json.dumps(told))
+    ended = await command.here("backup", "backups", "--keep", "1", "--quiet")
+    assert ended.errors.endswith("is unfinished and has expired. Remove the folder.\n")
+    assert len(ended.errors.splitlines()) == 1
 
 
 # Without the extra
@@ -604,8 +817,8 @@ async def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None
         output, errors = await process.communicate()
         assert (process.returncode, output) == (1, b"")
         assert errors.decode() == (
-            f"The command needs {missing}, which is not installed: "
-            "pip install 'sendgrid-exports[cli]'\n"
+            f"The command needs {missing}, of the extra cli, which is not installed. "
+            "In a checkout: pip install '.[cli]'\n"
         )
 
 

@@ -138,12 +138,14 @@ def test_times_and_emails_are_compared_by_what_they_mean(tmp_path: Path) -> None
         tmp_path / "old.csv",
         ("1", "", "2021-02-01T12:35:22Z", '"a","b"'),
         ("2", "", "2021-02-01T12:35:22Z", '"a","b"'),
+        ("3", "", "0001-01-01T00:00:00Z", ""),
         columns=columns,
     )
     new = export(
         tmp_path / "new.csv",
         ("1", "", "2021-02-01 12:35:22 +0000 UTC", '"a", "b"'),
         ("2", "", "", '"b","a"'),
+        ("3", "", "", ""),
         columns=columns,
     )
     with compare_exports(old, new) as comparison:
@@ -153,6 +155,21 @@ def test_times_and_emails_are_compared_by_what_they_mean(tmp_path: Path) -> None
         FieldChange("CREATED_AT", "2021-02-01T12:35:22Z", ""),
         FieldChange("ALTERNATE_EMAILS", '"a","b"', '"b","a"'),
     )
+
+
+def test_columns_of_one_name_are_compared_each_with_its_own(tmp_path: Path) -> None:
+    """Also CSV with JSON: a custom field may be called as a column that newer accounts have."""
+    columns = ("CONTACT_ID", "EMAIL", "EXTERNAL_ID", "EXTERNAL_ID")
+    old = export(tmp_path / "old.csv", ("1", "a", "custom", "reserved"), columns=columns)
+    new = export(tmp_path / "new.csv", ("1", "a", "custom", "other"), columns=columns)
+    same = tmp_path / "same.json"
+    contact = {"contact_id": "1", "email": "a", "external_id": "reserved"}
+    same.write_text(json.dumps(contact | {"custom_fields": {"EXTERNAL_ID": "custom"}}))
+    with compare_exports(old, new) as comparison:
+        [change] = comparison
+    assert change.fields == (FieldChange("EXTERNAL_ID (2)", "reserved", "other"),)
+    with compare_exports(old, same) as comparison:
+        assert list(comparison) == []
 
 
 def test_columns_are_compared_by_name_and_a_missing_one_is_empty(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from sendgrid_exports.testing import Delay, FakeSendGrid, Stall
 from sendgrid_exports.transfer import proof, reading
 from sendgrid_exports.transfer.folder import Folder
 from sendgrid_exports.transfer.lock import Lock
-from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_file
+from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_files
 from sendgrid_exports.transfer.names import Names
 from tests.integration.conftest import MakeClient, MakeFake
 
@@ -331,7 +331,9 @@ async def test_manifests_saved_at_once_are_written_together(
     folder = Folder(names, tmp_path, Lock(names.lock), Manifest(export_id="x"), {}, disk)
 
     async def finish(number: int) -> None:
-        await folder.save(with_file(folder.manifest, attrs.evolve(ENTRY, number=number)))
+        await folder.save(
+            lambda known, number=number: with_files(known, [attrs.evolve(ENTRY, number=number)])
+        )
         data = await disk.run(names.manifest.read_bytes)
         saved = read_manifest(data, "x")
         assert saved is not None

@@ -409,12 +409,12 @@ async def test_files_removed_early_say_so(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    client = make_client(fake)
+    client = make_client(fake, downloads=DownloadPolicy(attempts=3))
     export = await client.wait(await fake.add_export())
     fake.remove_files(export.id)
     with pytest.raises(ExportExpiredError, match="NoSuchKey"):
         await client.download(export, tmp_path)
-    assert len(fake.storage_requests) == 1
+    assert len(fake.storage_requests) == 3
 
 
 @pytest.mark.parametrize("offset", [-3600, 3600])

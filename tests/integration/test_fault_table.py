@@ -15,6 +15,7 @@ import math
 import resource
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from sendgrid_exports import (
     InsufficientDiskSpaceError,
     SendGridExportsError,
 )
-from sendgrid_exports.disk import PartFile
+from sendgrid_exports.disk import write_file
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     ContentDisposition,
@@ -115,7 +116,7 @@ async def with_another_object(stage: Stage) -> DownloadResult:
     sleep = stage.clock.sleep
 
     async def replace(seconds: float) -> None:
-        await stage.fake.replace_file(stage.export_id, 1, b"n" * len(old))
+        await stage.fake.replace_file(stage.export_id, 1, b"EMAIL\n" + b"n" * (len(old) - 6))
         await sleep(seconds)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -233,6 +234,8 @@ PLAIN = b"EMAIL,CONTACT_ID\n" + b"ann@example.com,1\n" * 5000
 IN_PIECES: dict[str, Any] = {"policy": PIECES, "export": {"bodies": [PLAIN]}, "clean": 5}
 NO_RETRY_AFTER = 35.5
 """Half a second, doubled seven times, but at most ten seconds."""
+WITHOUT_THE_FIRST = 25.5
+"""The same, but the first try after a refusal is one with a fresh link, at once."""
 
 ROWS = [
     Row(name="none"),
@@ -307,15 +310,38 @@ ROWS = [
         name="denied for ever",
         faults=once(Status(403), **ALWAYS),
         outcome=DownloadError,
-        requests=2,
+        requests=8,
         statuses=2,
+        seconds=WITHOUT_THE_FIRST,
     ),
     Row(
         name="signature does not match",
         faults=once(Status(403, code="SignatureDoesNotMatch"), **ALWAYS),
         outcome=DownloadError,
     ),
-    Row(name="file gone", faults=once(Status(404), **ALWAYS), outcome=ExportExpiredError),
+    Row(
+        name="file gone",
+        faults=once(Status(404), **ALWAYS),
+        outcome=ExportExpiredError,
+        requests=8,
+        statuses=2,
+        seconds=WITHOUT_THE_FIRST,
+    ),
+    Row(
+        name="file not yet there, three times",
+        faults=once(Status(404), times=3),
+        requests=4,
+        statuses=2,
+        seconds=1.5,
+    ),
+    Row(
+        name="a page in the place of the file",
+        export={"bodies": [b"<html><title>Sign in</title></html>"]},
+        outcome=CorruptDownloadError,
+        clean=1,
+        starts_over=1,
+        requests=2,
+    ),
     Row(name="503", faults=once(Status(503)), requests=2),
     Row(
         name="503, Retry-After in seconds",
@@ -374,7 +400,7 @@ ROWS = [
     Row(
         name="SIGKILL at 80 %, another process meanwhile, restart",
         faults=once(Stall(12 * MIB), skip=1),
-        export={"bodies": [b"a" * (24 * MIB)]},
+        export={"bodies": [b"EMAIL\n" + b"a" * (24 * MIB)]},
         play=killed_and_again,
         policy=ONE_STREAM,
         clean=2,
@@ -542,13 +568,11 @@ def everything_said(stage: Stage, error: BaseException | None, log: str) -> Iter
 async def test_an_empty_object_on_a_slow_disk(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = PartFile.write
+    def slow(path: Path, data: memoryview) -> None:
+        time.sleep(0.05)
+        write_file(path, data)
 
-    async def slow(self: PartFile, data: list[bytes], *, last: bool = False) -> None:
-        await asyncio.sleep(0.05)
-        await write(self, data, last=last)
-
-    monkeypatch.setattr(PartFile, "write", slow)
+    monkeypatch.setattr("sendgrid_exports.transfer.part.write_file", slow)
     fake = await make_fake()
     result = await make_client(fake).fetch(await fake.add_export(bodies=[b""]), tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [b""]

@@ -26,8 +26,7 @@ from sendgrid_exports import (
     export_contacts,
     verify_download,
 )
-from sendgrid_exports.cli.entry import explain
-from sendgrid_exports.cli.output import Output
+from sendgrid_exports.cli.exits import Failure
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeSendGrid
 from sendgrid_exports.transfer.names import parse_name
@@ -255,14 +254,11 @@ async def test_a_name_that_no_thread_resolves_is_an_error_of_the_connection(
     assert not caught.value.request_sent
 
 
-def test_the_command_takes_a_limit_of_threads_for_no_fault_of_its_own(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    code = explain(RuntimeError("can't start new thread"), Output())
-    assert code == 1
-    said = capsys.readouterr().err
-    assert "ulimit -u" in said
-    assert "fault of the program" not in said
+def test_the_command_does_not_call_a_limit_of_threads_a_bug() -> None:
+    failure = Failure(RuntimeError("can't start new thread"))
+    assert failure.exit_code == 1
+    assert "ulimit -u" in failure.message
+    assert "bug" not in failure.message
 
 
 # Other systems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,12 +12,11 @@ from typing import TypeAlias
 
 import pytest
 
-from sendgrid_exports import fetch_export
-from sendgrid_exports.cli.folders import (
+from sendgrid_exports import ExportRequest, export_contacts, find_exports
+from sendgrid_exports.cli.backups import (
     discard_if_empty,
     drop_old,
-    exports_below,
-    exports_in,
+    find_backups,
     make_folder,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
@@ -36,15 +36,19 @@ def backups(tmp_path: Path) -> Path:
 
 
 async def fetch(directory: Path) -> None:
-    async with FakeSendGrid(contacts=20, files=2) as fake:
+    async with FakeSendGrid(contacts=20, files=2, statuses=["ready"]) as fake:
         export_id = await fake.add_export(export_id="some-id")
-        await fetch_export(export_id, directory, api_key=fake.api_key, base_url=fake.base_url)
+        fake.respond(202, body={"id": export_id}, on="start")
+        await export_contacts(directory, api_key=fake.api_key, base_url=fake.base_url)
 
 
 def drop(backups: Path, keep: int) -> tuple[set[str], list[str]]:
     """Drop what may go; return the names that are left, and what was warned of."""
     warnings: list[str] = []
-    gone = drop_old(backups / NEW, keep, warnings.append)
+    [new] = find_exports(backups / NEW)
+    gone, _ = drop_old(
+        new, keep, warnings.append, lambda one: warnings.append(f"unfinished {one.directory.name}")
+    )
     assert not [path for path in gone if path.exists()]
     return {path.name for path in backups.iterdir()}, warnings
 
@@ -64,9 +68,9 @@ def flip_a_byte(folder: Path) -> None:
     file.write_bytes(data)
 
 
-def unfinish(folder: Path) -> None:
+def rewrite(folder: Path, **changes: object) -> None:
     manifest = folder / "some-id.manifest.json"
-    manifest.write_text(manifest.read_text().replace('"complete"', '"downloading"'))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changes}))
 
 
 def lose_a_file(folder: Path) -> None:
@@ -78,20 +82,20 @@ def lose_the_manifest(folder: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Spoil, str]] = {
-    "a byte is another one": (flip_a_byte, "it is not as it was when it was made"),
-    "a file is missing": (
-        lose_a_file,
-        "it is not as it was when it was made",
-    ),
-    "unfinished": (unfinish, "export some-id is unfinished (fetch goes on until it expires)"),
-    "no manifest": (lose_the_manifest, "it holds no export"),
+    "a byte is another one": (flip_a_byte, "files are missing or changed"),
+    "a file is missing": (lose_a_file, "files are missing or changed"),
+    "no manifest": (lose_the_manifest, "it does not hold exactly one export"),
     "a damaged manifest": (
         lambda folder: (folder / "some-id.manifest.json").write_text("{"),
-        "it holds no export",
+        "its manifest is damaged",
     ),
-    "a manifest of nothing": (
+    "a second manifest": (
         lambda folder: (folder / "other.manifest.json").write_text("{}"),
-        "a manifest is not part of an export",
+        "it does not hold exactly one export",
+    ),
+    "a manifest that does not say what was asked for": (
+        lambda folder: rewrite(folder, request=None),
+        "its manifest does not say which contacts were asked for",
     ),
     "notes of somebody's": (
         lambda folder: (folder / "notes.txt").write_text("mine"),
@@ -117,9 +121,45 @@ def test_what_is_not_whole_and_ours_alone_is_neither_dropped_nor_counted(
     left, warnings = drop(backups, 2)
     # B is the one that counts in the place of C.
     assert left == {B, C, NEW}
-    why = f"{reason}. Remove it yourself once it is of no use."
+    why = f"{reason}. Remove it if you don't need it."
     assert warnings == [f"{backups / C} is left alone and not counted: {why}"]
     assert sorted(path.name for path in (backups / C).iterdir()) == before
+
+
+def test_an_unfinished_backup_is_neither_dropped_nor_counted(backups: Path) -> None:
+    rewrite(backups / C, state="downloading")
+    assert drop(backups, 2) == ({B, C, NEW}, [f"unfinished {C}"])
+
+
+OTHERS: dict[str, dict[str, object]] = {
+    "a demonstration": {"demo": True},
+    "a list": {"list_ids": ["one"]},
+    "a segment": {"segment_ids": ["one"]},
+    "a subuser": {"on_behalf_of": "sub"},
+    "JSON": {"file_type": "json"},
+}
+
+
+@pytest.mark.parametrize("changes", OTHERS.values(), ids=OTHERS.keys())
+def test_backups_of_other_contacts_displace_nothing_and_stay(
+    backups: Path, changes: dict[str, object]
+) -> None:
+    for name in (A, C):
+        manifest = json.loads((backups / name / "some-id.manifest.json").read_text())
+        rewrite(backups / name, request={**manifest["request"], **changes})
+    assert drop(backups, 2) == ({A, B, C, NEW}, [])
+    assert drop(backups, 1) == ({A, C, NEW}, [])
+
+
+@pytest.mark.parametrize(
+    "litter", ["._some-id.manifest.json", ".DS_Store", "Thumbs.db", "@eaDir/x"]
+)
+def test_what_systems_leave_in_any_folder_keeps_no_backup(backups: Path, litter: str) -> None:
+    for name in (A, NEW):
+        path = backups / name / litter
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\0")
+    assert drop(backups, 3) == ({B, C, NEW}, [])
 
 
 @pytest.mark.parametrize(
@@ -226,9 +266,25 @@ def test_only_an_empty_folder_is_discarded(backups: Path, tmp_path: Path) -> Non
 
 
 def test_exports_are_found_in_a_folder_or_in_dated_ones_below(backups: Path) -> None:
-    assert [(one.directory.name, one.export_id) for one in exports_below(backups)] == [
+    found = find_backups(backups)
+    assert [(one.directory.name, one.export_id) for one in found] == [
         (name, "some-id") for name in (A, B, C, NEW)
     ]
-    [one] = exports_in(backups / A)
-    assert exports_below(backups / A) == [one]
-    assert one.complete
+    assert find_backups(backups / A) == found[:1]
+    assert find_backups(backups / A)[0].state == "complete"
+
+
+def test_find_exports_tells_what_each_manifest_says(backups: Path) -> None:
+    (backups / A / "other.manifest.json").write_text("{")
+    (backups / A / ".hidden.manifest.json").write_text("{}")
+    damaged, whole = find_exports(backups / A)
+    assert (damaged.export_id, damaged.state, damaged.files) == ("other", "damaged", ())
+    assert (whole.export_id, whole.state, whole.contact_count) == ("some-id", "complete", 20)
+    assert [path.name for path in whole.files] == [f"some-id-0000{n}.csv.gz" for n in (1, 2)]
+    assert all(path.exists() for path in (*whole.files, whole.manifest))
+    assert whole.export is not None
+    assert whole.export.contact_count == 20
+    assert whole.request == ExportRequest(host="127.0.0.1")
+    assert find_exports(str(backups)) == ()
+    with pytest.raises(FileNotFoundError):
+        find_exports(backups / "nowhere")

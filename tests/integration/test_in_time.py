@@ -193,7 +193,7 @@ async def split_requests(
 ) -> int:
     """Fetch a file whose first big piece is so slow that others would gladly take half of it."""
     fake.inject(Slow(2 * MIB), skip=1, times=1)
-    export_id = await fake.add_export(bodies=[bytes(32 * MIB)])
+    export_id = await fake.add_export(bodies=[rows(32 * MIB)])
     await client.fetch(export_id, directory, timeout=timeout)
     return len(fake.storage_requests)
 

@@ -90,6 +90,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch)
 
 
+def a_file(size: int) -> bytes:
+    """Return an export of so many bytes."""
+    return (b"EMAIL\n" + bytes(size))[:size] if size > 5 else b"\n" * size
+
+
 def ranges(requests: list[RecordedRequest]) -> list[tuple[int, int]]:
     """Return what was asked for, each from its first byte to before its last."""
     asked = [request.headers["Range"].removeprefix("bytes=").split("-") for request in requests]
@@ -227,7 +232,7 @@ async def fetch(policy: DownloadPolicy, sizes: list[int], faults: list[Fault]) -
         ):
             for place, fault in enumerate(faults):
                 fake.inject(fault, skip=place)
-            bodies = [(b"EMAIL\n" * size)[:size] for size in sizes]
+            bodies = [a_file(size) for size in sizes]
             export_id = await fake.add_export(bodies=bodies)
             await arrives(fake, client, export_id, Path(directory))
     return fake
@@ -248,7 +253,7 @@ async def test_a_file_of_just_the_first_piece_takes_one_connection(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake()
-    export_id = await fake.add_export(bodies=[bytes(8 * MIB - 1)])
+    export_id = await fake.add_export(bodies=[a_file(8 * MIB - 1)])
     await arrives(fake, make_client(fake, downloads=LENGTH), export_id, tmp_path)
     assert len(fake.storage_requests) == 1
 
@@ -261,7 +266,7 @@ async def test_every_file_is_begun_before_one_gets_several(
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(20 * KIB), times=None)
-    export_id = await fake.add_export(bodies=[bytes(40 * KIB)] * 5)
+    export_id = await fake.add_export(bodies=[a_file(40 * KIB)] * 5)
     policy = DownloadPolicy(connections=6, verify=Verify.LENGTH, minimum_speed=0)
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
     assert len({request.path for request in fake.storage_requests[:5]}) == 5
@@ -273,7 +278,7 @@ async def test_a_file_without_any_byte_goes_before_another_piece_of_one_begun(
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(20 * KIB), times=None)
-    export_id = await fake.add_export(bodies=[bytes(80 * KIB)] * 4)
+    export_id = await fake.add_export(bodies=[a_file(80 * KIB)] * 4)
     policy = DownloadPolicy(
         connections=2, piece_size=8 * KIB, verify=Verify.LENGTH, minimum_speed=0
     )
@@ -295,7 +300,7 @@ async def test_pieces_come_out_even(
     pieces: int,
 ) -> None:
     fake = await make_fake()
-    export_id = await fake.add_export(bodies=[bytes(size)])
+    export_id = await fake.add_export(bodies=[a_file(size)])
     policy = DownloadPolicy(verify=Verify.LENGTH, connections_per_file=per_file)
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
     first, *others = ranges(fake.storage_requests)[: 1 + pieces]
@@ -312,7 +317,7 @@ async def test_no_connection_idles_while_a_slow_one_has_much_left(
     fake = await make_fake()
     fake.inject(Slow(1000), skip=1)
     fake.inject(Slow(10_000), times=None)
-    export_id = await fake.add_export(bodies=[bytes(240 * KIB)])
+    export_id = await fake.add_export(bodies=[a_file(240 * KIB)])
     policy = DownloadPolicy(connections_per_file=4, verify=Verify.LENGTH, minimum_speed=0)
     began = clock.monotonic()
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
@@ -325,7 +330,7 @@ async def test_the_connections_of_a_finished_file_go_to_one_that_is_not(
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(20_000), times=None)
-    export_id = await fake.add_export(bodies=[bytes(8 * KIB)] * 3 + [bytes(200 * KIB)])
+    export_id = await fake.add_export(bodies=[a_file(8 * KIB)] * 3 + [a_file(200 * KIB)])
     policy = DownloadPolicy(connections=4, verify=Verify.LENGTH, minimum_speed=0)
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
     assert max(gauge.per_file) == 4

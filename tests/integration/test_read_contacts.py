@@ -1,4 +1,4 @@
-"""Contacts from files: the same whatever the parts, the compression and the way they are asked."""
+"""Contacts from files: the same whatever the parts, the compression and the way to ask for them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,11 +22,14 @@ from hypothesis import strategies as st
 from sendgrid_exports import (
     CorruptDownloadError,
     DownloadError,
+    compare_exports,
     parse_contact,
+    read_arrow,
     read_contacts,
     read_contacts_async,
+    write_parquet,
 )
-from sendgrid_exports.formats import gunzip
+from sendgrid_exports.contents import files
 from sendgrid_exports.testing import make_contacts
 from sendgrid_exports.testing.contacts import csv_row
 from tests.integration.conftest import MakeClient, MakeFake
@@ -56,11 +60,13 @@ def write(directory: Path, *parts: bytes, kind: str = "csv") -> list[Path]:
     return paths
 
 
-@pytest.fixture(params=["isal.isal_zlib", "zlib"])
+@pytest.fixture(params=["isal", "zlib"])
 def inflater(request: pytest.FixtureRequest) -> Iterator[None]:
-    library = pytest.importorskip(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gunzip, "zlib", library)
+        if request.param == "isal":
+            pytest.importorskip("isal")
+        else:
+            patch.setattr(files, "_ISAL", None)
         yield
 
 
@@ -179,12 +185,12 @@ GOOD = gzip.compress(HEADER + record(["e", "1", "n"]) * 50, mtime=0)
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        (GOOD[:-1], "unexpected end in the gzip data after byte"),
-        (GOOD[:-8] + bytes(8), "in the gzip data after byte"),
+        (GOOD[:-1], "its gzip data is damaged after"),
+        (GOOD[:-8] + bytes(8), "its gzip data is damaged after"),
         (HEADER + b'"a\xff"', "line 2, column 3: b'\\\\xff' is not UTF-8"),
-        (b"<!DOCTYPE html>\n<html></html>", "line 1: .* there is markup: '<!DOCTYPE html>'"),
+        (b"<!DOCTYPE html>\n<html></html>", "line 1: .* found markup: '<!DOCTYPE html>'"),
         (gzip.compress(b'"a"\n', mtime=0), "line 1: .* a record of 1 values"),
-        (HEADER + b'"e","1","a lone quote\n"f","2","n"\n', "line 2: the record is no CSV"),
+        (HEADER + b'"e","1","a lone quote\n"f","2","n"\n', "line 2: the record is not CSV"),
     ],
 )
 @pytest.mark.usefixtures("inflater")
@@ -200,10 +206,121 @@ def test_a_corrupt_file_is_named_with_the_place(tmp_path: Path, part: bytes, sai
     assert caught.value.path == second
 
 
-def test_a_html_page_under_a_json_name(tmp_path: Path) -> None:
-    [path] = write(tmp_path, b"<html></html>", kind="json")
-    with pytest.raises(CorruptDownloadError, match=r"line 1, column 1: .* markup: '<html></html>'"):
-        list(read_contacts(path))
+PAGES = [
+    (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "found markup: '<!DOCTYPE html>"),
+    (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "found markup: '<.xml"),
+    (b'{"errors": [{"message": "access forbidden"}]}', "found an error: .*access forbidden"),
+    (b"upstream connect error\n", "expected a CSV header with CONTACT_ID and EMAIL"),
+]
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize(("page", "said"), PAGES)
+async def test_a_page_in_the_place_of_contacts_is_refused_by_every_reader(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    page: bytes,
+    said: str,
+    kind: str,
+    compressed: bool,
+) -> None:
+    body = gzip.compress(page) if compressed else page
+    [path] = await asyncio.to_thread(write, tmp_path, body, kind=kind)
+
+    def read_all() -> None:
+        for read in (lambda: list(read_contacts(path)), lambda: read_arrow(path)):
+            with pytest.raises(CorruptDownloadError, match=said) as caught:
+                read()
+            assert caught.value.path == path
+
+    await asyncio.to_thread(read_all)
+    fake = await make_fake()
+    client = make_client(fake)
+    export = await client.wait(await fake.add_export(bodies=[body], file_type=kind))
+    with pytest.raises(
+        CorruptDownloadError,
+        match="fails its checks: it is (an HTML page|markup|text without|a JSON object without)",
+    ):
+        async with client.stream_contacts(export) as batches:
+            [batch async for batch in batches]
+
+
+async def test_the_kind_of_a_file_is_that_of_its_content(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Under any name, and from a link whose name says otherwise."""
+    fake = await make_fake(contacts=50)
+    exports = {kind: await fake.add_export(file_type=kind) for kind in ("csv", "json")}
+    expected: dict[str, list[dict[str, Any]]] = {
+        "csv": list(fake.rows_of(exports["csv"])),
+        "json": list(fake.contacts_of(exports["json"])),
+    }
+    for kind, export_id in exports.items():
+        [body] = await fake.file_bytes(export_id)
+
+        def read(body: bytes = body) -> list[Any]:
+            found: list[Any] = []
+            for name in ("x.csv", "x.json.gz", "x.ndjson", "x"):
+                (tmp_path / name).write_bytes(body)
+                found.append(list(read_contacts(tmp_path / name)))
+                found.append(read_arrow(tmp_path / name).read_all().num_rows)
+            return found
+
+        assert await asyncio.to_thread(read) == [expected[kind], 50] * 4
+        other = await fake.add_export(
+            bodies=[body], file_type="json" if kind == "csv" else "csv", contact_count=50
+        )
+        client = make_client(fake)
+        async with client.stream_contacts(await client.wait(other)) as batches:
+            assert [row async for batch in batches for row in batch] == expected[kind]
+
+
+def test_csv_and_json_may_follow_each_other(tmp_path: Path) -> None:
+    paths = write(tmp_path, HEADER + record("abc"), b'{"contact_id": "1"}\n', record("def"))
+    assert list(read_contacts(paths)) == [
+        dict(zip(COLUMNS, "abc", strict=True)),
+        {"contact_id": "1"},
+        dict(zip(COLUMNS, "def", strict=True)),
+    ]
+
+
+def test_of_columns_of_one_name_the_first_keeps_it(tmp_path: Path) -> None:
+    """As where a custom field was made before its name became a reserved one."""
+    names = ["EMAIL", "CONTACT_ID", "external_id", "EXTERNAL_ID", "EXTERNAL_ID", "EXTERNAL_ID (2)"]
+    distinct = [*names[:4], "EXTERNAL_ID (3)", "EXTERNAL_ID (2)"]
+    paths = write(tmp_path, record(names) + record("abcdef"), record(names) + record("ghijkl"))
+    expected = [dict(zip(distinct, values, strict=True)) for values in ("abcdef", "ghijkl")]
+    assert list(read_contacts(paths[0])) == expected[:1]
+    assert list(read_contacts(paths)) == expected
+    assert read_arrow(paths).read_all().to_pylist() == expected
+    write_parquet(paths, tmp_path / "x.parquet")
+    assert pq.read_table(tmp_path / "x.parquet").to_pylist() == expected
+    with compare_exports(paths[0], paths[1]) as comparison:
+        removed = next(change for change in comparison if change.kind == "removed")
+    assert {"CONTACT_ID": "b"} | {f.name: f.old for f in removed.fields} == expected[0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("EMAIL", "a"), ("EXTERNAL_ID", ""), ("CITY", "é")])
+def test_a_custom_field_named_like_a_reserved_column_is_the_same_from_csv_and_json(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    after = {"EXTERNAL_ID": "its own"}
+    before = {"EMAIL": "e", "CITY": "", "CONTACT_ID": "1"}
+    columns = [*before, name, *after]
+    row = record(columns) + record([*before.values(), value, *after.values()])
+    contact = {key.lower(): text for key, text in (before | after).items()}
+    line = json.dumps(contact | {"custom_fields": {name: value}}).encode()
+    [from_csv] = read_contacts(write(tmp_path, row))
+    [from_json] = read_contacts(write(tmp_path, line, kind="json"))
+    assert parse_contact(from_csv) == parse_contact(from_json)
+    assert parse_contact(from_csv).external_id == "its own"
+    tables = [
+        read_arrow(tmp_path / f"x-00001.{kind}.gz").read_all().to_pylist()[0]
+        for kind in ("csv", "json")
+    ]
+    assert tables[0] == {column: tables[1][column] for column in tables[0]}
 
 
 def test_bad_bytes_are_replaced_where_asked(tmp_path: Path) -> None:
@@ -248,8 +365,8 @@ async def test_bad_arguments(
             read_contacts(**arguments)
 
 
-def test_what_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="There is no export in"):
+def test_what_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="No export is in"):
         read_contacts(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_contacts(tmp_path / "none.csv")

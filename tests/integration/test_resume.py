@@ -334,7 +334,7 @@ async def test_durable_bytes_that_went_bad_are_fetched_once_more(
     await add(fake, BODY)
     known = await broken_off(fake, make_client(fake, downloads=PIECES), tmp_path)
     with (tmp_path / f"{ID}-00001.part").open("r+b") as part:
-        part.seek(known[1].done[0][0])
+        part.seek(known[1].done[0][0] + 100)
         part.write(b"rotten")
     before = len(fake.storage_requests)
     result = await make_client(fake).fetch(ID, tmp_path)

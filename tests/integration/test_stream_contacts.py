@@ -291,7 +291,7 @@ async def test_an_object_replaced_before_its_first_byte_is_no_error(
     [
         (FlippedBit(at=60_000), CorruptDownloadError, "fails its checks: "),
         (Status(404), ExportExpiredError, "is deleted"),
-        (Redirect(), DownloadError, "redirects are not followed"),
+        (Redirect(), DownloadError, "Redirects are not followed"),
         (Status(403, "SignatureDoesNotMatch"), DownloadError, "SignatureDoesNotMatch"),
     ],
     ids=repr,
@@ -573,10 +573,10 @@ async def test_a_timeout_of_the_listener_is_its_own(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b'"EMAIL","CONTACT_ID"\n"a","cut', "line 2: the record is no CSV"),
+        (b'"EMAIL","CONTACT_ID"\n"a","cut', "line 2: the record is not CSV"),
         (gzip.compress(b'"EMAIL","CONTACT_ID"\n"a","1"\n', mtime=0)[:-3], "unexpected end"),
-        (b"<html>", "markup: '<html>'"),
-        (b"<", "markup: '<'"),
+        (b"<html>", "it is an HTML page"),
+        (b"<", "it is markup"),
     ],
 )
 async def test_what_is_broken_at_its_end(

@@ -112,7 +112,7 @@ async def test_a_terminal_shows_what_came_and_nothing_wraps(command: Command, co
     # One column more, and the terminal itself would break the line.
     assert max(map(len, shown)) <= columns
     assert any(line.startswith("all ") for line in shown)
-    assert any("Trying 0000" in line for line in shown)
+    assert any("Retrying 0000" in line for line in shown)
     assert "500 contacts in 2 files of backups/" in shown[-1]
     assert "00001.csv.gz" in "".join(shown[-3:])
     # The cursor is hidden while bars are drawn, and comes back.
@@ -145,7 +145,7 @@ async def test_a_dumb_terminal_gets_lines(command: Command) -> None:
     assert terminal.code == 0, said
     assert "\x1b" not in said
     assert "Ready after " in said
-    assert "00001.csv.gz is there: " in said
+    assert "verified 00001.csv.gz" in said
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -161,8 +161,8 @@ async def test_bars_and_after_control_c_the_line_that_goes_on(
     assert max(map(len, lines(drawn))) <= columns
     assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l")
     told = " ".join(lines(said)[-6:])
-    assert "Interrupted. 1 of 2 files is verified and stays." in told
-    assert "Go on with: " in told
+    assert "Interrupted. 1 of 2 files is verified." in told
+    assert "Resume with: " in told
     assert "Traceback" not in said
 
 
@@ -199,3 +199,20 @@ async def test_the_list_keeps_its_ids_whole(command: Command, columns: int) -> N
     assert max(map(len, lines(said))) <= columns
     [row] = [line for line in lines(said) if line.startswith(export_id)]
     assert row.split()[1:3] == ["ready", "2"]
+
+
+async def test_a_terminal_shows_the_first_changes_and_how_many_more_there_are(
+    command: Command,
+) -> None:
+    for name, contacts in (("old", 0), ("new", 500)):
+        export_id = await command.fake.add_export(contacts=contacts, files=1)
+        await command.here("fetch", export_id, name)
+    terminal = Terminal(command)
+    summary, *changes, more = lines(await terminal.run("compare", "old", "new"))
+    assert terminal.code == 0
+    assert summary == "500 added, 0 removed, 0 changed, 0 unchanged"
+    assert len(changes) == 20
+    assert all(change.startswith("added ") for change in changes)
+    assert max(map(cell_len, changes)) <= 80
+    assert more.startswith("and 480 more: ")
+    assert len(lines(await terminal.run("compare", "old", "new", "--head", "500"))) == 501

@@ -1,9 +1,11 @@
-"""The command's pure parts: durations, sizes, sentences, exit codes, the board and its picture."""
+"""The command's pure parts: what scripts depend on (codes, JSON), durations, keys, the picture."""
 
 from __future__ import annotations
 
 import builtins
+import errno
 import io
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,21 +35,18 @@ from sendgrid_exports import (
     RunningLate,
     SendGridExportsError,
     StatusPolled,
+    TransportError,
 )
-from sendgrid_exports.cli.bars import draw
-from sendgrid_exports.cli.board import Board, Rate
-from sendgrid_exports.cli.exits import Exit, Stopped, exit_of, hide_keys, is_resumable
-from sendgrid_exports.cli.live import arrived_text
-from sendgrid_exports.cli.options import read_duration
-from sendgrid_exports.cli.reading import fitting
-from sendgrid_exports.cli.wording import (
-    bytes_text,
-    durable_text,
+from sendgrid_exports.cli.exits import Exit, Failure, Terminated, exit_of
+from sendgrid_exports.cli.local import fitting
+from sendgrid_exports.cli.options import read_duration, read_key
+from sendgrid_exports.cli.output import fields_of, json_text
+from sendgrid_exports.cli.progress import Progress
+from sendgrid_exports.cli.text import (
     duration_text,
-    ended,
+    event_text,
+    kept_text,
     plain,
-    ready_text,
-    sentence,
     status_of,
     time_text,
 )
@@ -65,49 +64,76 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1d", "m", "30 m", "1e3", "inf", "nan", "٣"])
-def test_other_texts_are_no_durations(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+def test_other_texts_are_not_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
         read_duration(text)
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (99_940, "99.9 kB"),
-        (999_400, "999 kB"),
-        (999_600, "1.0 MB"),
-        (45_600_000, "45.6 MB"),
-        (7_000_000_000, "7.0 GB"),
-        (7_000_000_000_000, "7000 GB"),
-    ],
-)
-def test_sizes_are_said(size: int, text: str) -> None:
-    assert bytes_text(size) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (185, "3:05"), (3723, "1:02:03")],
 )
-def test_durations_are_said(seconds: float, text: str) -> None:
+def test_durations_are_printed(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
 
 
-def test_a_moment_is_said_with_its_zone() -> None:
+def test_a_moment_is_printed_with_its_zone() -> None:
     assert time_text(datetime(2026, 3, 2, 9, 30, tzinfo=UTC)) == "2026-03-02 09:30:00 UTC"
     assert time_text(None) == "-"
 
 
-def test_what_others_wrote_moves_no_cursor() -> None:
+def test_text_of_others_moves_no_cursor() -> None:
     assert plain("a\x1b[2Jb\r\n  c\u202e\0") == "a�[2Jb c��"
+
+
+@pytest.mark.parametrize(
+    "value", ["\u202e", "\u009b31m", "\x1b[2J", "\ud83d", "a\u2028b", "\U000e0001"]
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_moves_no_cursor_and_stays_the_same(value: str, indent: int | None) -> None:
+    text = json_text({"name": value, "city": "Zürich 😀"}, indent)
+    assert text.replace("\n", "").isprintable()
+    assert json.loads(text) == {"name": value, "city": "Zürich 😀"}
+
+
+# The key
+
+KEY = "SG.abc-1.d_ef"
+
+
+@pytest.mark.parametrize("data", [KEY, f"\n {KEY}\r\n", "another-key"])
+def test_a_key_is_read(data: str) -> None:
+    assert read_key(data.encode(), "key.txt") == data.strip()
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "must hold an API key and nothing else"),
+        (f"{KEY} {KEY}".encode(), "must hold an API key and nothing else"),
+        (KEY.encode("utf-16"), "is in UTF-16"),
+        (KEY.encode("utf-16-be"), "is in UTF-16"),
+        (KEY.encode("utf-8-sig"), "begins with a byte order mark"),
+        (f"Bearer {KEY}".encode(), "begins with Bearer"),
+        (f"SENDGRID_API_KEY={KEY}".encode(), "has NAME= in front of the API key"),
+        (f"export SENDGRID_API_KEY = '{KEY}'".encode(), "has NAME= in front of the API key"),
+        (f'"{KEY}"'.encode(), "has quotes around the API key"),
+        (f"'{KEY}".encode(), "has quotes around the API key"),
+        (f"“{KEY}”".encode(), "has quotes around the API key"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_named_and_the_key_is_not(data: bytes, fault: str) -> None:
+    with pytest.raises(click.UsageError, match=f"^key.txt {fault}") as caught:
+        read_key(data, "key.txt")
+    assert "abc" not in str(caught.value)
+
+
+# Events
 
 
 def finished(number: int = 1, size: int = 1000) -> FileFinished:
     file = DownloadedFile(
-        number=1,
+        number=number,
         url="file:///x",
         path=Path(f"exports/{ID}-{number:05}.csv.gz"),
         size=size,
@@ -119,7 +145,7 @@ def finished(number: int = 1, size: int = 1000) -> FileFinished:
     return FileFinished(export_id=ID, file=file)
 
 
-def seen(status: str, files: int = 0, contacts: int | None = None) -> StatusPolled:
+def polled(status: str, files: int = 0, contacts: int | None = None) -> StatusPolled:
     export = ContactExport(
         id=ID,
         status=ExportStatus(status),
@@ -131,80 +157,53 @@ def seen(status: str, files: int = 0, contacts: int | None = None) -> StatusPoll
 
 
 PATH = Path(f"exports/{ID}-00001.csv.gz")
-SENTENCES: list[tuple[Event, str | None]] = [
-    (ExportStarted(export_id="x"), "Export x has started."),
-    (seen("pending"), None),
-    (FileStarted(export_id=ID, number=1, path=PATH, size=1), None),
-    (BytesReceived(export_id=ID, number=1, path=PATH, received=1, size=1), None),
-    (finished(), f"{PATH.name} is there: 1.0 kB, verified by length, gzip-crc."),
-    (
-        Retrying(export_id=ID, path=PATH, reason="GET https://h/p brought no\nanswer", delay=1.6),
-        "Trying 00001.csv.gz again in 2 s: no answer.",
-    ),
-    (
-        Retrying(export_id=None, path=None, reason="429", delay=0.1),
-        "Trying again now: 429.",
-    ),
-    (LinkRenewed(export_id=ID, links=1), "1 link was renewed."),
-    (LinkRenewed(export_id=ID, links=2), "2 links were renewed."),
-    (
-        RunningLate(export_id=ID, seconds_needed=90, seconds_left=30),
-        "At this rate the rest takes 1:30, and 30 s are left.",
-    ),
-    (
-        CountMismatch(export_id=ID, expected=1000, counted=999),
-        "SendGrid says it exported 1,000 contacts; the files hold 999.",
-    ),
-]
 
 
-@pytest.mark.parametrize(("event", "text"), SENTENCES, ids=[type(e).__name__ for e, _ in SENTENCES])
-def test_every_event_has_its_sentence(event: Event, text: str | None) -> None:
-    assert sentence(event) == text
+def retrying(reason: str, path: Path | None = PATH) -> Retrying:
+    number = None if path is None else 1
+    return Retrying(export_id=ID, number=number, path=path, reason=reason, delay=0)
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "text"),
     [
         (
-            "GET https://h/p brought no complete answer: ClientPayloadError (Response <not> whole)",
-            "the answer broke off.",
+            "GET https://h/p brought no complete answer: ClientConnectorDNSError (Cannot connect "
+            "to host h:443 [Name or service not known])",
+            "Retrying 00001.csv.gz now: the host name can't be resolved.",
         ),
-        ("GET https://h/p brought no complete answer: Odd (a b)", "no complete answer: Odd (a b)."),
         (
-            "SendGrid answered 500 to GET /v3/x: oh. Ask later.",
-            "SendGrid answered 500: oh. Ask later.",
+            "GET https://h/p brought no complete answer: ClientPayloadError (Response <not> whole)",
+            "Retrying 00001.csv.gz now: the connection closed mid-response.",
         ),
+        ("SendGrid said:\n\x1b[2J 429", "Retrying 00001.csv.gz now: SendGrid said: �[2J 429."),
     ],
 )
-def test_what_broke_is_said_in_other_words_than_aiohttps(reason: str, said: str) -> None:
-    event = Retrying(export_id=ID, path=None, reason=reason, delay=0.0)
-    assert sentence(event) == f"Trying again now: {said}"
+def test_the_cause_of_a_retry_fits_a_line_of_80_columns(reason: str, text: str) -> None:
+    assert event_text(retrying(reason)) == text
+    assert len(text) <= 80
 
 
-@pytest.mark.parametrize(
-    ("status", "word"), [("failure", "Failed after"), ("pending", "Pending for")]
-)
-def test_how_long_it_was_waited_for(status: str, word: str) -> None:
-    export = ContactExport(id="x", status=ExportStatus(status), status_text=status)
-    assert ready_text(export, 2.0) == f"{word} 2 s."
-
-
-@pytest.mark.parametrize("text", ["Is it?", "It is.", "It is"])
-def test_a_sentence_ends_once(text: str) -> None:
-    assert ended(text) == (text if text != "It is" else "It is.")
-
-
-def test_no_event_is_forgotten() -> None:
-    assert {type(event) for event, _ in SENTENCES} == set(Event.__args__)
+def test_the_cause_stands_before_the_request_that_failed() -> None:
+    error = TransportError(
+        "GET https://h/p brought no complete answer: ClientConnectorDNSError (Cannot connect)",
+        request_sent=False,
+        transient=True,
+    )
+    assert Failure(error).message.startswith("The host name can't be resolved: GET https://h/p ")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [("ready", "ready"), ("", "pending"), ("held for SG.x.y", "pending"), ("x" * 31, "pending")],
 )
-def test_a_status_is_said_in_sendgrids_word_where_it_is_one(text: str, said: str) -> None:
+def test_a_status_is_sendgrids_word_where_it_is_one(text: str, said: str) -> None:
     assert status_of(ContactExport(id="x", status=ExportStatus.PENDING, status_text=text)) == said
+
+
+def test_no_link_gets_into_a_document() -> None:
+    assert "s3cr3t" not in json.dumps(fields_of(polled("ready", files=2).export))
+    assert "urls" not in fields_of(polled("ready", files=2).export)
 
 
 # Exit codes
@@ -241,37 +240,55 @@ def test_every_error_has_its_code() -> None:
         assert exit_of(error) == code, name
 
 
-def from_the_disk() -> ValueError:
-    error = ValueError("directory is not writable")
-    error.__cause__ = PermissionError(13, "no")
+def behind(cause: OSError) -> ValueError:
+    error = ValueError("directory can't be used")
+    error.__cause__ = cause
     return error
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (click.UsageError("x"), 2),
-        (click.BadParameter("x"), 2),
         (ValueError("list_ids"), 2),
         (TypeError("x"), 2),
-        (from_the_disk(), 8),
+        (behind(PermissionError(13, "no")), 8),
+        (behind(NotADirectoryError(20, "no")), 2),
+        (NotADirectoryError(20, "no"), 2),
         (OSError(28, "full"), 8),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
-        (Stopped(2), 130),
-        (Stopped(15), 143),
-        (RuntimeError("a fault of ours"), 1),
+        (Terminated(), 143),
+        (BrokenPipeError(), 141),
+        (RuntimeError("a bug"), 1),
     ],
 )
 def test_other_ends_have_their_codes_too(error: BaseException, code: int) -> None:
-    assert exit_of(error) == code
+    assert Failure(error).exit_code == code
 
 
-def test_what_goes_on_and_what_does_not() -> None:
-    assert is_resumable(ExportTimeoutError("x", export_id="x"))
-    assert is_resumable(InsufficientDiskSpaceError("x"))
-    assert is_resumable(Stopped(2))
-    assert not is_resumable(ExportExpiredError("x", export_id="x"))
+def test_what_can_be_resumed() -> None:
+    assert Failure(ExportTimeoutError("x", export_id="x")).resumable
+    assert Failure(InsufficientDiskSpaceError("x")).resumable
+    assert Failure(Terminated()).resumable
+    assert not Failure(ExportExpiredError("x", export_id="x")).resumable
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.EFBIG, "File too large", "some/file"), "--max-file-size"),
+        (OSError(errno.EFBIG, "File too large", "some/file"), "some/file"),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+            "Set TMPDIR to a directory",
+        ),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+    ],
+)
+def test_what_the_system_lacks_is_named_with_what_to_do(error: Exception, advice: str) -> None:
+    message = Failure(error).message
+    assert advice in message
+    assert "bug" not in message
 
 
 def test_the_readme_tells_every_code_and_the_errors_behind_it() -> None:
@@ -284,166 +301,186 @@ def test_the_readme_tells_every_code_and_the_errors_behind_it() -> None:
             assert exit_of(kind.__new__(kind)) == int(code), name
 
 
-def test_a_key_typed_where_none_belongs_is_hidden() -> None:
-    assert hide_keys("extra argument (SG.abc-1.d_ef)") == "extra argument ([redacted])"
+def test_a_bug_shows_no_key() -> None:
+    assert KEY not in Failure(RuntimeError(f"extra argument ({KEY})")).message
 
 
 @pytest.mark.parametrize(
     ("verified", "expected", "said"),
-    [
-        (0, 4, "No file is verified yet."),
-        (1, 4, "1 of 4 files is verified and stays."),
-        (2, 4, "2 of 4 files are verified and stay."),
-        (1, 1, "1 of 1 file is verified and stays."),
-    ],
+    [(0, 4, "0 of 4 files are verified."), (1, 1, "1 of 1 file is verified.")],
 )
-def test_an_interruption_says_what_stays(verified: int, expected: int, said: str) -> None:
-    assert durable_text(verified, expected, 0) == said
-    assert durable_text(verified, expected, 1200) == (
-        f"{said} Of the files on their way 1.2 kB had arrived; of each of them at most the last "
-        "second or 8 MiB is fetched again."
-    )
+def test_an_interruption_says_what_is_kept(verified: int, expected: int, said: str) -> None:
+    assert kept_text(verified, expected, 0) == said
+    assert kept_text(verified, expected, 1200).startswith(f"{said} 1.2 kB of unfinished files")
 
 
-# The board
+# Progress
 
 
 def received(number: int, count: int, size: int | None = 1000) -> BytesReceived:
     path = Path(f"exports/{ID}-{number:05}.csv.gz")
-    return BytesReceived(export_id=ID, number=1, path=path, received=count, size=size)
+    return BytesReceived(export_id=ID, number=number, path=path, received=count, size=size)
 
 
 def begun(number: int, size: int | None = 1000, there: int = 0) -> FileStarted:
     path = Path(f"exports/{ID}-{number:05}.csv.gz")
-    return FileStarted(export_id=ID, number=1, path=path, size=size, received=there)
+    return FileStarted(export_id=ID, number=number, path=path, size=size, received=there)
 
 
-def test_the_board_adds_up() -> None:
-    board = Board(began=100.0)
-    board.tell(ExportStarted(export_id=ID), 100.0)
-    board.tell(seen("pending"), 101.0)
-    assert (board.waited, board.next_poll, board.expected, board.size) == (None, 104.0, 0, 0)
-    board.tell(seen("ready", files=2, contacts=10), 104.0)
-    assert (board.waited, board.next_poll, board.expected) == (4.0, None, 2)
-    board.tell(begun(1), 104.0)
-    assert (board.size, board.received, board.left(105.0)) == (None, 0, None)
-    board.tell(begun(2, there=500), 104.0)
-    assert (board.size, board.received) == (2000, 500)
-    board.tell(received(1, 250), 105.0)
-    board.tell(received(2, 750), 106.0)
-    # What an earlier run brought is no speed: 500 bytes in two seconds.
-    assert board.rate.value(106.0) == 250.0
-    assert board.left(106.0) == 4.0
-    board.tell(finished(1), 107.0)
-    assert (board.verified, board.received, len(board.active)) == (1, 1750, 1)
-    board.tell(Retrying(export_id=ID, path=PATH, reason="r", delay=0), 107.0)
-    board.tell(LinkRenewed(export_id=ID, links=2), 107.0)
-    assert (board.retries, board.renewals) == (1, 2)
+class Screen:
+    """Progress on a screen of a size; time is given by hand."""
+
+    def __init__(self, width: int = 80, height: int = 24, *, bars: bool = True) -> None:
+        self.now = 0.0
+        self.console = Console(
+            file=io.StringIO(),
+            force_terminal=True,
+            width=width,
+            height=height,
+            no_color=True,
+            get_time=lambda: self.now,
+        )
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.progress = Progress(
+            self.console, self.notes.append, self.warnings.append, bars=bars, clock=lambda: self.now
+        )
+
+    def tell(self, *events: Event, at: float = 0.0) -> None:
+        self.now = at
+        for event in events:
+            self.progress(event)
+
+    def picture(self) -> list[str]:
+        with self.console.capture() as capture:
+            self.console.print(self.progress.picture())
+        return re.sub(r"\x1b\[[\d;]*m", "", capture.get()).splitlines()
 
 
-def test_a_file_whose_ending_is_known_later_is_one_file() -> None:
-    board = Board(began=0.0)
-    board.tell(seen("ready", files=1), 0.0)
+def test_progress_adds_up() -> None:
+    screen = Screen()
+    progress = screen.progress
+    screen.tell(ExportStarted(export_id=ID), polled("pending"), at=1)
+    assert (progress.export_id, progress.expected) == (ID, 0)
+    screen.tell(polled("ready", files=2, contacts=10), begun(1), at=4)
+    screen.tell(begun(2, there=500), received(1, 250), at=5)
+    assert (progress.expected, progress.verified, progress.unfinished) == (2, 0, 750)
+    screen.tell(received(2, 750), at=6)
+    *_, total, status = screen.picture()
+    # What an earlier run received does not count as speed: 500 bytes in two seconds.
+    assert re.search(r"1\.0/2\.0 kB +250 bytes/s +00:04$", total)
+    assert status == "0 of 2 files verified, 0 retries, 0 links renewed"
+    screen.tell(finished(1), retrying("r"), LinkRenewed(export_id=ID, links=2), at=7)
+    assert (progress.verified, progress.unfinished) == (1, 750)
+    *_, status = screen.picture()
+    assert status == "1 of 2 files verified, 1 retry, 2 links renewed"
+
+
+def test_a_file_whose_suffix_is_known_later_is_one_file() -> None:
+    screen = Screen()
     path = Path(f"exports/{ID}-00001.csv")
-    board.tell(FileStarted(export_id=ID, number=1, path=path, size=1000, received=300), 0.0)
-    board.tell(received(1, 600), 1.0)
-    assert [file.name for file in board.active] == [f"{ID}-00001.csv.gz"]
-    board.tell(finished(1), 2.0)
-    assert (board.expected, board.verified, board.received) == (1, 1, 1000)
+    screen.tell(
+        polled("ready", files=1),
+        FileStarted(export_id=ID, number=1, path=path, size=1000, received=300),
+    )
+    screen.tell(received(1, 600), at=1)
+    assert [line.split()[0] for line in screen.picture()[1:-1]] == ["00001.csv.gz", "all"]
+    screen.tell(finished(1), at=2)
+    assert (screen.progress.expected, screen.progress.verified) == (1, 1)
 
 
 def test_a_file_that_starts_over_gives_no_negative_speed() -> None:
-    rate = Rate()
-    for now, total in [(0.0, 0), (1.0, 100), (2.0, 10), (3.0, 40)]:
-        rate.add(now, total)
-    assert rate.value(3.0) == 30.0
+    screen = Screen()
+    screen.tell(polled("ready", files=1), begun(1, size=10_000))
+    for at, total in [(1, 5000), (2, 10), (3, 500)]:
+        screen.tell(received(1, total, 10_000), at=at)
+    assert "-" not in screen.picture()[1].replace("--:--", "").partition("━")[2]
+    assert screen.progress.unfinished == 500
 
 
-def test_the_first_bytes_are_no_speed_yet() -> None:
-    rate = Rate()
-    rate.add(0.0, 0)
-    rate.add(0.01, 20_000)
-    assert rate.value(0.02) is None
-    assert rate.value(1.0) == 20_000
-
-
-def test_speed_is_that_of_the_last_seconds() -> None:
-    rate = Rate()
-    for second in range(20):
-        rate.add(second, 1000 * min(second, 10))
-    assert rate.value(19.0) == 0.0
-    assert rate.value(0.0) is None
-
-
-def test_a_line_says_how_far_it_is() -> None:
-    board = Board(began=0.0)
-    board.tell(seen("ready", files=1), 0.0)
-    board.tell(begun(1, size=4_000_000), 0.0)
-    board.tell(received(1, 1_000_000, 4_000_000), 1.0)
-    assert arrived_text(board, 1.0) == "1.0 MB of 4.0 MB, 25 %, 1.0 MB/s, 3 s left."
-    unknown = Board(began=0.0)
-    unknown.tell(begun(1, size=None), 0.0)
-    unknown.tell(received(1, 5000, None), 0.0)
-    assert arrived_text(unknown, 0.0) == "5.0 kB so far."
-
-
-def picture(board: Board, width: int, height: int) -> list[str]:
-    console = Console(
-        file=io.StringIO(), force_terminal=True, width=width, height=height, no_color=True
-    )
-    with console.capture() as capture:
-        console.print(draw(board, now=10.0, height=height))
-    return re.sub(r"\x1b\[[\d;]*m", "", capture.get()).splitlines()
-
-
-def many(files: int) -> Board:
-    board = Board(began=0.0)
-    board.tell(seen("ready", files=files, contacts=1_234_567), 3.0)
+def many(screen: Screen, files: int) -> None:
+    screen.tell(polled("ready", files=files, contacts=1_234_567), at=3)
     for number in range(1, files + 1 - files // 4):
-        board.tell(begun(number, size=123_456_789), 4.0)
-        board.tell(received(number, 3_456_789 * (number % 30), 123_456_789), 9.0)
+        screen.tell(begun(number, size=123_456_789), at=4)
+        screen.tell(received(number, 3_456_789 * (number % 30), 123_456_789), at=9)
     for number in range(1, files // 3):
-        board.tell(finished(number), 9.5)
-    return board
+        screen.tell(finished(number), at=9.5)
+    screen.now = 10
 
 
 @pytest.mark.parametrize("width", [30, 80, 200])
 @pytest.mark.parametrize("height", [10, 24, 100])
 @pytest.mark.parametrize("files", [0, 1, 4, 60])
 def test_the_picture_stays_within_the_screen(width: int, height: int, files: int) -> None:
-    lines = picture(many(files), width, height)
+    screen = Screen(width, height)
+    many(screen, files)
+    lines = screen.picture()
     assert len(lines) < height
     assert max(map(cell_len, lines)) <= width
 
 
 def test_the_picture_tells_what_is_not_shown() -> None:
-    *_, footer = picture(many(60), 100, 24)
-    assert footer == (
-        "19 of 60 files verified, 8 more under way, 15 waiting, 0 retries, 0 links renewed"
-    )
+    screen = Screen(100, 24)
+    many(screen, 60)
+    *_, status = screen.picture()
+    assert status == "19 of 60 files verified, 7 more in progress, 0 retries, 0 links renewed"
 
 
 def test_a_bar_has_bytes_speed_and_time_left() -> None:
-    board = Board(began=0.0)
-    board.tell(seen("ready", files=2, contacts=1), 3.0)
-    board.tell(begun(1, size=40_000_000), 4.0)
-    board.tell(received(1, 10_000_000, 40_000_000), 5.0)
-    board.tell(begun(2, size=5_000_000), 4.0)
-    board.tell(received(2, 5_000_000, 5_000_000), 5.0)
-    head, status, first, second, whole, _ = picture(board, 80, 24)
-    assert head == f"Export {ID}"
-    assert status == "Ready after 3 s: 1 contact in 2 files."
-    assert first.startswith("00001.csv.gz ━")
-    assert first.endswith("10.0/40.0 MB  1.7 MB/s 18 s")
-    assert second.split()[2:] == ["5.0/5.0", "MB", "verifying"]
-    assert whole.startswith("all")
+    screen = Screen()
+    screen.tell(polled("ready", files=2, contacts=1), at=3)
+    screen.tell(begun(1, size=40_000_000), begun(2, size=5_000_000), at=4)
+    screen.tell(received(1, 5_000_000, 40_000_000), at=5)
+    screen.tell(received(1, 10_000_000, 40_000_000), received(2, 5_000_000, 5_000_000), at=6)
+    head, first, second, whole, _ = screen.picture()
+    assert head == f"Export {ID}, 1 contact"
+    assert re.match(r"00001\.csv\.gz +━", first)
+    assert re.search(r"10\.0/40\.0 MB +5\.0 MB/s +00:06$", first)
+    assert re.search(r"5\.0/5\.0 MB +verifying", second)
+    assert whole.startswith("all ")
 
 
 def test_while_it_waits_the_picture_says_how_long() -> None:
-    board = Board(began=4.0)
-    assert picture(board, 80, 24) == ["Starting an export", "Waiting for 6 s."]
-    board.tell(seen("pending"), 9.0)
-    assert picture(board, 80, 24)[1] == "Pending for 6 s. Next look in 2 s."
+    screen = Screen()
+    screen.now = 6
+    assert [screen.picture()[0], screen.picture()[-1]] == ["Starting an export", "Waiting for 6 s."]
+    screen.tell(polled("pending"), at=6)
+    screen.now = 7
+    assert screen.picture()[-1] == "Pending for 7 s, next poll in 2 s."
+
+
+def test_lines_are_as_few_as_a_log_needs() -> None:
+    screen = Screen(bars=False)
+    screen.tell(ExportStarted(export_id=ID))
+    for at in range(0, 45, 3):
+        screen.tell(polled("pending"), at=at)
+    assert screen.notes == [f"Export {ID} started.", "Pending after 0 s.", "Pending after 30 s."]
+    del screen.notes[:]
+    screen.tell(polled("ready", files=1, contacts=7), begun(1, 4000), at=50)
+    for at in range(51, 54):
+        screen.tell(received(1, 1000 * (at - 50), 4000), at=at)
+    screen.tell(received(1, 3500, 4000), at=56)
+    screen.tell(finished(1), at=57)
+    ready, progress, done = screen.notes
+    assert ready == "Ready after 50 s: 7 contacts in 1 file."
+    assert re.fullmatch(r"3\.5 kB of 4\.0 kB, 87 %, \d+ bytes/s, \d+ s left\.", progress)
+    assert done == "Downloaded and verified 00001.csv.gz."
+
+
+@pytest.mark.parametrize("bars", [True, False])
+@pytest.mark.parametrize(
+    "event",
+    [
+        RunningLate(export_id=ID, seconds_needed=90, seconds_left=30),
+        CountMismatch(export_id=ID, expected=1000, counted=999),
+    ],
+)
+def test_what_is_serious_is_a_warning(event: Event, bars: bool) -> None:
+    screen = Screen(bars=bars)
+    with screen.console.capture() as capture:
+        screen.tell(event)
+    assert screen.warnings == [] if bars else [str(event)]
+    assert (str(event)[:40] in capture.get()) == bars
 
 
 ROWS: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.models import ContactExport, ExportMetadata, ExportStatus
+from sendgrid_exports.models import ContactExport, ExportMetadata, ExportRequest, ExportStatus
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.links import read_links, remember_links
 from sendgrid_exports.transfer.manifest import (
@@ -21,7 +21,7 @@ from sendgrid_exports.transfer.manifest import (
     is_whole,
     read_manifest,
     with_export,
-    with_file,
+    with_files,
     without_file,
     write_manifest,
 )
@@ -213,8 +213,8 @@ def test_a_download_that_begins_keeps_the_files() -> None:
 def test_files_are_kept_in_order_and_replaced_by_number() -> None:
     manifest = Manifest(export_id="id")
     for number in (3, 1, 2):
-        manifest = with_file(manifest, entry(number))
-    manifest = with_file(manifest, entry(2, size=99))
+        manifest = with_files(manifest, [entry(number)])
+    manifest = with_files(manifest, [entry(2, size=99)])
     assert [(file.number, file.size) for file in manifest.files] == [(1, 10), (2, 99), (3, 10)]
 
 
@@ -259,3 +259,13 @@ def test_whole_is_every_file_once(state: Any, numbers: list[int], whole: bool) -
 def test_an_export_of_no_files_is_whole() -> None:
     assert is_whole(Manifest(export_id="id", state="downloading"))
     assert not is_whole(Manifest(export_id="id"))
+
+
+def test_what_was_asked_for_is_kept_and_may_be_missing() -> None:
+    asked = ExportRequest(host="api.sendgrid.com", list_ids=("a",), file_type="json", demo=True)
+    manifest = attrs.evolve(with_export(Manifest(export_id="id"), export(), LINKS), request=asked)
+    assert read_manifest(write_manifest(manifest), "id") == manifest
+    older = json.loads(write_manifest(manifest))
+    del older["request"]
+    found = read_manifest(json.dumps(older).encode(), "id")
+    assert found == attrs.evolve(manifest, request=None)

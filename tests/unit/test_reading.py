@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from sendgrid_exports.transfer.reading import compress, feed_range, inflate, prove_file
+from sendgrid_exports.transfer.verify import Checks, Expected
 
 from sendgrid_exports.disk import Steps
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.verify import Checks, Expected
 
 MIB = 1024 * 1024
 

@@ -63,6 +63,48 @@ def test_csv_is_counted_as_csv_reader_does(
     assert count("csv", mark + data, cuts) == expected
 
 
+def count_one_by_one(text: bytes) -> int | None:
+    """Count the records of CSV in the plainest way; None where a quote never ended."""
+    records, record = 0, b""
+    for place in range(len(text)):
+        char = text[place : place + 1]
+        if char == b"\n" and record.count(b'"') % 2 == 0:
+            records += record.strip(b"\r") != b""
+            record = b""
+        else:
+            record += char
+    if record.count(b'"') % 2:
+        return None
+    return records + (record.strip(b"\r") != b"")
+
+
+HOSTILE = st.lists(
+    st.sampled_from([b'"', b'""', b'"\n', b"\n", b"\n\n", b"\r\n", b"\r", b",", b"a", b" ", b"{"]),
+    max_size=30,
+).map(b"".join)
+
+
+@settings(derandomize=True, max_examples=1000, deadline=None)
+@given(text=HOSTILE, header=st.booleans(), bom=st.booleans(), cuts=CUTS)
+@example(text=b'"\n\n\n"\n\n"a"\n', header=True, bom=False, cuts=[])
+@example(text=b"\n\n\r\na\n\n", header=False, bom=True, cuts=[1, 2, 999])
+def test_hostile_text_is_counted_by_the_quotes_before_each_line_feed(
+    text: bytes, header: bool, bom: bool, cuts: list[int]
+) -> None:
+    data = (BOM if bom else b"") + (HEADER if header else b"") + text
+    assert count("csv", data, cuts) == count_one_by_one(text)
+
+
+@pytest.mark.parametrize(
+    ("record", "records"),
+    [(b'"a\n\nb",\n', 1), (b"\n", 0), (b"a,b\r\n", 1), (b'"",\n', 1), (b'""",\n"\n', 1)],
+)
+def test_many_records_are_counted_in_blocks_of_any_size(record: bytes, records: int) -> None:
+    data = HEADER + record * 5000
+    for cuts in ((), range(1000), (1, 500)):
+        assert count("csv", data, cuts) == records * 5000
+
+
 @pytest.mark.parametrize(
     ("data", "contacts"),
     [

@@ -1,10 +1,11 @@
-"""Rows: what the standard library reads of the whole, however it is cut; or where it is broken."""
+"""Rows: what the standard library reads of the whole, however it is cut, or where it is broken."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -14,10 +15,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.formats import csv_rows
-from sendgrid_exports.formats.csv_rows import CsvRows, split_values
-from sendgrid_exports.formats.ndjson_rows import NdjsonRows
-from sendgrid_exports.formats.text import LONGEST_RECORD, BrokenTextError, WholeLines
+from sendgrid_exports.formats.records import record_end
+from sendgrid_exports.formats.rows import (
+    LONGEST_RECORD,
+    BrokenTextError,
+    Rows,
+    distinct_names,
+    split_values,
+)
 
 BOM = codecs.BOM_UTF8
 HEADER = b'"EMAIL","CONTACT_ID","Shoe, ""size"""\n'
@@ -37,15 +42,15 @@ def pieces(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
     return (data[start:end] for start, end in pairwise(places))
 
 
-def read(decoder: CsvRows | NdjsonRows, parts: Iterable[bytes]) -> list[dict[str, Any]]:
+def read(decoder: Rows, parts: Iterable[bytes]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for part in parts:
         rows += decoder.feed(part)
     return rows + list(decoder.finish())
 
 
-def read_csv(data: bytes, cuts: Iterable[int] = (), **options: Any) -> list[dict[str, Any]]:
-    return read(CsvRows(**options), pieces(data, cuts))
+def read_cut(data: bytes, cuts: Iterable[int] = (), **options: Any) -> list[dict[str, Any]]:
+    return read(Rows(**options), pieces(data, cuts))
 
 
 def write(values: Iterable[str]) -> str:
@@ -68,7 +73,7 @@ def test_csv_is_read_as_the_standard_library_reads_the_whole(
     text = newline.join([HEADER.decode().strip(), *map(write, records)]) + newline * ended
     data = BOM * bom + text.encode()
     expected = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert read_csv(data, cuts) == read_csv(data, range(1000)) == expected
+    assert read_cut(data, cuts) == read_cut(data, range(1000)) == expected
     if newline == "\n" or ended:
         assert expected == [dict(zip(COLUMNS, record, strict=True)) for record in records]
 
@@ -87,36 +92,37 @@ def test_csv_is_read_as_the_standard_library_reads_the_whole(
 def test_ndjson_is_read_as_the_standard_library_reads_each_line(
     objects: list[dict[str, Any]], newline: str, ascii_only: bool, bom: bool, cuts: list[int]
 ) -> None:
+    objects = [{"contact_id": ""} | one for one in objects]
     text = newline.join(json.dumps(one, ensure_ascii=ascii_only) for one in objects)
     data = BOM * bom + text.encode()
-    for parts in (pieces(data, cuts), pieces(data, range(1000))):
-        assert read(NdjsonRows(), parts) == objects
+    assert read_cut(data, cuts) == read_cut(data, range(1000)) == objects
 
 
 def test_text_stays_text() -> None:
     data = HEADER + b'"NA","007",\n"null"," 1.0 ","\0"\n\n"=1+1","1e5","\\""\\n"\n'
-    assert [list(row.values()) for row in read_csv(data)] == [
+    assert [list(row.values()) for row in read_cut(data)] == [
         ["NA", "007", ""],
         ["null", " 1.0 ", "\0"],
         ["=1+1", "1e5", '\\"\\n'],
     ]
 
 
-@pytest.mark.parametrize("data", [b"", BOM, b"\n\n", HEADER, HEADER.strip(), BOM + HEADER + b"\n"])
+@pytest.mark.parametrize(
+    "data", [b"", BOM, b"\n\n", b"\n \t\r\n", HEADER, HEADER.strip(), BOM + HEADER + b"\n"]
+)
 def test_without_contacts_there_are_no_rows(data: bytes) -> None:
-    assert read_csv(data) == read_csv(data, range(1000)) == []
-    assert read(NdjsonRows(), [b"\n \t\r\n"]) == []
+    assert read_cut(data) == read_cut(data, range(1000)) == []
 
 
 def test_a_part_without_a_header_has_the_columns_of_the_one_before() -> None:
     data = b'"a","b","c"\n"d",,"e"\n'
-    rows = read_csv(data, columns=COLUMNS)
+    rows = read_cut(data, columns=COLUMNS)
     assert rows == [
         dict(zip(COLUMNS, "abc", strict=True)),
         dict(zip(COLUMNS, ["d", "", "e"], strict=True)),
     ]
     with pytest.raises(BrokenTextError, match="a record of 3 values"):
-        read_csv(data, columns=COLUMNS[:2])
+        read_cut(data, columns=COLUMNS[:2])
 
 
 def test_united_columns_stand_in_their_order_and_are_empty_where_a_part_has_none() -> None:
@@ -125,7 +131,7 @@ def test_united_columns_stand_in_their_order_and_are_empty_where_a_part_has_none
         (HEADER + b'"a","b","c"\n"d",,\n', None),
         (b'"a","b","c"\n"d",,\n', COLUMNS),
     ):
-        rows = read_csv(data, columns=columns, united=united)
+        rows = read_cut(data, columns=columns, united=united)
         assert [list(row) for row in rows] == [list(united)] * 2
         assert [list(row.values()) for row in rows] == [
             ["", "a", "b", "c", ""],
@@ -136,49 +142,120 @@ def test_united_columns_stand_in_their_order_and_are_empty_where_a_part_has_none
 @pytest.mark.parametrize(
     ("data", "line", "said"),
     [
-        (b'"a","b"\n', 1, "there should be the columns CONTACT_ID and EMAIL, and there is a rec"),
-        (b"\n<!DOCTYPE html>\n<html>", 2, "there is markup: '<!DOCTYPE html>'"),
-        (b'{"contact_id": "1"}\n', 1, "there is JSON"),
-        (b'"EMAIL","CONTACT_ID","EMAIL"\n', 1, "two columns are called 'EMAIL'"),
-        (HEADER + b'"a","b"\n', 2, "the record has 2 values, and there are 3 columns"),
+        (
+            b'"a","b"\n',
+            1,
+            "a CSV header with CONTACT_ID and EMAIL, or JSON lines, found a rec",
+        ),
+        (b"\n<!DOCTYPE html>\n<html>", 2, "found markup: '<!DOCTYPE html>'"),
+        (
+            b"<Error><Code>AccessDenied</Code></Error>",
+            1,
+            "found markup: '<Error>",
+        ),
+        (b"\n[1, 2]\n", 2, "found JSON"),
+        (b"Access denied\n", 1, "found a record of 1 values"),
+        (HEADER + b'"a","b"\n', 2, "the record has 2 values for 3 columns"),
         (HEADER + b'"a\n\nb","b",\n"a"\n', 5, "the record has 1 values"),
         (HEADER + b'"a","b","c","d"\n', 2, "the record has 4 values"),
-        (HEADER + b'"a","b",\n"a","lone, "quote","c"\n', 3, "is no CSV"),
-        (HEADER + b'"a","b",\n"a","cut', 3, "is no CSV"),
-        (HEADER + b"a\rb,c,d\n", 2, "is no CSV"),
-        (b'"EMAIL","CONTACT_ID', 1, "is no CSV"),
+        (HEADER + b'"a","b",\n"a","lone, "quote","c"\n', 3, "is not CSV"),
+        (HEADER + b'"a","b",\n"a","cut', 3, "is not CSV"),
+        (HEADER + b"a\rb,c,d\n", 2, "is not CSV"),
+        (b'"EMAIL","CONTACT_ID', 1, "is not CSV"),
+        (b"\n\n" + HEADER + b'"a"\n', 4, "the record has 1 values"),
+        (b'{"errors": [{"message": "access forbidden"}]}', 1, "found an error: .* forbidden"),
+        (b'\n{"error": "not found"}\n', 2, 'found an error: "not found"'),
+        (b'{"status": "ready", "urls": []}\n', 1, "found an object without either"),
+        (b'{"email": "a"}\n["b"]\n', 2, "expected a JSON object, found other JSON"),
+        (b'{"email": "a"}\n\n"b"\n', 3, "expected a JSON object, found other JSON"),
+        (b'{"email": "a"}\n' + b'{"a":' * 100_000, 2, "expected a JSON object, found broken JSON"),
+        (b'{"email": "a"}\n{"a": 1,}\n', 2, "found broken JSON"),
+        (b'{"email": "a"}\n<html>\n', 2, "found markup: '<html>'"),
+        (b'{"email": "a"}\n' + HEADER, 2, "found other text"),
     ],
 )
-def test_what_is_no_csv_of_contacts(data: bytes, line: int, said: str) -> None:
+def test_other_text_is_an_error_that_says_what_it_is(data: bytes, line: int, said: str) -> None:
     for cuts in ((), range(1000)):
-        with pytest.raises(BrokenTextError, match=said) as caught:
-            read_csv(data, cuts)
-        assert caught.value.line == line
-        assert str(caught.value).startswith(f"line {line}: ")
+        with pytest.raises(BrokenTextError, match=f"^line {line}[:,].*{said}"):
+            read_cut(data, cuts)
 
 
-def test_no_contact_is_quoted_in_an_error() -> None:
-    for decoder in (CsvRows(), NdjsonRows()):
+def test_an_error_does_not_quote_a_contact() -> None:
+    for data in (
+        b"ann@example.com,secret\n",
+        HEADER + b"ann",
+        b'{"email": "ann"}\n{"email": "ann"',
+    ):
         with pytest.raises(BrokenTextError) as caught:
-            read(decoder, [b"ann@example.com,secret\n"])
+            read_cut(data)
         assert "ann" not in str(caught.value)
 
 
+def test_an_error_that_came_as_contacts_is_quoted_without_secrets() -> None:
+    with pytest.raises(BrokenTextError) as caught:
+        read_cut(b'{"error": "https://storage.example/x?X-Amz-Signature=abc is gone"}')
+    assert "storage.example" in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    ("data", "line", "column", "said"),
+    ("names", "distinct"),
     [
-        (b'{"a": 1}\n{"a": 1 b}\n', 2, 9, "there is text that is none"),
-        (b"<html>\n", 1, 1, "markup: '<html>'"),
-        (b"[1]\n", 1, None, "another value"),
-        (b'\n"text"\n', 2, None, "text that is none"),
-        (b'{"a": "b\n', 1, 7, "text that is none"),
-        (b"{}\n" + b'{"a":' * 100_000, 2, None, "text that is none"),
+        ("a b c", "a b c"),
+        ("a A a", "a A a_(2)"),
+        ("a a a b b", "a a_(2) a_(3) b b_(2)"),
+        ("a a a_(2)", "a a_(3) a_(2)"),
+        ("a_(2) a a a", "a_(2) a a_(3) a_(4)"),
+        ("a_(2) a_(2) a a", "a_(2) a_(2)_(2) a a_(3)"),
     ],
 )
-def test_what_is_no_ndjson(data: bytes, line: int, column: int | None, said: str) -> None:
-    with pytest.raises(BrokenTextError, match=said) as caught:
-        read(NdjsonRows(), [data])
-    assert (caught.value.line, caught.value.column) == (line, column)
+def test_of_columns_of_one_name_the_first_keeps_it(names: str, distinct: str) -> None:
+    def split(text: str) -> tuple[str, ...]:
+        return tuple(name.replace("_", " ") for name in text.split())
+
+    assert distinct_names(split(names)) == split(distinct)
+
+
+@quick
+@given(names=st.lists(st.sampled_from(["a", "A", "a (2)", "a (3)", "a (2) (2)"]), max_size=8))
+def test_distinct_names_are_distinct_and_rename_as_little_as_they_can(names: list[str]) -> None:
+    found = distinct_names(names)
+    assert len(set(found)) == len(names)
+    for place, (name, new) in enumerate(zip(names, found, strict=True)):
+        assert (name == new) == (name not in names[:place])
+        assert new.startswith(name)
+    assert distinct_names(found) == found
+
+
+SCRAPS = st.sampled_from(['"', '"', '""', '"a"', ",", "\n", "\n", "\r\n", "a", '"\n"', ',"'])
+
+
+@settings(quick, max_examples=1000)
+@given(values=st.lists(st.tuples(TEXTS, TEXTS), max_size=6), cut=st.integers(0, 1000))
+def test_a_record_ends_where_the_standard_library_ends_it(
+    values: list[tuple[str, str]], cut: int
+) -> None:
+    records = [f"{write(record)}\n".encode() for record in values]
+    data = b"".join(records)
+    ends = [0, *itertools.accumulate(map(len, records))]
+    end = len(data) * cut // 1000
+    assert record_end(data[:end]) == max(place for place in ends if place <= end)
+    start = max(place for place in ends if place <= end)
+    quoted = data[start:end].count(b'"') % 2 == 1
+    later = [place - end for place in ends if place > end]
+    assert record_end(data[end:], quoted=quoted) == (later[-1] if later else 0)
+
+
+@settings(quick, max_examples=1000)
+@given(text=st.lists(SCRAPS, max_size=14).map("".join))
+def test_where_a_record_ends_the_quotes_before_it_are_even(text: str) -> None:
+    data = text.encode()
+    ends = [
+        place + 1
+        for place, byte in enumerate(data)
+        if byte == ord("\n") and data[:place].count(b'"') % 2 == 0
+    ]
+    assert record_end(data) == max(ends, default=0)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +265,10 @@ def test_what_is_no_ndjson(data: bytes, line: int, column: int | None, said: str
 def test_bytes_that_are_no_utf8_have_a_place(before: bytes, line: int, column: int) -> None:
     data = HEADER + b'"a","b",\n' + before + b"\xff\xfe\n"
     for parts in ([data], pieces(data, range(1000))):
-        with pytest.raises(BrokenTextError, match=r"b'\\xff' is not UTF-8") as caught:
-            read(CsvRows(), parts)
-        assert (caught.value.line, caught.value.column) == (line, column)
+        with pytest.raises(
+            BrokenTextError, match=rf"^line {line}, column {column}: b'\\xff' is not UTF-8"
+        ):
+            read(Rows(), parts)
 
 
 @quick
@@ -201,7 +279,7 @@ def test_bytes_that_are_no_utf8_are_replaced_as_in_the_whole(
     data = HEADER + b"".join(b'"x","' + value.replace(b'"', b"") + b'",\n' for value in values)
     text = data.decode("utf-8", "replace")
     expected = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert read_csv(data, cuts, errors="replace") == expected
+    assert read_cut(data, cuts, errors="replace") == expected
 
 
 MIB = 1024 * 1024
@@ -215,41 +293,34 @@ def endless(start: bytes, piece: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "start", "piece"),
+    ("start", "piece"),
     [
-        (CsvRows(), HEADER + b'"a","b\n', b"x" * MIB),
-        (CsvRows(), HEADER + b'"a","b\n', b"xxxxxxx\n" * (MIB // 8)),
-        (NdjsonRows(), b'{"a": "', b"x" * MIB),
-        (CsvRows(columns=COLUMNS), b'"', b"\n" * MIB),
+        (HEADER + b'"a","b\n', b"x" * MIB),
+        (HEADER + b'"a","b\n', b"xxxxxxx\n" * (MIB // 8)),
+        (HEADER + b'"', b"\n" * MIB),
+        (b'{"a": "', b"x" * MIB),
+        (b"", b"\n" * MIB),
     ],
 )
-def test_a_record_without_an_end_is_given_up(
-    decoder: CsvRows | NdjsonRows, start: bytes, piece: bytes
-) -> None:
-    with pytest.raises(BrokenTextError, match="16,777,216"):
-        read(decoder, endless(start, piece))
+def test_a_record_without_an_end_is_given_up(start: bytes, piece: bytes) -> None:
+    with pytest.raises(BrokenTextError, match="no end within 16,777,216 bytes"):
+        read(Rows(), endless(start, piece))
 
 
-def test_a_long_value_is_read_whatever_the_limit_of_the_process_is() -> None:
+def test_a_value_beyond_the_limit_of_the_standard_library_is_an_error_that_names_it() -> None:
     limit = csv.field_size_limit()
-    value = "x" * (10 * MIB)
-    data = HEADER + f'"{value}","b","c"\n'.encode()
-    parts = [data[start : start + MIB // 4] for start in range(0, len(data), MIB // 4)]
-    assert read(CsvRows(), parts) == [dict(zip(COLUMNS, [value, "b", "c"], strict=True))]
-    assert csv.field_size_limit() == limit < len(value)
-    assert csv_rows._csv.field_size_limit() > LONGEST_RECORD
+    rows = HEADER + write(["x" * limit, "b", "c"]).encode() + b"\n"
+    assert [len(row["EMAIL"]) for row in read_cut(rows)] == [limit]
+    with pytest.raises(BrokenTextError, match=f"line 2: .* larger than field limit .{limit}"):
+        read_cut(HEADER + write(["x" * (limit + 1), "b", "c"]).encode() + b"\n")
 
 
-def test_lines_are_whole() -> None:
-    lines = WholeLines("strict")
-    assert [lines.feed(part) for part in (BOM[:1], BOM[1:] + b"a", b"b\nc", b"\n\n", b"d")] == [
-        "",
-        "",
-        "ab\n",
-        "c\n\n",
-        "",
-    ]
-    assert lines.finish() == "d"
+def test_contacts_before_something_broken_come_first() -> None:
+    rows = Rows()
+    contacts = rows.feed(HEADER + b'"a","1",\n"b","2",\n"c"\n"d","4",\n')
+    assert [next(contacts)["EMAIL"], next(contacts)["EMAIL"]] == ["a", "b"]
+    with pytest.raises(BrokenTextError, match="line 4"):
+        next(contacts)
 
 
 @quick

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify, read_duration
+from sendgrid_exports.settings import DownloadPolicy, Limits, PollPolicy, Verify, read_duration
 
 MIB = 1024 * 1024
 DURATIONS = [
@@ -45,7 +45,7 @@ WHOLES = [
             {
                 "connections": 16,
                 "connections_per_file": 8,
-                "piece_size": 32 * MIB,
+                "piece_size": 64 * MIB,
                 "read_timeout": 30.0,
                 "minimum_speed": 10_000,
                 "speed_window": 20.0,
@@ -53,13 +53,14 @@ WHOLES = [
                 "decompress": False,
                 "verify": Verify.CONTENTS,
                 "require_count": False,
+                "limits": Limits(),
             },
         ),
     ],
     ids=["poll", "download"],
 )
 def test_defaults(policy: Any, defaults: dict[str, object]) -> None:
-    assert attrs.asdict(policy) == defaults
+    assert attrs.asdict(policy, recurse=False) == defaults
     assert all(field.kw_only for field in attrs.fields(type(policy)))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         policy.timeout = 1.0

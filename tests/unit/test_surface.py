@@ -24,7 +24,7 @@ RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusPolled SystemClock TransportError Verify export_contacts
 fetch_export Contact parse_contact read_contacts read_contacts_async
 ChangeKind Comparison ComparisonSummary ContactChange FieldChange compare_exports read_arrow
-write_parquet AccountResult Subuser export_accounts
+write_parquet AccountResult Subuser export_accounts ExportRequest FoundExport find_exports
 """.split()
 
 
@@ -66,8 +66,8 @@ def test_the_version_stands_in_one_place() -> None:
     "name", [*(f"sendgrid_exports.{n}" for n in PUBLIC), *(f"testing.{n}" for n in testing.__all__)]
 )
 def test_every_public_name_is_documented(name: str) -> None:
-    package, _, attribute = name.partition(".")
-    value = getattr(testing if package == "testing" else sendgrid_exports, attribute)
+    module, _, attribute = name.partition(".")
+    value = getattr(testing if module == "testing" else sendgrid_exports, attribute)
     if attribute in {"Event", "Fault"} and not inspect.isclass(value):
         return
     assert inspect.getdoc(value)
@@ -159,7 +159,7 @@ def test_everything_after_the_essentials_is_keyword_only(
         (
             sendgrid_exports.DownloadPolicy,
             "connections connections_per_file piece_size read_timeout minimum_speed speed_window "
-            "attempts decompress verify require_count",
+            "attempts decompress verify require_count limits",
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

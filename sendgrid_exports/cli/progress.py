@@ -1,0 +1,237 @@
+"""An export's events on a terminal as bars, elsewhere as lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from rich import progress
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.table import Column
+from rich.text import Text
+
+from sendgrid_exports import (
+    BytesReceived,
+    CountMismatch,
+    Event,
+    ExportStatus,
+    FileFinished,
+    FileStarted,
+    LinkRenewed,
+    Retrying,
+    RunningLate,
+    StatusPolled,
+)
+from sendgrid_exports.cli.text import (
+    count,
+    duration_text,
+    event_text,
+    plain,
+    short_name,
+    status_of,
+    status_text,
+)
+
+__all__ = ["Progress"]
+
+_FRAMES_A_SECOND = 8
+_SECONDS_BETWEEN_BYTES = 5.0
+_SECONDS_BETWEEN_POLLS = 30.0
+# Header, status, the bar for all files, and a line for the cursor.
+_LINES_BESIDE_FILES = 5
+
+
+class Progress:
+    """Receives the events of one export, and shows them.
+
+    Attributes:
+        export_id: the export, or None while it has no id yet.
+        verified: how many files are verified.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        note: Callable[[str], None],
+        warn: Callable[[str], None],
+        *,
+        bars: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.export_id: str | None = None
+        self.verified = 0
+        self._note = note
+        self._warn = warn
+        self._bars = bars
+        self._clock = clock
+        self._began = self._said = clock()
+        self._polled: StatusPolled | None = None
+        self._polled_at = 0.0
+        self._retries = 0
+        self._renewals = 0
+        self._received: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
+        self._received_in_all = self._size_in_all = 0
+        self._tasks: dict[int, progress.TaskID] = {}
+        self._table = _Table(console, self._header)
+        self._all = self._table.add_task("all", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._table.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars:
+            self._table.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show what happened."""
+        self.export_id = event.export_id or self.export_id
+        now = self._clock()
+        text: str | None = event_text(event)
+        match event:
+            case StatusPolled():
+                text = self._poll(event, now)
+            case FileStarted() | BytesReceived():
+                self._receive(event.number, event.path.name, event.size, event.received)
+                late = now - self._said >= _SECONDS_BETWEEN_BYTES
+                text = self.received_text() if late else None
+            case FileFinished(file=file):
+                # On disk it has another size where it was inflated.
+                size = self._sizes.get(file.number, file.size)
+                self._receive(file.number, file.path.name, size, size)
+                self._table.remove_task(self._tasks.pop(file.number))
+                self.verified += 1
+            case Retrying():
+                self._retries += 1
+            case LinkRenewed(links=links):
+                self._renewals += links
+        if text is None:
+            return
+        serious = isinstance(event, RunningLate | CountMismatch)
+        if not self._bars:
+            self._said = now
+            (self._warn if serious else self._note)(text)
+        elif serious or isinstance(event, Retrying):
+            self._table.console.print(text, style="yellow", no_wrap=True, overflow="ellipsis")
+
+    @property
+    def expected(self) -> int:
+        """How many files there are, as far as is known."""
+        return max(len(self._polled.export.urls) if self._polled else 0, len(self._received))
+
+    @property
+    def unfinished(self) -> int:
+        """The bytes received of files that are not verified."""
+        return sum(self._received[number] for number in self._tasks)
+
+    def picture(self) -> RenderableType:
+        """Return what stands at the foot of the terminal now."""
+        return self._table.get_renderable()
+
+    def received_text(self) -> str:
+        """Return how far the download is: `12.3 MB of 45.6 MB, 27 %, 10.2 MB/s, 3 s left.`."""
+        task = self._table.tasks[0]
+        parts = [f"{decimal(int(task.completed))} received"]
+        if task.total:
+            share = int(100 * task.completed / task.total)
+            parts = [f"{decimal(int(task.completed))} of {decimal(int(task.total))}, {share} %"]
+        if task.speed:
+            parts.append(f"{decimal(int(task.speed))}/s")
+        if task.time_remaining is not None:
+            parts.append(f"{duration_text(task.time_remaining)} left")
+        return ", ".join(parts) + "."
+
+    def _poll(self, event: StatusPolled, now: float) -> str | None:
+        earlier = self._polled and self._polled.export.status_text
+        due = earlier != event.export.status_text or now - self._said >= _SECONDS_BETWEEN_POLLS
+        self._polled, self._polled_at = event, now
+        return status_text(event.export, now - self._began) if due else None
+
+    def _receive(self, number: int, name: str, size: int | None, received: int) -> None:
+        if number not in self._tasks:
+            self._tasks[number] = self._table.add_task("", total=size, completed=received)
+        if number not in self._received and received:
+            # What an earlier run received does not count as speed.
+            self._table.reset(self._all, completed=self._received_in_all + received)
+        self._received_in_all += received - self._received.get(number, 0)
+        self._received[number] = received
+        if size is not None:
+            self._size_in_all += size - self._sizes.get(number, 0)
+            self._sizes[number] = size
+        self._table.update(
+            self._tasks[number], description=short_name(name), total=size, completed=received
+        )
+        self._table.update(
+            self._all,
+            total=self._size_in_all if len(self._sizes) == self.expected else None,
+            completed=self._received_in_all,
+            visible=True,
+        )
+
+    def _header(self, hidden: int) -> tuple[str, str]:
+        now = self._clock()
+        if self._polled is None:
+            head = f"Export {plain(self.export_id)}" if self.export_id else "Starting an export"
+            return head, f"Waiting for {duration_text(now - self._began)}."
+        export = self._polled.export
+        head = f"Export {plain(export.id)}"
+        if export.status is not ExportStatus.READY:
+            state = f"{status_of(export)} for {duration_text(now - self._began)}"
+            due = self._polled_at + (self._polled.next_poll or 0) - now
+            return head, f"{state.capitalize()}, next poll in {duration_text(max(0.0, due))}."
+        contacts = f", {count(export.contact_count, 'contact')}" if export.contact_count else ""
+        parts = [f"{self.verified} of {count(self.expected, 'file')} verified"]
+        parts += [f"{hidden} more in progress"] if hidden else []
+        parts += ["1 retry" if self._retries == 1 else f"{self._retries:,} retries"]
+        parts += [f"{count(self._renewals, 'link')} renewed"]
+        return head + contacts, ", ".join(parts)
+
+
+class _Speed(progress.TransferSpeedColumn):
+    def render(self, task: progress.Task) -> Text:
+        if task.finished and task.id:
+            return Text("verifying", style="blue")
+        return super().render(task) if task.speed else Text("")
+
+
+class _Table(progress.Progress):
+    def __init__(self, console: Console, header: Callable[[int], tuple[str, str]]) -> None:
+        right = Column(no_wrap=True, justify="right")
+        super().__init__(
+            progress.TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=12)
+            ),
+            progress.BarColumn(bar_width=None),
+            progress.DownloadColumn(table_column=right),
+            _Speed(table_column=right),
+            progress.TimeRemainingColumn(compact=True, table_column=right),
+            console=console,
+            refresh_per_second=_FRAMES_A_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            expand=True,
+        )
+        self._header = header
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the export, as many files as the screen is high, all of them, and the status."""
+        if not self.tasks:
+            return
+        files = sorted(self.tasks[1:], key=lambda task: task.description)
+        shown = files[: max(1, self.console.height - _LINES_BESIDE_FILES)]
+        head, status = self._header(len(files) - len(shown))
+        yield Text(head, style="bold", no_wrap=True, overflow="ellipsis")
+        yield self.make_tasks_table([*shown, *self.tasks[:1]])
+        # Not the bars last: a terminal writes ^C behind the last line.
+        yield Text(status, style="dim", no_wrap=True, overflow="ellipsis")
