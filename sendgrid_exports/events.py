@@ -1,7 +1,8 @@
 """What `on_event` receives: one small frozen object for everything that happens.
 
 Progress bars, logs, metrics and traces are all built on this one stream. `str(event)` is one line
-for people. No event carries a key or a link's query.
+for people, and begins with the account where a client acts for one of several. No event carries
+a key or a link's query.
 """
 
 from __future__ import annotations
@@ -39,17 +40,35 @@ def _without_credentials(export: ContactExport) -> ContactExport:
 
 
 @attrs.frozen(kw_only=True)
-class ExportStarted:
+class AccountEvent:
+    """The base of every event.
+
+    Attributes:
+        account: the account it is about, where a client acts for one of several; else None.
+    """
+
+    account: str | None = None
+
+    def __str__(self) -> str:
+        line = self._line()
+        return line if self.account is None else f"{self.account}: {line}"
+
+    def _line(self) -> str:
+        raise NotImplementedError
+
+
+@attrs.frozen(kw_only=True)
+class ExportStarted(AccountEvent):
     """SendGrid accepted the job: from here on the id is all that must be kept."""
 
     export_id: str
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"Export {self.export_id} started."
 
 
 @attrs.frozen(kw_only=True)
-class StatusPolled:
+class StatusPolled(AccountEvent):
     """A poll of the status succeeded.
 
     Attributes:
@@ -62,13 +81,13 @@ class StatusPolled:
     export: ContactExport = attrs.field(converter=_without_credentials)
     next_poll: float | None
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         status = redact_text(self.export.status_text or self.export.status.value)
         return f"Export {self.export_id} is {status}."
 
 
 @attrs.frozen(kw_only=True)
-class FileStarted:
+class FileStarted(AccountEvent):
     """The first byte of a file is about to arrive.
 
     Attributes:
@@ -86,13 +105,13 @@ class FileStarted:
     size: int | None
     received: int = 0
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         size = "of unknown size" if self.size is None else f"of {self.size:,} bytes"
         return f"Downloading {self.path.name} {size}."
 
 
 @attrs.frozen(kw_only=True)
-class BytesReceived:
+class BytesReceived(AccountEvent):
     """Part of a file arrived; at most ten of these a second and file, so none for its last byte.
 
     Attributes:
@@ -109,13 +128,13 @@ class BytesReceived:
     received: int
     size: int | None
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         of = "" if self.size is None else f" of {self.size:,}"
         return f"Received {self.received:,}{of} bytes of {self.path.name}."
 
 
 @attrs.frozen(kw_only=True)
-class LinkRenewed:
+class LinkRenewed(AccountEvent):
     """Links had died or were about to; a fresh status replaced them.
 
     Attributes:
@@ -126,12 +145,12 @@ class LinkRenewed:
     export_id: str
     links: int
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"Renewed {self.links} {'link' if self.links == 1 else 'links'}."
 
 
 @attrs.frozen(kw_only=True)
-class Retrying:
+class Retrying(AccountEvent):
     """A request failed in a transient way and is sent again.
 
     Attributes:
@@ -148,14 +167,14 @@ class Retrying:
     reason: str
     delay: float
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         what = "" if self.path is None else f" {self.path.name}"
         when = f"in {self.delay:.1f} s" if self.delay else "now"
         return f"Retrying{what} {when}: {self.reason}"
 
 
 @attrs.frozen(kw_only=True)
-class RunningLate:
+class RunningLate(AccountEvent):
     """At the rate so far, the download will not finish before its deadline; it continues.
 
     Attributes:
@@ -168,7 +187,7 @@ class RunningLate:
     seconds_needed: float
     seconds_left: float
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return (
             f"Export {self.export_id} needs {self.seconds_needed:.0f} s more at this rate, "
             f"and {self.seconds_left:.0f} s are left."
@@ -176,7 +195,7 @@ class RunningLate:
 
 
 @attrs.frozen(kw_only=True)
-class FileFinished:
+class FileFinished(AccountEvent):
     """A file is complete, verified, and under its final name."""
 
     export_id: str
@@ -187,12 +206,12 @@ class FileFinished:
         """The file's place among the files of the export, from 1."""
         return self.file.number
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"Downloaded and verified {self.file.path.name}."
 
 
 @attrs.frozen(kw_only=True)
-class CountMismatch:
+class CountMismatch(AccountEvent):
     """The files do not hold as many contacts as SendGrid says it exported.
 
     Attributes:
@@ -205,7 +224,7 @@ class CountMismatch:
     expected: int
     counted: int
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return (
             f"SendGrid says that export {self.export_id} has {self.expected:,} contacts; "
             f"its files hold {self.counted:,}."
@@ -256,6 +275,7 @@ def log(event: Event) -> None:
             }
         case _:
             fields = attrs.asdict(event)
+            del fields["account"]
             if fields.get("path") is not None:
                 fields["path"] = str(fields["path"])
             if isinstance(event, FileStarted):
@@ -263,4 +283,6 @@ def log(event: Event) -> None:
             elif isinstance(event, RunningLate | CountMismatch):
                 level = logging.WARNING
     extra = {"event": type(event).__name__, "export_id": event.export_id, **fields}
+    if event.account is not None:
+        extra["account"] = event.account
     logger.log(level, "%s", event, extra=extra)

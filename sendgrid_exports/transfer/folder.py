@@ -436,7 +436,7 @@ def prepare_directory(directory: Path) -> None:
     probe = Names(directory, f"{PROBE}{secrets.token_hex(8)}")
     lock = Lock(probe.lock)
     try:
-        _make(directory, lock)
+        make_directory(directory, lock)
         with ExitStack() as stack:
             stack.callback(lock.release)
             stack.callback(probe.manifest.unlink, missing_ok=True)
@@ -449,8 +449,13 @@ def prepare_directory(directory: Path) -> None:
         ) from error
 
 
-def _make(directory: Path, lock: Lock) -> bool:
-    """Make the directory if need be and return whether the lock in it could be taken."""
+def make_directory(directory: Path, lock: Lock) -> bool:
+    """Make the directory if need be and return whether the lock in it could be taken.
+
+    Raises:
+        ValueError: it is a file or not writable.
+        OSError: the disk failed.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return lock.acquire()
@@ -465,7 +470,7 @@ def _make(directory: Path, lock: Lock) -> bool:
 
 
 def _prepare(names: Names, lock: Lock) -> None:
-    if not _make(names.directory, lock):
+    if not make_directory(names.directory, lock):
         raise DownloadInProgressError(
             f"Another process or task is downloading {names.stem} into {names.directory}. "
             "Wait for it, or use another directory.",
