@@ -95,12 +95,12 @@ from sendgrid_exports.models import (
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
 from sendgrid_exports.timing import Clock, SystemClock
 from sendgrid_exports.transfer.audit import verify_download
+from sendgrid_exports.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sendgrid_exports.accounts import export_accounts
     from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
 
-__version__ = "0.1.0"
 
 __all__ = [
     "APIError",

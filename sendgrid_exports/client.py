@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from sendgrid_exports import __version__
 from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.turns import Turns
@@ -49,6 +48,7 @@ from sendgrid_exports.transfer.download import download, find_result
 from sendgrid_exports.transfer.folder import Folder, open_folder, prepare_directory
 from sendgrid_exports.transfer.names import check_directory
 from sendgrid_exports.transfer.transfer import Means, Transfer
+from sendgrid_exports.version import __version__
 
 if TYPE_CHECKING:
     import aiohttp
