@@ -15,6 +15,7 @@ import math
 import resource
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from sendgrid_exports import (
     InsufficientDiskSpaceError,
     SendGridExportsError,
 )
-from sendgrid_exports.disk import PartFile
+from sendgrid_exports.disk import write_file
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     ContentDisposition,
@@ -542,13 +543,11 @@ def everything_said(stage: Stage, error: BaseException | None, log: str) -> Iter
 async def test_an_empty_object_on_a_slow_disk(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = PartFile.write
+    def write_slowly(path: Path, data: memoryview) -> None:
+        time.sleep(0.05)
+        write_file(path, data)
 
-    async def slow(self: PartFile, data: list[bytes], *, last: bool = False) -> None:
-        await asyncio.sleep(0.05)
-        await write(self, data, last=last)
-
-    monkeypatch.setattr(PartFile, "write", slow)
+    monkeypatch.setattr("sendgrid_exports.transfer.part.write_file", write_slowly)
     fake = await make_fake()
     result = await make_client(fake).fetch(await fake.add_export(bodies=[b""]), tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [b""]

@@ -150,7 +150,7 @@ async def test_closing_before_an_answer_has_come_ends_that_too() -> None:
 
         async def read() -> list[bytes]:
             async with session.stream(url, headers={}, read_timeout=60) as stream:
-                return [chunk async for chunk in stream.blocks()]
+                return [bytes(block) async for block in stream.blocks()]
 
         reading = asyncio.create_task(read())
         await asked.wait()
