@@ -384,7 +384,7 @@ async def test_a_consumer_that_is_cancelled_leaves_no_connection_behind(
 
 
 @on_both_loops
-@pytest.mark.parametrize("size", [0, 100, BLOCK, MIB])
+@pytest.mark.parametrize("size", [0, 100, BLOCK, MIB, MIB + 7])
 async def test_a_body_that_is_longer_than_announced_leaves_the_next_request_alone(
     server: Server, session: Session, size: int
 ) -> None:
