@@ -104,6 +104,8 @@ class Folder:
         # All that changes the manifest happens under this lock.
         self._saving = asyncio.Lock()
         self._publications: list[_Publication] = []
+        # Linux reports lost pages once: a second sync of these would succeed.
+        self._lost: set[Path] = set()
         self._lines: Lines = {}
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
@@ -242,7 +244,7 @@ class Folder:
 
     async def _publish(self, entry: FileEntry, part: Path) -> FileEntry:
         """Publish a file, together with all others that wait for it."""
-        await self._disk.run(sync_whole, part)
+        await self._disk.run(self._sync, part, sync_whole)
         publication = _Publication(entry, part)
         self._publications.append(publication)
         try:
@@ -316,11 +318,20 @@ class Folder:
 
     def _append(self, record: Record, synced: Path | None) -> None:
         if synced is not None:
-            sync_file(synced)
+            self._sync(synced, sync_file)
         path = self.names.journal
         if not path.exists():
             replace_file(path, write_journal(self.manifest.export_id, []))
         append(path, write_record(record))
+
+    def _sync(self, part: Path, sync: Callable[[Path], None]) -> None:
+        if part in self._lost:
+            raise OSError(errno.EIO, "an earlier sync of it failed", str(part))
+        try:
+            sync(part)
+        except OSError:
+            self._lost.add(part)
+            raise
 
     def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry | None]:
         """Return the entry of a file that is as the manifest says; None if it is not."""

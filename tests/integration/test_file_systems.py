@@ -103,6 +103,42 @@ async def test_an_error_of_the_disk_names_the_file(
     assert caught.value.filename in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("fdatasync", Limits(block=4096, sync_bytes=16_384, sync_seconds=60.0)),
+        ("fsync", Limits(block=4096)),
+    ],
+)
+async def test_bytes_whose_sync_failed_are_downloaded_again(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Linux reports lost pages once: a second sync succeeds although they were never written."""
+    fake = await make_fake(contacts=2000, compressed=False)
+    export_id = await fake.add_export()
+    sync = getattr(os, name)
+    failed: list[Path] = []
+
+    def fail_once(descriptor: int) -> None:
+        for part in tmp_path.glob("*-00001.part"):
+            if part.stat().st_ino == os.fstat(descriptor).st_ino and not failed:
+                failed.append(part)
+                refuse(errno.EIO)()
+        sync(descriptor)
+
+    monkeypatch.setattr(os, name, fail_once)
+    with pytest.raises(OSError, match="error") as caught:
+        await make_client(fake).fetch(export_id, tmp_path)
+    assert caught.value.filename == str(failed[0])
+    before = len(fake.storage_requests)
+    await make_client(fake).fetch(export_id, tmp_path)
+    assert fake.storage_requests[before].headers["Range"].startswith("bytes=0-")
+
+
 async def test_an_error_of_the_disk_that_a_directory_meets_names_it(
     fake: FakeSendGrid, client: ExportClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
