@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -250,12 +250,13 @@ class Folder:
         try:
             async with self._saving:
                 if not publication.done:
-                    await self._disk.run(self._publish_all, tuple(self._publications))
+                    waiting = [one for one in self._publications if not one.done]
+                    await self._disk.run(self._publish_all, waiting)
         finally:
             self._publications.remove(publication)
         return publication.entry
 
-    def _publish_all(self, publications: tuple[_Publication, ...]) -> None:
+    def _publish_all(self, publications: Sequence[_Publication]) -> None:
         if not self._lock.is_held():
             raise DownloadInProgressError(
                 f"Another process has taken over the download into {self.names.directory}; "
@@ -268,11 +269,11 @@ class Folder:
         entries = [publication.entry for publication in publications]
         manifest = with_files(self.manifest, entries)
         self._write(manifest)
+        self.manifest = manifest
         for publication in publications:
             publication.part.replace(self.names.directory / publication.entry.name)
             publication.done = True
         sync_directory(self.names.directory)
-        self.manifest = manifest
 
     async def finish(self) -> None:
         """Record that every file is there, and remove what is of no more use."""
