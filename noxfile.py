@@ -147,6 +147,20 @@ def kill(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *tests)
 
 
+@nox.session(tags=["slow"])
+def load(session: nox.Session) -> None:
+    """Export a thousand accounts on a fake clock, with 256 descriptors."""
+    session.install("-e", ".[all]", *group("test"))
+    session.run("python", "-m", "pytest", "-q", "-s", "tests/load", *session.posargs)
+
+
+@nox.session(tags=["slow"])
+def benchmarks_accounts(session: nox.Session) -> None:
+    """Measure twenty accounts at once against one export of the same bytes."""
+    session.install(".[fast]")
+    session.run("python", "-m", "tests.benchmarks.accounts", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def debian(session: nox.Session) -> None:
     """Install the programs that components and benchmarks use (Debian, as root)."""

@@ -4,6 +4,8 @@
 
 - `export_contacts` and `fetch_export` do everything in one call; `ExportClient` does it step by
   step, for services. `PollPolicy` and `DownloadPolicy` are the settings.
+- `export_accounts` exports many accounts at once, such as the subusers of an agency:
+  `ExportClient.subusers` lists them, `for_subuser` and `for_key` make their clients.
 - `on_event=` is a plain function that receives every `Event`; the logger `sendgrid_exports` of the
   standard library gets the same, except for received bytes.
 - `find_exports` lists what is in a directory; `verify_download` checks a finished download again,
@@ -72,6 +74,7 @@ from sendgrid_exports.events import (
     StatusPolled,
 )
 from sendgrid_exports.models import (
+    AccountResult,
     ChangeKind,
     ComparisonSummary,
     Contact,
@@ -87,19 +90,22 @@ from sendgrid_exports.models import (
     FieldChange,
     FoundExport,
     NamedId,
+    Subuser,
     VerificationReport,
 )
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
 from sendgrid_exports.timing import Clock, SystemClock
 from sendgrid_exports.transfer.audit import verify_download
+from sendgrid_exports.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from sendgrid_exports.accounts import export_accounts
     from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
 
-__version__ = "0.1.0"
 
 __all__ = [
     "APIError",
+    "AccountResult",
     "AuthenticationError",
     "Bucket",
     "BytesReceived",
@@ -149,11 +155,13 @@ __all__ = [
     "SendGridExportsError",
     "ServerError",
     "StatusPolled",
+    "Subuser",
     "SystemClock",
     "TransportError",
     "VerificationReport",
     "Verify",
     "compare_exports",
+    "export_accounts",
     "export_contacts",
     "fetch_export",
     "find_exports",
@@ -170,9 +178,9 @@ def __getattr__(name: str) -> object:
     # Only the client needs aiohttp: reading files must not wait for it to load.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sendgrid_exports import client
+    from sendgrid_exports import accounts, client
 
-    value: object = getattr(client, name)
+    value: object = getattr(accounts if name == "export_accounts" else client, name)
     globals()[name] = value
     return value
 

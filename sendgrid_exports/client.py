@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 import random as standard_random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import attrs
 
-from sendgrid_exports import __version__
 from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
+from sendgrid_exports.api.turns import Turns
 from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.decoding import decode
@@ -31,6 +33,7 @@ from sendgrid_exports.models import (
     ExportListing,
     ExportRequest,
     ExportStatus,
+    Subuser,
 )
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import (
@@ -49,6 +52,7 @@ from sendgrid_exports.transfer.objects import Objects, open_objects
 from sendgrid_exports.transfer.target import Target, is_url, read_target
 from sendgrid_exports.transfer.transfer import Means, Transfer
 from sendgrid_exports.transfer.upload import upload
+from sendgrid_exports.version import __version__
 
 if TYPE_CHECKING:
     import aiohttp
@@ -60,6 +64,8 @@ __all__ = ["ExportClient", "export_contacts", "fetch_export"]
 P = TypeVar("P", PollPolicy, DownloadPolicy)
 
 _BASE_URL = "https://api.sendgrid.com"
+_EU_BASE_URL = "https://api.eu.sendgrid.com"
+_REGIONS = ("global", "eu")
 _THREADS = 8
 
 
@@ -77,7 +83,10 @@ class ExportClient:
             lends its connector, headers, cookies and traces, and the same proxies are obeyed:
             in no case does a netrc file add credentials to a request.
         base_url: the root of the API; `https://api.eu.sendgrid.com` for subusers in the EU.
-        on_behalf_of: the subuser a parent account acts for.
+        eu_base_url: where `for_subuser` and `for_key` reach accounts in the EU; to be given where
+            `base_url` is not one of SendGrid's own.
+        on_behalf_of: the subuser a parent account acts for, or `account-id` and the id of a
+            partner's customer account.
         allow_insecure_http: allow `http://` for a `base_url` on another machine, and for the
             links it gives. Everyone on the way can then read the API key. On this machine
             (localhost, 127.0.0.1, ::1) http is always allowed.
@@ -96,6 +105,7 @@ class ExportClient:
         *,
         session: aiohttp.ClientSession | None = None,
         base_url: str = _BASE_URL,
+        eu_base_url: str | None = None,
         on_behalf_of: str | None = None,
         allow_insecure_http: bool = False,
         polling: PollPolicy | None = None,
@@ -109,25 +119,24 @@ class ExportClient:
                 f"allow_insecure_http must be True or False, not {allow_insecure_http!r}"
             )
         base_url = check_base_url(base_url, allow_insecure_http=allow_insecure_http)
+        if eu_base_url is not None:
+            eu_base_url = check_base_url(eu_base_url, allow_insecure_http=allow_insecure_http)
         if on_behalf_of is not None:
             check_text(on_behalf_of, "on_behalf_of")
         self._polling = _policy(polling, PollPolicy, "polling")
         self._downloads = _policy(downloads, DownloadPolicy, "downloads")
         self._clock = clock if clock is not None else SystemClock()
+        self._random = random
+        self._api_key = api_key
         self._base_url = base_url
+        self._hosts = _hosts(base_url, eu_base_url)
+        self._account = on_behalf_of
+        self._is_derived = False
         self._on_behalf_of = on_behalf_of
         self._session = Session(session, self._clock)
         self._disk = Disk(_THREADS)
-        self._exports = Exports(
-            api_key=api_key,
-            base_url=base_url,
-            on_behalf_of=on_behalf_of,
-            session=self._session,
-            clock=self._clock,
-            random=random,
-            polling=self._polling,
-            user_agent=f"sendgrid-exports/{__version__}",
-        )
+        self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
+        self._exports = self._make_exports(api_key, on_behalf_of)
         limits = self._downloads.limits
         self._means = Means(
             exports=self._exports,
@@ -155,8 +164,115 @@ class ExportClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; a borrowed session stays open. Closing twice is allowed."""
-        await self._session.close()
+        """Close the connections; a borrowed session stays open. Closing twice is allowed.
+
+        A client from `for_subuser` or `for_key` has none of its own: this does nothing to it.
+        """
+        if not self._is_derived:
+            await self._session.close()
+
+    @property
+    def account(self) -> str | None:
+        """The account that this client acts for, as its events name it; None if it has no name."""
+        return self._account
+
+    def subusers(self) -> AsyncGenerator[Subuser, None]:
+        """Yield the subusers of the account, in SendGrid's order, each once.
+
+            async for subuser in client.subusers():
+                ...
+
+        https://www.twilio.com/docs/sendgrid/api-reference/subusers-api/list-all-subusers
+
+        The API key needs the scope subusers.read. A page is asked for once the one before is
+        used up, and again as a poll is where that failed in a transient way. Disabled ones are
+        among them: `Subuser.disabled` says so.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return self._exports.subusers(on_event=_listener(None, self._account))
+
+    def for_subuser(self, subuser: Subuser | str, *, region: str | None = None) -> ExportClient:
+        """Return a client that acts for a subuser, with the same API key.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/on-behalf-of
+
+        It shares this client's session, connections, threads and policies, and the pace of its
+        requests. It is closed with this client.
+
+        Args:
+            subuser: a subuser, or its username. For a customer account of a partner it is
+                `account-id` and its id, as in `"account-id 12345"`.
+            region: `global` or `eu`, which tell the host; None: the subuser's own, or for a
+                name that of this client.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+        """
+        name = subuser.username if isinstance(subuser, Subuser) else subuser
+        check_text(name, "subuser")
+        if isinstance(subuser, Subuser) and region is None:
+            region = subuser.region
+        return self._derive(self._api_key, name, on_behalf_of=name, region=region)
+
+    def for_key(
+        self, api_key: str, *, account: str | None = None, region: str | None = None
+    ) -> ExportClient:
+        """Return a client with another API key, such as one of a subuser's own.
+
+        It shares what a client from `for_subuser` shares, except that each key has its own pace.
+
+        Args:
+            api_key: the API key.
+            account: what events and `export_accounts` call the account.
+            region: `global` or `eu`, which tell the host; None: that of this client.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+        """
+        check_api_key(api_key)
+        if account is not None:
+            check_text(account, "account")
+        return self._derive(api_key, account, on_behalf_of=None, region=region)
+
+    def _derive(
+        self, api_key: str, account: str | None, *, on_behalf_of: str | None, region: str | None
+    ) -> ExportClient:
+        if region is not None and region not in _REGIONS:
+            raise ValueError(f"region must be 'global' or 'eu', not {region!r}")
+        if region is not None and region not in self._hosts:
+            raise ValueError(
+                f"The host of the region {region!r} is not known, as base_url is not SendGrid's "
+                "own: pass eu_base_url to ExportClient."
+            )
+        client = copy(self)
+        client._act_for(api_key, account, on_behalf_of, region)  # noqa: SLF001
+        return client
+
+    def _act_for(
+        self, api_key: str, account: str | None, on_behalf_of: str | None, region: str | None
+    ) -> None:
+        self._is_derived = True
+        self._api_key = api_key
+        self._account = account
+        self._on_behalf_of = on_behalf_of
+        self._base_url = self._base_url if region is None else self._hosts[region]
+        self._exports = self._make_exports(api_key, on_behalf_of)
+        self._means = attrs.evolve(self._means, exports=self._exports)
+
+    def _make_exports(self, api_key: str, on_behalf_of: str | None) -> Exports:
+        return Exports(
+            api_key=api_key,
+            base_url=self._base_url,
+            on_behalf_of=on_behalf_of,
+            session=self._session,
+            turns=self._turns.setdefault(api_key, Turns(self._clock)),
+            clock=self._clock,
+            random=self._random,
+            polling=self._polling,
+            user_agent=f"sendgrid-exports/{__version__}",
+        )
 
     async def start(
         self,
@@ -193,7 +309,9 @@ class ExportClient:
             max_file_size=max_file_size,
             notify_email=notify_email,
         )
-        return await self._exports.start(request, deadline=Deadline(), on_event=log)
+        return await self._exports.start(
+            request, deadline=Deadline(), on_event=_listener(None, self._account)
+        )
 
     async def get(self, export_id: str) -> ContactExport:
         """Return an export as it is now: one look, no waiting, no second try.
@@ -237,7 +355,9 @@ class ExportClient:
         """
         check_text(export_id, "export_id")
         return await self._exports.wait(
-            export_id, deadline=self._wait_deadline(timeout), on_event=_listener(on_event)
+            export_id,
+            deadline=self._wait_deadline(timeout),
+            on_event=_listener(on_event, self._account),
         )
 
     async def download(
@@ -295,11 +415,7 @@ class ExportClient:
             What `wait` and `download` raise.
         """
         check_text(export_id, "export_id")
-        transfer = self._transfer(export_id, timeout, on_event)
-        async with self._open(export_id, target) as place:
-            if result := await find_result(transfer, place):
-                return result
-            return await self._wait_and_download(transfer, place, timeout)
+        return await self._fetch(self._transfer(export_id, timeout, on_event), target, timeout)
 
     @asynccontextmanager
     async def stream_contacts(
@@ -378,20 +494,31 @@ class ExportClient:
                 await disk.run(place.check_writable, f"{PROBE}write")
             else:
                 await disk.run(prepare_directory, place)
-        asked = {
-            **json.loads(request.body or b"{}"),
-            "host": urlsplit(self._base_url).hostname,
-            "on_behalf_of": self._on_behalf_of,
-            "demo": demo,
-            "allow_shrink": allow_shrink,
-        }
-        record = decode(ExportRequest, asked, "The request")
+        record = self._record(request, demo=demo, allow_shrink=allow_shrink)
         transfer.export_id = await self._exports.start(
             request, deadline=transfer.timeout, on_event=transfer.on_event
         )
         async with self._open(transfer.export_id, place) as opened:
             await opened.save(lambda manifest: attrs.evolve(manifest, request=record))
             return await self._wait_and_download(transfer, opened, timeout)
+
+    def _record(self, request: Request, **marks: bool) -> ExportRequest:
+        """Return what a manifest keeps of the request for a start."""
+        asked = {
+            **json.loads(request.body or b"{}"),
+            "host": urlsplit(self._base_url).hostname,
+            "on_behalf_of": self._on_behalf_of,
+            **marks,
+        }
+        return decode(ExportRequest, asked, "The request")
+
+    async def _fetch(
+        self, transfer: Transfer, target: Target, timeout: Duration | None
+    ) -> DownloadResult:
+        async with self._open(transfer.export_id, target) as place:
+            if result := await find_result(transfer, place):
+                return result
+            return await self._wait_and_download(transfer, place, timeout)
 
     async def _wait_and_download(
         self, transfer: Transfer, place: Folder | Objects, timeout: Duration | None
@@ -418,7 +545,7 @@ class ExportClient:
             means=self._means,
             export_id=export_id,
             timeout=self._deadline(timeout),
-            on_event=_listener(on_event),
+            on_event=_listener(on_event, self._account),
         )
 
     @asynccontextmanager
@@ -468,7 +595,22 @@ def _check_ready(export: ContactExport) -> None:
         )
 
 
-def _listener(on_event: object) -> OnEvent:
+def _hosts(base_url: str, eu_base_url: str | None) -> dict[str, str]:
+    """Return the base url of each region, as far as it is known.
+
+    A key that is for another host than SendGrid's, such as a proxy, is not sent to SendGrid's.
+    """
+    if base_url in {_BASE_URL, _EU_BASE_URL}:
+        return {"global": _BASE_URL, "eu": eu_base_url or _EU_BASE_URL}
+    return {"global": base_url, **({"eu": eu_base_url} if eu_base_url else {})}
+
+
+def _listener(on_event: object, account: str | None) -> OnEvent:
+    tell = _teller(on_event)
+    return tell if account is None else lambda event: tell(attrs.evolve(event, account=account))
+
+
+def _teller(on_event: object) -> OnEvent:
     if on_event is None:
         return log
     if not callable(on_event):
@@ -494,6 +636,7 @@ def _policy(policy: P | None, kind: type[P], name: str) -> P:
 class _ClientArguments(TypedDict, total=False):
     session: aiohttp.ClientSession | None
     base_url: str
+    eu_base_url: str | None
     on_behalf_of: str | None
     allow_insecure_http: bool
     polling: PollPolicy | None

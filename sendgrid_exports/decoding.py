@@ -26,6 +26,7 @@ from sendgrid_exports.models import (
     ExportMetadata,
     ExportStatus,
     NamedId,
+    Subuser,
 )
 from sendgrid_exports.redaction import redact_page, redact_text
 
@@ -167,6 +168,7 @@ _RENAMED: dict[type, dict[str, str]] = {
     ExportListing: {},
     ExportMetadata: {"self_": "self"},
     NamedId: {"id": "ID", "name": "Name"},
+    Subuser: {},
 }
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Steps",
     "Threads",
     "append",
+    "free_descriptors",
     "free_space",
     "naming",
     "publish",
@@ -317,6 +318,18 @@ def free_space(directory: Path) -> int | None:
     except OSError:
         return None
     return usage.free if usage.total else None
+
+
+def free_descriptors() -> int | None:
+    """Return how many more files and sockets this process may open, or None where unknown."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    except (ImportError, OSError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit - taken
 
 
 def append(path: Path, data: bytes) -> None:

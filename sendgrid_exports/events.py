@@ -1,7 +1,8 @@
 """What `on_event` receives: one small frozen object for everything that happens.
 
 Progress bars, logs, metrics and traces are all built on this one stream. `str(event)` is one line
-for people. No event carries a key or a link's query.
+for people, and begins with the account where a client acts for one of several. No event carries
+a key or a link's query.
 """
 
 from __future__ import annotations
@@ -43,17 +44,35 @@ def _without_credentials(export: ContactExport) -> ContactExport:
 
 
 @attrs.frozen(kw_only=True)
-class ExportStarted:
+class AccountEvent:
+    """The base of every event.
+
+    Attributes:
+        account: the account it is about, where a client acts for one of several; else None.
+    """
+
+    account: str | None = None
+
+    def __str__(self) -> str:
+        line = self._line()
+        return line if self.account is None else f"{self.account}: {line}"
+
+    def _line(self) -> str:
+        raise NotImplementedError
+
+
+@attrs.frozen(kw_only=True)
+class ExportStarted(AccountEvent):
     """SendGrid accepted the job: from here on the id is all that must be kept."""
 
     export_id: str
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"Export {self.export_id} started."
 
 
 @attrs.frozen(kw_only=True)
-class StatusPolled:
+class StatusPolled(AccountEvent):
     """A poll of the status succeeded.
 
     Attributes:
@@ -66,13 +85,13 @@ class StatusPolled:
     export: ContactExport = attrs.field(converter=_without_credentials)
     next_poll: float | None
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         status = redact_text(self.export.status_text or self.export.status.value)
         return f"Export {self.export_id} is {status}."
 
 
 @attrs.frozen(kw_only=True)
-class FileStarted:
+class FileStarted(AccountEvent):
     """The first byte of a file is about to arrive.
 
     Attributes:
@@ -90,13 +109,13 @@ class FileStarted:
     size: int | None
     received: int = 0
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         size = "of unknown size" if self.size is None else f"of {self.size:,} bytes"
         return f"Downloading {_name(self.number, self.path)} {size}."
 
 
 @attrs.frozen(kw_only=True)
-class BytesReceived:
+class BytesReceived(AccountEvent):
     """Part of a file arrived; at most ten of these a second and file, so none for its last byte.
 
     Attributes:
@@ -113,13 +132,13 @@ class BytesReceived:
     received: int
     size: int | None
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         of = "" if self.size is None else f" of {self.size:,}"
         return f"Received {self.received:,}{of} bytes of {_name(self.number, self.path)}."
 
 
 @attrs.frozen(kw_only=True)
-class LinkRenewed:
+class LinkRenewed(AccountEvent):
     """Links had died or were about to; a fresh status replaced them.
 
     Attributes:
@@ -130,12 +149,12 @@ class LinkRenewed:
     export_id: str
     links: int
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"Renewed {self.links} {'link' if self.links == 1 else 'links'}."
 
 
 @attrs.frozen(kw_only=True)
-class Retrying:
+class Retrying(AccountEvent):
     """A request failed in a transient way and is sent again.
 
     Attributes:
@@ -152,14 +171,14 @@ class Retrying:
     reason: str
     delay: float
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         what = "" if self.number is None else f" {_name(self.number, self.path)}"
         when = f"in {self.delay:.1f} s" if self.delay else "now"
         return f"Retrying{what} {when}: {self.reason}"
 
 
 @attrs.frozen(kw_only=True)
-class RunningLate:
+class RunningLate(AccountEvent):
     """At the rate so far, the download will not finish before its deadline; it continues.
 
     Attributes:
@@ -172,7 +191,7 @@ class RunningLate:
     seconds_needed: float
     seconds_left: float
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return (
             f"Export {self.export_id} needs {self.seconds_needed:.0f} s more at this rate, "
             f"and {self.seconds_left:.0f} s are left."
@@ -180,7 +199,7 @@ class RunningLate:
 
 
 @attrs.frozen(kw_only=True)
-class FileFinished:
+class FileFinished(AccountEvent):
     """A file is complete, verified, and under its final name."""
 
     export_id: str
@@ -191,12 +210,12 @@ class FileFinished:
         """The file's place among the files of the export, from 1."""
         return self.file.number
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"Downloaded and verified {self.file.name}."
 
 
 @attrs.frozen(kw_only=True)
-class CountMismatch:
+class CountMismatch(AccountEvent):
     """The files do not hold as many contacts as SendGrid says it exported.
 
     Attributes:
@@ -209,7 +228,7 @@ class CountMismatch:
     expected: int
     counted: int
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return (
             f"SendGrid says that export {self.export_id} has {self.expected:,} contacts; "
             f"its files hold {self.counted:,}."
@@ -261,6 +280,7 @@ def log(event: Event) -> None:
             }
         case _:
             fields = attrs.asdict(event)
+            del fields["account"]
             if fields.get("path") is not None:
                 fields["path"] = str(fields["path"])
             if isinstance(event, FileStarted):
@@ -268,4 +288,6 @@ def log(event: Event) -> None:
             elif isinstance(event, RunningLate | CountMismatch):
                 level = logging.WARNING
     extra = {"event": type(event).__name__, "export_id": event.export_id, **fields}
+    if event.account is not None:
+        extra["account"] = event.account
     logger.log(level, "%s", event, extra=extra)

@@ -27,6 +27,7 @@ else:
     PathOrUrl = Path | str
 
 __all__ = [
+    "AccountResult",
     "ChangeKind",
     "ComparisonSummary",
     "Contact",
@@ -42,6 +43,7 @@ __all__ = [
     "FieldChange",
     "FoundExport",
     "NamedId",
+    "Subuser",
     "VerificationReport",
 ]
 
@@ -231,6 +233,42 @@ class DownloadResult:
     def directory(self) -> PathOrNone:
         """The directory where the files are; None in a bucket."""
         return self.target if isinstance(self.target, Path) else None
+
+
+@attrs.frozen(kw_only=True)
+class Subuser:
+    """A subuser of a parent account.
+
+    https://www.twilio.com/docs/sendgrid/api-reference/subusers-api/list-all-subusers
+
+    Attributes:
+        username: its name, by which the parent account acts for it.
+        id: SendGrid's id of it, or None.
+        email: its address, or None.
+        disabled: whether it is disabled; SendGrid then refuses requests on its behalf.
+        region: `global` or `eu`: the host that serves it.
+    """
+
+    username: str
+    id: str | None = None
+    email: str | None = None
+    disabled: bool = False
+    region: str = "global"
+
+
+@attrs.frozen(kw_only=True)
+class AccountResult:
+    """What came of one account in `export_accounts`: a result or an error.
+
+    Attributes:
+        name: the account.
+        result: its export, complete and verified; None after an error.
+        error: why there is none; None after a success.
+    """
+
+    name: str
+    result: DownloadResult | None = None
+    error: Exception | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -198,15 +198,22 @@ class Session:
     ) -> aiohttp.ClientResponse:
         """Send a request, `url` byte for byte, and return the response once its head arrived."""
         session, target = self._session(), URL(url, encoded=True)
-        answer = await session.request(
-            method,
-            target,
-            headers=headers,
-            proxy=await self._proxy(target),
-            allow_redirects=False,
-            raise_for_status=False,
-            **options,
-        )
+        try:
+            answer = await session.request(
+                method,
+                target,
+                headers=headers,
+                proxy=await self._proxy(target),
+                allow_redirects=False,
+                raise_for_status=False,
+                **options,
+            )
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # A session that is closed cancels its search for an address, and so this await alone.
+            raise aiohttp.ClientConnectionError("the session was closed") from None
         if answer.request_info.headers.get("Authorization") != headers.get("Authorization"):
             answer.close()
             raise TransportError(

@@ -1,12 +1,13 @@
-"""The three endpoints over a session: start an export, poll it, list all of them."""
+"""The API over a session: start an export, poll it, list all of them, list the subusers."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from sendgrid_exports.api.polling import (
     may_have_started,
     timed_out,
 )
+from sendgrid_exports.api.subusers import is_last_page, read_subusers, subusers_request
+from sendgrid_exports.api.turns import Turns
 from sendgrid_exports.api.wire import (
     listing_request,
     read_export,
@@ -37,11 +40,12 @@ from sendgrid_exports.errors import (
     ExportNotReadyError,
     ExportTimeoutError,
     InvalidResponseError,
+    PermissionDeniedError,
     SendGridExportsError,
 )
 from sendgrid_exports.events import ExportStarted, OnEvent, Retrying, StatusPolled
 from sendgrid_exports.http import Request, Response
-from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
+from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus, Subuser
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.session import Session
 from sendgrid_exports.settings import PollPolicy
@@ -54,7 +58,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 4
-_LONGEST_START_DELAY = 60.0
+# Above a period of the rate limits, which is a minute and told in whole seconds.
+_LONGEST_START_DELAY = 90.0
 _MOST_PAGES = 1000
 _SHORTEST_RENEWAL = 60.0
 _SECONDS_NEW = 60.0
@@ -73,6 +78,7 @@ class Exports:
         base_url: str,
         on_behalf_of: str | None,
         session: Session,
+        turns: Turns,
         clock: Clock,
         random: Random,
         polling: PollPolicy,
@@ -80,10 +86,12 @@ class Exports:
     ) -> None:
         self._api_key = api_key
         self._base_url = base_url
+        self._on_behalf_of = on_behalf_of
+        self.turns = turns
         self._session = session
         self._clock = clock
         self._random = random
-        self._policy = polling
+        self.policy = polling
         self._headers = {
             "Authorization": f"Bearer {api_key}",
             "Accept": "application/json",
@@ -115,7 +123,7 @@ class Exports:
                 ) from None
             except SendGridExportsError as error:
                 attempts += 1
-                delay = poll_delay(attempts - 1, self._policy, self._random)
+                delay = poll_delay(attempts - 1, self.policy, self._random)
                 if isinstance(error, APIError) and error.retry_after is not None:
                     delay = max(delay, error.retry_after)
                 if (
@@ -167,6 +175,59 @@ class Exports:
                     f"{_MOST_PAGES + 1}. Ask for one export by its id."
                 )
 
+    async def subusers(self, *, on_event: OnEvent) -> AsyncGenerator[Subuser, None]:
+        """Yield the subusers, page by page, each once.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        offset = largest = 0
+        known: set[str] = set()
+        while True:
+            request = subusers_request(offset)
+            page = await self.repeat(
+                partial(self._call, request, read_subusers), deadline=Deadline(), on_event=on_event
+            )
+            new = {found.username: found for found in page if found.username not in known}
+            for subuser in new.values():
+                yield subuser
+            if is_last_page(page, new, largest):
+                return
+            known |= new.keys()
+            offset, largest = offset + len(page), max(largest, len(page))
+
+    async def repeat(
+        self, ask: Callable[[], Awaitable[T]], *, deadline: Deadline, on_event: OnEvent
+    ) -> T:
+        """Return what `ask`, which changes nothing at SendGrid, returns; again like a poll.
+
+        Raises:
+            ExportTimeoutError: the deadline is reached.
+            APIError, TransportError, InvalidResponseError: what can't get better, or the last
+                of too many failures.
+        """
+        failures = 0
+        while True:
+            try:
+                async with self._timeout(deadline):
+                    return await ask()
+            except TimeoutError:
+                raise ExportTimeoutError(
+                    "The timeout passed before SendGrid answered.", export_id=""
+                ) from None
+            except SendGridExportsError as error:
+                failures += 1
+                asked = error.retry_after if isinstance(error, APIError) else None
+                delay = max(poll_delay(failures - 1, self.policy, self._random), asked or 0.0)
+                if (
+                    not is_transient(error)
+                    or failures >= self.policy.max_failures
+                    or delay >= deadline.left(self._clock.monotonic())
+                ):
+                    raise
+                on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
+            await self._clock.sleep(delay)
+
     async def wait(
         self,
         export_id: str,
@@ -184,7 +245,7 @@ class Exports:
             APIError, TransportError, InvalidResponseError: what can't get better, or the last
                 of too many failures.
         """
-        policy = self._policy
+        policy = self.policy
         if max_failures is not None:
             policy = attrs.evolve(policy, max_failures=max_failures)
         polling = Polling(
@@ -229,7 +290,7 @@ class Exports:
             ExportTimeoutError, ExportExpiredError, APIError, TransportError,
             InvalidResponseError: as from `wait`.
         """
-        seconds = max(self._policy.timeout, _SHORTEST_RENEWAL)
+        seconds = max(self.policy.timeout, _SHORTEST_RENEWAL)
         bound = Deadline.after(seconds, self._clock.monotonic())
         try:
             return await self.wait(
@@ -301,14 +362,16 @@ class Exports:
             headers["Cache-Control"] = "no-cache"
         else:
             headers["Content-Type"] = "application/json"
-        response = await self._session.send(
-            request.method,
-            self._base_url + request.target,
-            headers=headers,
-            body=request.body,
-            secret=self._api_key,
-        )
+        async with self.turns.one(self._on_behalf_of):
+            response = await self._session.send(
+                request.method,
+                self._base_url + request.target,
+                headers=headers,
+                body=request.body,
+                secret=self._api_key,
+            )
         self.server_clock.hear(response.date)
+        self.turns.answered(self._on_behalf_of, response, self.server_clock)
         logger.debug(
             "%s %s: %d",
             *(request.method, request.target, response.status),
@@ -318,4 +381,12 @@ class Exports:
                 "http_status": response.status,
             },
         )
-        return read(response, request, self.server_clock.utc())
+        try:
+            return read(response, request, self.server_clock.utc())
+        except PermissionDeniedError as error:
+            if self._on_behalf_of is None:
+                raise
+            raise error.with_advice(
+                f"The request was on behalf of {self._on_behalf_of}, which may be disabled, or "
+                "not an account that this API key may act for."
+            ) from None

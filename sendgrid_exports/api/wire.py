@@ -31,15 +31,18 @@ from sendgrid_exports.models import ContactExport, ErrorDetail, ExportListing
 from sendgrid_exports.redaction import redact_page, redact_text
 
 __all__ = [
+    "describe",
     "listing_request",
     "read_export",
     "read_id",
     "read_listing",
+    "read_success",
     "start_request",
     "status_request",
 ]
 
 _EXPORTS = "/v3/marketing/contacts/exports"
+_SUBUSERS = "/v3/subusers"
 
 _ON_THE_WAY = "Check base_url and the proxies on the way."
 _ERRORS: Mapping[int, type[APIError]] = {
@@ -88,6 +91,10 @@ _ADVICE: tuple[tuple[set[int], str, str], ...] = (
         "this machine must be allowed.",
     ),
     ({429}, "", "Send fewer requests."),
+)
+_SUBUSERS_ADVICE = (
+    "To list subusers, use an API key of the parent account with the scope subusers.read; the "
+    "plan must have subusers (Pro or Premier)."
 )
 
 
@@ -152,7 +159,7 @@ def read_id(response: Response, request: Request, now: datetime) -> str:
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the response holds no id.
     """
-    value = _read(response, request, now, wanted="")
+    value = read_success(response, request, now, wanted="")
     export_id = value.get("id") if isinstance(value, Mapping) else None
     if isinstance(export_id, int) and not isinstance(export_id, bool):
         export_id = str(export_id)
@@ -171,8 +178,8 @@ def read_export(response: Response, request: Request, now: datetime) -> ContactE
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
-    what = _describe(request)
-    export = decode(ContactExport, _read(response, request, now, wanted="status"), what)
+    what = describe(request)
+    export = decode(ContactExport, read_success(response, request, now, wanted="status"), what)
     if status_request(export.id).target != request.target:
         raise InvalidResponseError(
             f"{what} is about another export: {redact_text(export.id)!r}",
@@ -190,8 +197,8 @@ def read_listing(
         APIError: SendGrid refused; the subclass says how.
         InvalidResponseError: the body is not what is documented.
     """
-    what = _describe(request)
-    value = _read(response, request, now, wanted="result")
+    what = describe(request)
+    value = read_success(response, request, now, wanted="result")
     if not isinstance(value, Mapping):
         raise InvalidResponseError(
             f"{what} is not what is documented: {redact_text(repr(value))}",
@@ -219,15 +226,21 @@ def _target(url: str, request: Request) -> str | None:
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
-def _describe(request: Request) -> str:
+def describe(request: Request) -> str:
+    """Return what an answer is called in messages."""
     return f"SendGrid's answer to {request.method} {request.target}"
 
 
-def _read(response: Response, request: Request, now: datetime, *, wanted: str) -> object:
-    """Return the JSON of a success. `errors` without the `wanted` field are raised as an error."""
+def read_success(response: Response, request: Request, now: datetime, *, wanted: str) -> object:
+    """Return the JSON of a success. `errors` without the `wanted` field are raised as an error.
+
+    Raises:
+        APIError: SendGrid refused; the subclass says how.
+        InvalidResponseError: the body is not JSON.
+    """
     if not 200 <= response.status < 300:
         raise _error(response, request, now)
-    value = parse_json(response.body, _describe(request))
+    value = parse_json(response.body, describe(request))
     if isinstance(value, Mapping) and not value.get(wanted) and _read_details(response.body):
         raise _error(response, request, now)
     return value
@@ -270,6 +283,8 @@ def _advice(status: int, said: str, request: Request, *, is_page: bool) -> str:
         return _ON_THE_WAY
     if status == 404:
         return _not_found_advice(request)
+    if status in {401, 403} and request.target.startswith(_SUBUSERS):
+        return _SUBUSERS_ADVICE
     for statuses, pattern, advice in _ADVICE:
         if status in statuses and re.search(pattern, said, re.IGNORECASE):
             return advice

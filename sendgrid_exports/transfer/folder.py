@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -53,7 +53,7 @@ from sendgrid_exports.transfer.manifest import (
     count_contacts,
     read_manifest,
     with_files,
-    without_file,
+    without_files,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 
@@ -105,6 +105,8 @@ class Folder:
         self._saving = asyncio.Lock()
         self._publications: list[_Publication] = []
         self._writer = ManifestWriter()
+        # Linux reports lost pages once: a second sync of these would succeed.
+        self._lost: set[Path] = set()
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
         self._free: int | None = 0
@@ -149,15 +151,20 @@ class Folder:
 
     async def reconcile(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
-        for entry in self.manifest.files:
-            kept = await self._disk.run_long(self._confirm(entry, policy))
-            if kept is None:
-                await self.save(lambda known, entry=entry: without_file(known, entry.number))  # type: ignore[misc]
-                continue
-            if kept != entry:
-                await self.save(lambda known, kept=kept: with_files(known, [kept]))  # type: ignore[misc]
-            if is_in_other_form(kept, policy):
-                await self._replace(kept, policy)
+        kept: list[FileEntry] = []
+        lost: set[int] = set()
+        try:
+            for entry in self.manifest.files:
+                found = await self._disk.run_long(self._confirm(entry, policy))
+                if found is None:
+                    lost.add(entry.number)
+                else:
+                    kept.append(found)
+        finally:
+            await self.save(lambda known: without_files(with_files(known, kept), lost))
+        for entry in kept:
+            if is_in_other_form(entry, policy):
+                await self._replace(entry, policy)
         if self.manifest.state == "complete":
             await self.finish()
 
@@ -203,7 +210,7 @@ class Folder:
         try:
             converted = await self._convert(entry, source, policy)
         except CorruptDownloadError:
-            await self.save(lambda known: without_file(known, entry.number))
+            await self.save(lambda known: without_files(known, {entry.number}))
             await self._disk.run(source.unlink, missing_ok=True)
             raise
         await self._publish(converted, self.names.converted(entry.number))
@@ -242,18 +249,19 @@ class Folder:
 
     async def _publish(self, entry: FileEntry, part: Path) -> FileEntry:
         """Publish a file, together with all others that wait for it."""
-        await self._disk.run(sync_whole, part)
+        await self._disk.run(self._sync, part, sync_whole)
         publication = _Publication(entry, part)
         self._publications.append(publication)
         try:
             async with self._saving:
                 if not publication.done:
-                    await self._disk.run(self._publish_all, tuple(self._publications))
+                    waiting = [one for one in self._publications if not one.done]
+                    await self._disk.run(self._publish_all, waiting)
         finally:
             self._publications.remove(publication)
         return publication.entry
 
-    def _publish_all(self, publications: tuple[_Publication, ...]) -> None:
+    def _publish_all(self, publications: Sequence[_Publication]) -> None:
         if not self._lock.is_held():
             raise DownloadInProgressError(
                 f"Another process has taken over the download into {self.names.directory}; "
@@ -266,11 +274,11 @@ class Folder:
         entries = [publication.entry for publication in publications]
         manifest = with_files(self.manifest, entries)
         self._write(manifest)
+        self.manifest = manifest
         for publication in publications:
             publication.part.replace(self.names.directory / publication.entry.name)
             publication.done = True
         sync_directory(self.names.directory)
-        self.manifest = manifest
 
     async def finish(self) -> None:
         """Record that every file is there, and remove what is of no more use."""
@@ -317,11 +325,20 @@ class Folder:
 
     def _append(self, record: Record, synced: Path | None) -> None:
         if synced is not None:
-            sync_file(synced)
+            self._sync(synced, sync_file)
         path = self.names.journal
         if not path.exists():
             replace_file(path, write_journal(self.manifest.export_id, []))
         append(path, write_record(record))
+
+    def _sync(self, part: Path, sync: Callable[[Path], None]) -> None:
+        if part in self._lost:
+            raise OSError(errno.EIO, "an earlier sync of it failed", str(part))
+        try:
+            sync(part)
+        except OSError:
+            self._lost.add(part)
+            raise
 
     def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry | None]:
         """Return the entry of a file that is as the manifest says; None if it is not."""
@@ -425,7 +442,7 @@ def prepare_directory(directory: Path) -> None:
     probe = Names(directory, f"{PROBE}{secrets.token_hex(8)}")
     lock = Lock(probe.lock)
     try:
-        _make(directory, lock)
+        make_directory(directory, lock)
         with ExitStack() as stack:
             stack.callback(lock.release)
             stack.callback(probe.manifest.unlink, missing_ok=True)
@@ -438,8 +455,13 @@ def prepare_directory(directory: Path) -> None:
         ) from error
 
 
-def _make(directory: Path, lock: Lock) -> bool:
-    """Make the directory if need be and return whether the lock in it could be taken."""
+def make_directory(directory: Path, lock: Lock) -> bool:
+    """Make the directory if need be and return whether the lock in it could be taken.
+
+    Raises:
+        ValueError: it is a file or not writable.
+        OSError: the disk failed.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return lock.acquire()
@@ -454,7 +476,7 @@ def _make(directory: Path, lock: Lock) -> bool:
 
 
 def _prepare(names: Names, lock: Lock) -> None:
-    if not _make(names.directory, lock):
+    if not make_directory(names.directory, lock):
         raise DownloadInProgressError(
             f"Another process or task is downloading {names.stem} into {names.directory}. "
             "Wait for it, or use another directory.",

@@ -6,7 +6,7 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from itertools import chain
 from typing import Literal
 
@@ -27,7 +27,7 @@ __all__ = [
     "read_manifest",
     "with_export",
     "with_files",
-    "without_file",
+    "without_files",
     "write_manifest",
 ]
 
@@ -113,9 +113,11 @@ def with_files(manifest: Manifest, entries: Iterable[FileEntry]) -> Manifest:
     return attrs.evolve(manifest, files=tuple(files[number] for number in sorted(files)))
 
 
-def without_file(manifest: Manifest, number: int) -> Manifest:
-    """Return the manifest without the file of that number, which is to be fetched again."""
-    files = tuple(file for file in manifest.files if file.number != number)
+def without_files(manifest: Manifest, numbers: Set[int]) -> Manifest:
+    """Return the manifest without the files of these numbers, which are to be downloaded again."""
+    if not numbers:
+        return manifest
+    files = tuple(file for file in manifest.files if file.number not in numbers)
     return attrs.evolve(manifest, files=files, state="downloading", contacts=None)
 
 
@@ -172,13 +174,13 @@ def write_manifest(manifest: Manifest) -> bytes:
     return ManifestWriter().write(manifest)
 
 
-def read_manifest(data: bytes, export_id: str) -> Manifest | None:
-    """Return the manifest in `data`, or None if it is damaged or not of this export."""
+def read_manifest(data: bytes, export_id: str | None = None) -> Manifest | None:
+    """Return the manifest in `data`; None if it is damaged, or of another export than asked for."""
     try:
         manifest = decode(Manifest, parse_json(data, "The manifest"), "The manifest")
     except InvalidResponseError:
         return None
-    if manifest.version != _VERSION or manifest.export_id != export_id:
+    if manifest.version != _VERSION or export_id not in {None, manifest.export_id}:
         return None
     if any(_escapes(file.name) for file in manifest.files):
         return None

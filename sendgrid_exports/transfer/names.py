@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 __all__ = [
+    "HIDDEN",
     "MANIFEST",
     "PROBE",
     "Names",
@@ -21,7 +22,10 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 
-PROBE = ".sendgrid-exports-probe-"
+HIDDEN = ".sendgrid-exports-"
+"""How the files begin that are not part of an export."""
+
+PROBE = f"{HIDDEN}probe-"
 """How the files begin that are made, and removed, to see whether a directory can be used."""
 
 _LONGEST = 120
@@ -34,7 +38,7 @@ _OURS = re.compile(
     re.ASCII,
 )
 _CLUTTER = re.compile(
-    r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|" + re.escape(PROBE) + ".*", re.DOTALL
+    r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini|" + re.escape(HIDDEN) + ".*", re.DOTALL
 )
 _CLUTTER_FOLDER = "@eaDir"
 
@@ -71,7 +75,7 @@ def is_clutter(name: str, *, folder: bool) -> bool:
     """Whether an operating system puts files, or a folder, of this name into any directory.
 
     macOS: `._name`, `.DS_Store`. Windows: `Thumbs.db`, `desktop.ini`. Synology: the folder
-    `@eaDir`. So does our own check of a directory, where it was killed.
+    X
     """
     return name == _CLUTTER_FOLDER if folder else _CLUTTER.fullmatch(name) is not None
 

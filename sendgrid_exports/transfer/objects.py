@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import reduce
 from pathlib import Path
 
 import attrs
@@ -31,7 +30,7 @@ from sendgrid_exports.transfer.manifest import (
     count_contacts,
     read_manifest,
     with_files,
-    without_file,
+    without_files,
 )
 from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.together import together
@@ -127,10 +126,10 @@ class Objects:
                 for entry in self.manifest.files
             }
         confirmed = {number: task.result() for number, task in confirming.items()}
-        manifest = with_files(self.manifest, filter(None, confirmed.values()))
-        lost = [number for number, entry in confirmed.items() if entry is None]
         if confirmed:
-            await self.save(lambda _: reduce(without_file, lost, manifest))
+            kept = [entry for entry in confirmed.values() if entry is not None]
+            lost = confirmed.keys() - {entry.number for entry in kept}
+            await self.save(lambda known: without_files(with_files(known, kept), lost))
         if self.manifest.state == "complete":
             await self.finish()
 

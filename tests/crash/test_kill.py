@@ -79,9 +79,8 @@ class Child:
 
 def journal(directory: Path) -> Record | None:
     path = directory / "killed.journal"
-    if not path.exists():
-        return None
-    return (read_journal(path.read_bytes(), "killed") or {}).get(1)
+    records = read_journal(path.read_bytes(), "killed") if path.exists() else None
+    return records.get(1) if records else None
 
 
 def is_true(record: Record | None, part: Path, body: Path) -> bool:

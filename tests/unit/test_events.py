@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from sendgrid_exports import (
@@ -114,6 +115,20 @@ def test_every_event_is_a_record_with_its_fields(
     expected = {"export_id": event.export_id, **extras}
     assert {name: told[name] for name in expected} == expected
     assert "s3cr3t" not in repr(told)
+
+
+@pytest.mark.parametrize("event", [event for event, *_ in TOLD])
+def test_an_event_of_an_account_names_it_in_its_line_and_in_the_log(
+    caplog: pytest.LogCaptureFixture, event: Event
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="sendgrid_exports")
+    named = attrs.evolve(event, account="agency")
+    assert str(named) == f"agency: {event}"
+    log(event)
+    log(named)
+    without, record = caplog.records
+    assert not hasattr(without, "account")
+    assert vars(record)["account"] == "agency"
 
 
 def test_bytes_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ RunningLate VerificationReport verify_download
 SendGridExportsError ServerError StatusPolled SystemClock TransportError Verify export_contacts
 fetch_export Contact parse_contact read_contacts read_contacts_async
 ChangeKind Comparison ComparisonSummary ContactChange FieldChange compare_exports read_arrow
-write_parquet ExportRequest FoundExport find_exports
+write_parquet AccountResult Subuser export_accounts ExportRequest FoundExport find_exports
 """.split()
 
 
@@ -87,6 +87,7 @@ SIGNATURES = {
         [
             "session",
             "base_url",
+            "eu_base_url",
             "on_behalf_of",
             "allow_insecure_http",
             "polling",
@@ -101,6 +102,9 @@ SIGNATURES = {
     ),
     sendgrid_exports.ExportClient.get: (["self", "export_id"], []),
     sendgrid_exports.ExportClient.list_exports: (["self"], []),
+    sendgrid_exports.ExportClient.subusers: (["self"], []),
+    sendgrid_exports.ExportClient.for_subuser: (["self", "subuser"], ["region"]),
+    sendgrid_exports.ExportClient.for_key: (["self", "api_key"], ["account", "region"]),
     sendgrid_exports.ExportClient.wait: (["self", "export_id"], ["timeout", "on_event"]),
     sendgrid_exports.ExportClient.download: (
         ["self", "export", "target"],

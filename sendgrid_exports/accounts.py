@@ -1,0 +1,310 @@
+"""Exporting many accounts: each by a task of its own, a bounded number of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from sendgrid_exports.api.polling import may_have_started
+from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.bucket import Bucket
+from sendgrid_exports.client import ExportClient
+from sendgrid_exports.delays import poll_delay
+from sendgrid_exports.disk import free_descriptors
+from sendgrid_exports.errors import (
+    ExportExpiredError,
+    ExportFailedError,
+    ExportNotFoundError,
+    ExportTimeoutError,
+    SendGridExportsError,
+)
+from sendgrid_exports.events import OnEvent
+from sendgrid_exports.http import Request
+from sendgrid_exports.models import AccountResult, DownloadResult
+from sendgrid_exports.nightly import (
+    AskAgain,
+    Resume,
+    Start,
+    check_pattern,
+    choose,
+    directories,
+    find_finished,
+    most_jobs,
+)
+from sendgrid_exports.settings import Duration, read_duration
+from sendgrid_exports.timing import Deadline
+from sendgrid_exports.transfer.claim import Claim, claim, find_manifests
+from sendgrid_exports.transfer.folder import prepare_directory
+from sendgrid_exports.transfer.manifest import Manifest
+from sendgrid_exports.transfer.target import is_url
+from sendgrid_exports.transfer.together import together
+from sendgrid_exports.transfer.transfer import Transfer
+
+__all__ = ["export_accounts"]
+
+Clients = Iterable[ExportClient] | AsyncIterable[ExportClient]
+
+_MAX_AGE = timedelta(hours=12)
+
+
+def export_accounts(
+    target: str | os.PathLike[str],
+    clients: Clients,
+    *,
+    jobs: int = 8,
+    file_type: Literal["csv", "json"] = "csv",
+    max_file_size: int | None = None,
+    max_age: Duration = _MAX_AGE,
+    timeout: Duration | None = None,
+    on_event: OnEvent | None = None,
+) -> AsyncGenerator[AccountResult, None]:
+    """Export the contacts of many accounts, and yield what came of each as it ends.
+
+        clients = (client.for_subuser(s) async for s in client.subusers() if not s.disabled)
+        async for account in export_accounts("backups/{account}/{date}", clients):
+            print(account.name, account.error or account.result.contact_count)
+
+    An account that fails does not stop another one. An export is started only when its account
+    has its turn, and its files are downloaded as soon as it is ready, so that none expires while
+    it waits. At most `jobs` accounts are under way at once, fewer where the process may not open
+    that many files. One that has two exports of others in preparation waits for them.
+
+    Called again, it exports nothing twice: an account that has a complete export, less than
+    `max_age` old, in its directory of today or of the days before, is done without a request. One
+    whose export is unfinished resumes it, and one whose export was started without a trace on
+    disk finds it in SendGrid's list. An export of all contacts that is in preparation there is
+    taken too, whoever started it.
+
+    To end early, close the generator (`contextlib.aclosing`); what is under way is resumed by the
+    next call.
+
+    Args:
+        target: a directory with the fields `{account}` and `{date}` (of today, in UTC, as
+            2026-03-02) in its path. Names of accounts are made safe and stay different.
+        clients: a client for each account, from `for_subuser`, `for_key` with an account, or
+            with `on_behalf_of`; taken one by one as accounts end. They should be derived from
+            one client, as those share one session, disk threads and limits.
+        jobs: the most accounts under way at once.
+        file_type: as for `ExportClient.start`.
+        max_file_size: as for `ExportClient.start`, in megabytes.
+        max_age: how long ago an export may have been started to count.
+        timeout: seconds for each account, from its turn on; None: see `ExportClient.fetch`.
+        on_event: receives every event; each names its account.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used, or a client has no account. Those under
+            way are yielded before.
+        Exception: what taking the next client raised, after those under way are yielded.
+    """
+    if isinstance(jobs, bool) or not isinstance(jobs, int):
+        raise TypeError(f"jobs must be a whole number, not {jobs!r}")
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, not {jobs}")
+    if is_url(target) or isinstance(target, Bucket):
+        raise ValueError(
+            "target must be a directory, in which accounts can be locked, and not a bucket: export "
+            "to a bucket account by account, with export_contacts"
+        )
+    path = os.fspath(target)
+    if not isinstance(path, str):
+        raise TypeError(f"target must be a path of text, not {type(path).__name__}")
+    night = _Night(
+        pattern=check_pattern(path),
+        request=start_request(file_type=file_type, max_file_size=max_file_size),
+        file_type=file_type,
+        max_age=timedelta(seconds=read_duration(max_age, "max_age")),
+        timeout=None if timeout is None else read_duration(timeout, "timeout"),
+        on_event=on_event,
+    )
+    return _results(night, _each(clients), jobs)
+
+
+async def _each(clients: Clients) -> AsyncIterator[ExportClient]:
+    if isinstance(clients, AsyncIterable):
+        async for client in clients:
+            yield client
+    else:
+        for client in clients:
+            yield client
+
+
+async def _next(clients: AsyncIterator[ExportClient]) -> tuple[ExportClient, str] | None:
+    """Return the next client and its account, or None after the last."""
+    client = await anext(clients, None)
+    if client is None:
+        return None
+    if not isinstance(client, ExportClient):
+        raise TypeError(f"clients must be of ExportClient, not {type(client).__name__}")
+    if client.account is None:
+        raise ValueError(
+            "every client must have an account: make it with for_subuser, with for_key and "
+            "account=, or with on_behalf_of="
+        )
+    return client, client.account
+
+
+async def _results(
+    night: _Night, clients: AsyncIterator[ExportClient], jobs: int
+) -> AsyncGenerator[AccountResult, None]:
+    """Yield what came of each account; another one begins as soon as there is room for it."""
+    running: set[asyncio.Task[AccountResult]] = set()
+    taking: asyncio.Task[tuple[ExportClient, str] | None] | None = None
+    ended = False
+    async with together() as tasks:
+        while True:
+            if taking is None and not ended and len(running) < jobs:
+                taking = tasks.create_task(_next(clients))
+            waiting = {*running, *([taking] if taking else [])}
+            if not waiting:
+                return
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if taking is not None and taking.done():
+                # An error is raised once the accounts under way are done.
+                taken = None if taking.exception() else taking.result()
+                ended, taking = taken is None, None
+                if taken is not None:
+                    client, name = taken
+                    jobs = await night.affordable(client, jobs)
+                    running.add(tasks.create_task(night.run(client, name)))
+            for task in [task for task in running if task.done()]:
+                running.discard(task)
+                yield task.result()
+
+
+class _Night:
+    """What all accounts of one call have in common."""
+
+    def __init__(
+        self,
+        *,
+        pattern: str,
+        request: Request,
+        file_type: str,
+        max_age: timedelta,
+        timeout: float | None,
+        on_event: OnEvent | None,
+    ) -> None:
+        self._pattern = pattern
+        self._request = request
+        self._file_type = file_type
+        self._max_age = max_age
+        self._timeout = timeout
+        self._on_event = on_event
+        self._names: set[str] = set()
+        self._began: datetime | None = None
+
+    async def affordable(self, client: ExportClient, jobs: int) -> int:
+        """Return how many accounts may be under way at once; asked before each, it counts once."""
+        if self._began is not None:
+            return jobs
+        means = client._means  # noqa: SLF001
+        self._began = means.clock.utc()
+        with means.disk:
+            free = await means.disk.run(free_descriptors)
+        return most_jobs(jobs, free=free, connections=means.policy.connections)
+
+    async def run(self, client: ExportClient, name: str) -> AccountResult:
+        """Export one account; whatever fails is its result."""
+        try:
+            if name in self._names:
+                raise ValueError(f"two clients have the account {name!r}: its name must be unique")
+            self._names.add(name)
+            return AccountResult(name=name, result=await self._export(client, name))
+        except Exception as error:  # noqa: BLE001
+            return AccountResult(name=name, error=error)
+
+    async def _export(self, client: ExportClient, name: str) -> DownloadResult:
+        transfer = client._transfer("", self._timeout, self._on_event)  # noqa: SLF001
+        disk, now = transfer.means.disk, transfer.means.clock.utc()
+        # The date is that of the whole run, which may last beyond midnight.
+        paths = directories(self._pattern, name, now=self._began or now, since=now - self._max_age)
+        async with claim(paths[0], disk) as claimed:
+            found = await disk.run(find_manifests, paths)
+            step: Resume | Start | None = find_finished(
+                found, since=now - self._max_age, file_type=self._file_type
+            )
+            if step is None:
+                step = await self._choose(transfer, found, claimed, paths[0])
+            if isinstance(step, Resume):
+                # One that was started before may have come to nothing.
+                with contextlib.suppress(
+                    ExportExpiredError, ExportFailedError, ExportNotFoundError
+                ):
+                    return await self._fetch(client, transfer, claimed, step)
+            step = await self._start(transfer, claimed, paths[0])
+            return await self._fetch(client, transfer, claimed, step)
+
+    async def _choose(
+        self,
+        transfer: Transfer,
+        found: list[tuple[Path, Manifest]],
+        claimed: Claim,
+        directory: Path,
+    ) -> Resume | Start:
+        """Return what SendGrid's list leaves to do, once the account has room for an export."""
+        exports, clock = transfer.means.exports, transfer.means.clock
+        bound = Deadline.after(exports.policy.timeout, clock.monotonic())
+        deadline = bound if self._timeout is None else transfer.timeout
+        polls = 0
+        while True:
+            listings = await exports.repeat(
+                exports.list_exports, deadline=deadline, on_event=transfer.on_event
+            )
+            now = exports.server_clock.utc()
+            step = choose(
+                found,
+                listings,
+                directory=directory,
+                since=now - self._max_age,
+                now=now,
+                intended=claimed.intended,
+                file_type=self._file_type,
+            )
+            if not isinstance(step, AskAgain):
+                return step
+            delay = poll_delay(polls, exports.policy, transfer.means.random)
+            polls += 1
+            if delay >= deadline.left(clock.monotonic()):
+                raise ExportTimeoutError(
+                    f"The timeout passed before an export could be started: {step.reason}. "
+                    "Try again later.",
+                    export_id="",
+                )
+            await clock.sleep(delay)
+
+    async def _start(self, transfer: Transfer, claimed: Claim, directory: Path) -> Resume:
+        """Start an export; where the answer was lost, again only if the list does not have it."""
+        means = transfer.means
+        await means.disk.run(prepare_directory, directory)
+        await claimed.intend(means.exports.server_clock.utc())
+        for is_last in (False, True):
+            try:
+                export_id = await means.exports.start(
+                    self._request, deadline=transfer.timeout, on_event=transfer.on_event
+                )
+                return Resume(export_id, directory)
+            except SendGridExportsError as error:
+                if is_last or not may_have_started(error):
+                    raise
+            step = await self._choose(transfer, [], claimed, directory)
+            if isinstance(step, Resume):
+                return step
+        raise AssertionError
+
+    async def _fetch(
+        self, client: ExportClient, transfer: Transfer, claimed: Claim, step: Resume
+    ) -> DownloadResult:
+        transfer.export_id = step.export_id
+        if claimed.intended is not None:
+            async with client._open(step.export_id, step.directory) as folder:  # noqa: SLF001
+                record = client._record(self._request)  # noqa: SLF001
+                await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
+            await claimed.fulfil()
+        return await client._fetch(transfer, step.directory, self._timeout)  # noqa: SLF001
