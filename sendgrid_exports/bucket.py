@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -25,7 +25,7 @@ from sendgrid_exports.redaction import redact_text, redact_url
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["SCHEMES", "Bucket", "ConflictError", "Stored", "Upload"]
+__all__ = ["SCHEMES", "Bucket", "BucketFile", "ConflictError", "Stored", "Upload"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +40,13 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 # https://learn.microsoft.com/rest/api/storageservices/put-block-list
 _LOST_BLOCKS = "InvalidBlockList"
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
+# Of what is not in the environment.
+_LACKING = re.compile(r"error: (?:Missing|Account must be specified)")
 # Where obstore asks for credentials that are not in the environment.
 _CREDENTIAL_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
 _SET_CREDENTIALS = (
     "Set the credentials in the environment as obstore reads it (AWS_ACCESS_KEY_ID, "
-    "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY and their like), or pass "
+    "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and others), or pass "
     "Bucket(store) with a store that has them."
 )
 
@@ -98,6 +100,7 @@ class Bucket:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be text, not {type(prefix).__name__}")
         self._store = store
+        self._from_url = root is not None
         self._root = root or _root_of(store)
         self._prefix = prefix.strip("/")
         if self._prefix and {"", ".", ".."} & set(self._prefix.split("/")):
@@ -155,7 +158,9 @@ class Bucket:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A store may hold credentials, which must not get into a pickle.
-        raise TypeError(f"{self!r} can't be pickled: pass its url, or make it where it is used")
+        if not self._from_url or self.url.startswith("memory:"):
+            raise TypeError(f"{self!r} can't be pickled: make it where it is used, of its url")
+        return Bucket.from_url, (self.url,)
 
     @property
     def name(self) -> str:
@@ -165,11 +170,14 @@ class Bucket:
     @property
     def parent(self) -> Bucket:
         """The bucket one part of the prefix higher."""
-        return Bucket(self._store, self._prefix.rpartition("/")[0], root=self._root)
+        return self._at(self._prefix.rpartition("/")[0])
 
     def __truediv__(self, name: str) -> Bucket:
         """Return the bucket with a prefix longer by `name`."""
-        return Bucket(self._store, self._key(name), root=self._root)
+        return self._at(self._key(name))
+
+    def _at(self, prefix: str) -> Bucket:
+        return Bucket(self._store, prefix, root=self._root if self._from_url else None)
 
     def url_of(self, name: str) -> str:
         """Return the url of an object."""
@@ -257,7 +265,7 @@ class Bucket:
             pass
 
     def list(self) -> tuple[list[Stored], list[str]]:
-        """Return the objects right below the prefix, and the names of what has more below it.
+        """Return the objects right below the prefix, and the names of longer prefixes; sorted.
 
         Raises:
             DownloadError: as for `head`.
@@ -281,16 +289,6 @@ class Bucket:
         except DownloadError:
             # It may be allowed to write alone. The next check replaces what is left.
             logger.debug("%s can be written, and nothing in it deleted.", self)
-
-    def open(self, stored: Stored) -> BinaryIO:
-        """Open an object for reading, all of it from the version that was listed.
-
-        Reading raises:
-            CorruptDownloadError: it was replaced meanwhile.
-            DownloadError: as for `head`.
-        """
-        raw = _ObjectReader(self, stored)
-        return cast("BinaryIO", io.BufferedReader(raw, _READ))
 
     def read_range(self, stored: Stored, start: int, size: int) -> bytes | memoryview:
         """Return bytes of one version of an object.
@@ -337,6 +335,37 @@ class Bucket:
             yield upload
         finally:
             await upload.abort()
+
+
+@attrs.frozen
+class BucketFile:
+    """An object to be read, with as much of a path's interface as readers of files need.
+
+    Attributes:
+        bucket: where it is.
+        stored: the object; reading it meets this version of it alone.
+    """
+
+    bucket: Bucket
+    stored: Stored
+
+    def __str__(self) -> str:
+        return self.bucket.url_of(self.name)
+
+    @property
+    def name(self) -> str:
+        """Its key below the bucket's prefix."""
+        return self.stored.name
+
+    def open(self, mode: str) -> io.BufferedReader:
+        """Open it for reading; `mode` is `rb`.
+
+        Reading raises:
+            CorruptDownloadError: it was replaced meanwhile.
+            DownloadError: as for `Bucket.head`.
+        """
+        assert mode == "rb"
+        return io.BufferedReader(_ObjectReader(self), _READ)
 
 
 class Upload:
@@ -415,9 +444,8 @@ def _root_of(store: Any) -> str:
 class _ObjectReader(io.RawIOBase):
     """The bytes of an object, in ranges, so that a slow reader meets no timeout."""
 
-    def __init__(self, bucket: Bucket, stored: Stored) -> None:
-        self._bucket = bucket
-        self._stored = stored
+    def __init__(self, file: BucketFile) -> None:
+        self._bucket, self._stored = file.bucket, file.stored
         self._position = 0
 
     def readable(self) -> bool:
@@ -503,7 +531,9 @@ def _error(error: Exception, url: str) -> DownloadError:
     status, code = _codes(error)
     said, text = _said(error), str(error)
     kind = DownloadError
-    if isinstance(error, FileNotFoundError):
+    if _LACKING.search(text):
+        advice = _SET_CREDENTIALS
+    elif isinstance(error, FileNotFoundError):
         said = "there is no such bucket"
         advice = "Make it, or correct the url."
     elif isinstance(error, exceptions.UnauthenticatedError) or any(

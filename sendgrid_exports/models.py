@@ -296,31 +296,34 @@ class ExportRequest:
 
 @attrs.frozen(kw_only=True)
 class FoundExport:
-    """An export that `find_exports` found on disk, as its manifest describes it.
+    """An export that `find_exports` found, as its manifest describes it.
 
     Attributes:
         export_id: the export; of a damaged manifest, the beginning of its name.
         state: "pending" until SendGrid has made it, "downloading" until every file is there,
             "complete", or "damaged" where the manifest can't be read.
-        files: the verified files, in the order of the links.
+        target: where the manifest and the files are: the directory, or the `Bucket`.
+        files: the paths of the verified files, or their urls in a bucket, in the order of the
+            links.
         contact_count: how many contacts they hold, or None where that is not known.
-        manifest: the path of the manifest; the files are beside it.
+        manifest: the path of the manifest, or its url in a bucket.
         export: the export as last polled, its links without their query, or None.
         request: what was asked for, or None where only the id was known.
     """
 
     export_id: str
     state: Literal["pending", "downloading", "complete", "damaged"]
-    files: tuple[Path, ...] = ()
+    target: Path | Bucket
+    files: tuple[PathOrUrl, ...] = ()
     contact_count: int | None = None
-    manifest: Path
+    manifest: PathOrUrl
     export: ContactExport | None = None
     request: ExportRequest | None = None
 
     @property
-    def directory(self) -> Path:
-        """Where the manifest and the files are."""
-        return self.manifest.parent
+    def directory(self) -> PathOrNone:
+        """The directory where the manifest and the files are; None in a bucket."""
+        return self.target if isinstance(self.target, Path) else None
 
 
 @attrs.frozen(kw_only=True)

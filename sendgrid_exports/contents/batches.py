@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import TypeAlias
 
 import attrs
@@ -25,7 +24,7 @@ from sendgrid_exports.contents.columns import (
     make_schema,
 )
 from sendgrid_exports.contents.contacts import read_head, read_rows
-from sendgrid_exports.contents.files import PlainFile, corrupt
+from sendgrid_exports.contents.files import AnyFile, PlainFile, corrupt
 from sendgrid_exports.formats.rows import Row, Rows, distinct_names
 
 __all__ = [
@@ -67,13 +66,13 @@ class Table:
         keys: of NDJSON, the column that each value goes to; None for CSV.
     """
 
-    path: Path
+    path: AnyFile
     columns: tuple[str, ...]
     start: int = 0
     keys: Mapping[_Key, str] | None = None
 
 
-def survey(files: Iterable[Path]) -> list[Table]:
+def survey(files: Iterable[AnyFile]) -> list[Table]:
     """Return the tables in `files`; NDJSON is read from end to end for its names.
 
     Raises:
@@ -93,7 +92,7 @@ def survey(files: Iterable[Path]) -> list[Table]:
     return tables
 
 
-def _json_keys(path: Path) -> dict[_Key, str]:
+def _json_keys(path: AnyFile) -> dict[_Key, str]:
     names: dict[str, None] = {}
     custom: dict[str, None] = {}
     for contact in read_rows(path, Rows()):

@@ -9,12 +9,11 @@ import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
 
-from sendgrid_exports.contents.files import PlainFile, Source, corrupt, find_files
+from sendgrid_exports.contents.files import AnyFile, PlainFile, Source, corrupt, find_files
 from sendgrid_exports.decoding import decode
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import CorruptDownloadError
@@ -62,14 +61,16 @@ def read_contacts(
     the object of its line; `parse_contact` makes the same of both.
 
     Args:
-        source: the result of a download, its directory, or one or several paths. Whether a file
-            is CSV or JSON, gzip or not, is seen from its content, whatever its name is.
+        source: the result of a download, where it is (a directory, a url such as
+            `s3://bucket/prefix`, a `Bucket`), or one or several paths. Whether a file is CSV or
+            JSON, gzip or not, is seen from its content, whatever its name is.
         export_id: which export, where a directory holds several.
         errors: what to do with bytes that are not UTF-8: `strict` raises, `replace` puts U+FFFD.
 
     Raises:
         TypeError, ValueError: an argument can't be used, or a directory holds several exports.
-        DownloadError: the export is not in the directory, or not all of it.
+        DownloadError: the export is not in the directory, or not all of it; or the bucket can't
+            be used.
         CorruptDownloadError: while reading: broken gzip, text that is not UTF-8, not CSV or JSON
             of contacts, a value beyond `csv.field_size_limit()` (131,072 characters) or a record
             of more than 16 MiB; the message has the file and the place.
@@ -149,7 +150,7 @@ def _next(rows: Iterator[Row], size: int) -> list[Row]:
     return list(itertools.islice(rows, size))
 
 
-def _read_files(files: Sequence[Path], errors: Errors) -> Generator[Row, None, None]:
+def _read_files(files: Sequence[AnyFile], errors: Errors) -> Generator[Row, None, None]:
     united = _unite(files, errors)
     columns = None
     for path in files:
@@ -158,7 +159,7 @@ def _read_files(files: Sequence[Path], errors: Errors) -> Generator[Row, None, N
         columns = rows.columns
 
 
-def read_rows(path: Path, rows: Rows) -> Generator[Row, None, None]:
+def read_rows(path: AnyFile, rows: Rows) -> Generator[Row, None, None]:
     """Yield the contacts of a file, as `rows` makes them.
 
     Raises:
@@ -174,7 +175,7 @@ def read_rows(path: Path, rows: Rows) -> Generator[Row, None, None]:
 
 
 def read_head(
-    path: Path, *, columns: tuple[str, ...] | None = None, errors: Errors = "strict"
+    path: AnyFile, *, columns: tuple[str, ...] | None = None, errors: Errors = "strict"
 ) -> Rows:
     """Return what the beginning of a file says of its kind and its columns.
 
@@ -199,7 +200,7 @@ def read_head(
     return rows
 
 
-def _unite(files: Sequence[Path], errors: Errors) -> tuple[str, ...] | None:
+def _unite(files: Sequence[AnyFile], errors: Errors) -> tuple[str, ...] | None:
     """Return the columns of all CSV files, in the order in which they appear.
 
     None where there is one file alone: its header says it all when it is read.

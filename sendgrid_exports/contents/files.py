@@ -5,8 +5,10 @@ Everything that reads finished files finds and opens them here, and nowhere else
 
 from __future__ import annotations
 
+import errno
 import gzip
 import importlib
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
@@ -14,17 +16,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from sendgrid_exports.bucket import Bucket, BucketFile
 from sendgrid_exports.decoding import parse_json
 from sendgrid_exports.errors import CorruptDownloadError, DownloadError, InvalidResponseError
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC
 from sendgrid_exports.models import DownloadResult
 from sendgrid_exports.transfer.manifest import read_manifest
-from sendgrid_exports.transfer.names import MANIFEST, Names, OurName, parse_name, safe_name
+from sendgrid_exports.transfer.names import MANIFEST, OurName, parse_name, safe_name
+from sendgrid_exports.transfer.target import Listing, read_target, where
 
-__all__ = ["PlainFile", "Source", "corrupt", "find_files", "require"]
+__all__ = ["AnyFile", "PlainFile", "Source", "corrupt", "find_files", "require"]
 
 _Path: TypeAlias = str | PathLike[str]
-Source: TypeAlias = DownloadResult | _Path | Sequence[_Path]
+Source: TypeAlias = DownloadResult | Bucket | _Path | Sequence[_Path]
+AnyFile: TypeAlias = Path | BucketFile
+"""A file to be read: it has a `name`, and `open`."""
 
 
 try:
@@ -33,138 +39,160 @@ except ImportError:
     _ISAL = None
 
 
-def find_files(source: Source, export_id: str | None = None) -> tuple[Path, ...]:
+def find_files(source: Source, export_id: str | None = None) -> tuple[AnyFile, ...]:
     """Return the files of `source`, in their order.
 
     Args:
-        source: a finished download, a path, several paths, or a directory.
-        export_id: which export, where the directory holds several.
+        source: a finished download, a directory, a path, several paths, or a `Bucket`; a url may
+            stand wherever a path may, of a bucket as of a file in one.
+        export_id: which export, where the directory or bucket holds several.
 
     Raises:
         TypeError: `source` is none of these.
         ValueError: it names no file, the directory holds several exports, or `export_id` comes
             with something that is not a directory.
-        DownloadError: the export is not in the directory, or not all of it.
+        DownloadError: the export is not in the directory, or not all of it; or the bucket can't
+            be used.
         FileNotFoundError: a path does not exist.
     """
     if isinstance(source, DownloadResult):
-        paths = [file.path for file in source.files]
-    elif isinstance(source, str | PathLike):
-        path = _path(source)
-        if path.is_dir():
-            return tuple(_in_directory(path, export_id))
-        paths = [path]
+        if isinstance(source.target, Bucket):
+            listing = Listing(source.target)
+            return tuple(_existing(listing, file.name, source.export.id) for file in source.files)
+        files: list[AnyFile] = [file.path for file in source.files]
+    elif isinstance(source, str | PathLike | Bucket):
+        found = _place(source)
+        if isinstance(found, Bucket) or (isinstance(found, Path) and found.is_dir()):
+            return tuple(_in_place(Listing(found), export_id))
+        files = [found]
     else:
-        paths = _paths(source)
+        files = _files(source)
     if export_id is not None:
         raise ValueError("export_id is for a directory, and source names its files itself")
-    for path in paths:
-        if path.is_dir():
-            raise ValueError(f"source must not mix files and directories: {path} is a directory")
-        path.stat()
-    return tuple(paths)
+    for file in files:
+        if isinstance(file, Path):
+            if file.is_dir():
+                raise ValueError(
+                    f"source must not mix files and directories: {file} is a directory"
+                )
+            file.stat()
+    return tuple(files)
 
 
-def _paths(source: object) -> list[Path]:
+def _files(source: object) -> list[AnyFile]:
     if isinstance(source, bytes | bytearray) or not isinstance(source, Sequence):
         raise TypeError(
-            "source must be a DownloadResult, a path, a sequence of paths or a directory, not "
-            f"{type(source).__name__}"
+            "source must be a DownloadResult, a path, a sequence of paths, a directory or a "
+            f"bucket, not {type(source).__name__}"
         )
     if not source:
         raise ValueError("source names no file: the sequence of paths is empty")
-    return [_path(item) for item in source]
+    places = [_place(item) for item in source]
+    files = [place for place in places if not isinstance(place, Bucket)]
+    if len(files) < len(places):
+        raise ValueError("source must not mix files and buckets: pass the bucket alone")
+    return files
 
 
-def _path(value: object) -> Path:
+def _place(value: object) -> AnyFile | Bucket:
+    """Return the path or the bucket that `value` names, or the file in a bucket."""
+    if isinstance(value, Bucket):
+        return value
     if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
         raise TypeError(f"source must hold paths of text, not {type(value).__name__}")
     if not fspath(value):
         raise ValueError("source must not hold an empty path")
-    return Path(value)
+    place = read_target(value)
+    if isinstance(place, Bucket) and (name := parse_name(place.name)) and name.is_final:
+        if (stored := place.parent.head(place.name)) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
+        return BucketFile(place.parent, stored)
+    return place
 
 
-def _in_directory(directory: Path, export_id: str | None) -> list[Path]:
+def _in_place(listing: Listing, export_id: str | None) -> list[AnyFile]:
     # What others put there, such as macOS its `._` files, does not count.
-    names = {path.name: ours for path in directory.iterdir() if (ours := parse_name(path.name))}
+    names = {name: ours for name in listing.names if (ours := parse_name(name))}
     if export_id is None:
-        export_id = _only_export(directory, names.values())
-    of_export = Names(directory, safe_name(export_id))
-    if of_export.manifest.name in names:
-        return _in_manifest(of_export, export_id)
+        export_id = _only_export(listing, names.values())
+    stem = safe_name(export_id)
+    if f"{stem}.{MANIFEST}" in names:
+        return _in_manifest(listing, f"{stem}.{MANIFEST}", export_id)
     found = {
-        name: ours.number
-        for name, ours in names.items()
-        if ours.is_final and ours.stem == of_export.stem
+        name: ours.number for name, ours in names.items() if ours.is_final and ours.stem == stem
     }
     if not found:
         raise DownloadError(
-            f"Nothing of export {export_id} is in {directory}. Check the id and the directory, or "
+            f"Nothing of export {export_id} is in {listing.place}. Check the id and the place, or "
             "download the export first.",
-            path=directory,
+            **where(listing.place),
         )
     if sorted(found.values()) != list(range(1, len(found) + 1)):
         raise DownloadError(
-            f"The manifest of export {export_id} is missing in {directory}, and so are files: "
+            f"The manifest of export {export_id} is missing in {listing.place}, and so are files: "
             f"only {', '.join(found)} are there. Download the export again, or name the files.",
-            path=directory,
+            **where(listing.place),
         )
-    return [directory / name for name in sorted(found, key=lambda name: found[name])]
+    return [listing.file(name) for name in sorted(found, key=lambda name: found[name])]
 
 
-def _only_export(directory: Path, names: Iterable[OurName]) -> str:
+def _only_export(listing: Listing, names: Iterable[OurName]) -> str:
     stems = {name.stem for name in names if name.is_final or name.ending == MANIFEST}
-    ids = sorted(_id_of(Names(directory, stem).manifest, stem) for stem in stems)
+    ids = sorted(_id_of(listing.read(f"{stem}.{MANIFEST}"), stem) for stem in stems)
     if len(ids) > 1:
         raise ValueError(
-            f"{directory} holds several exports; pass export_id, one of {', '.join(ids)}"
+            f"{listing.place} holds several exports; pass export_id, one of {', '.join(ids)}"
         )
     if not ids:
         raise DownloadError(
-            f"No export is in {directory}. Check the directory, or download an export first.",
-            path=directory,
+            f"No export is in {listing.place}. Check where it is, or download an export first.",
+            **where(listing.place),
         )
     return ids[0]
 
 
-def _id_of(manifest: Path, stem: str) -> str:
+def _id_of(manifest: bytes | None, stem: str) -> str:
     try:
-        content = parse_json(manifest.read_bytes(), "The manifest")
-    except (FileNotFoundError, InvalidResponseError):
+        content = parse_json(manifest or b"", "The manifest")
+    except InvalidResponseError:
         return stem
     export_id = content.get("export_id") if isinstance(content, dict) else None
     return export_id if isinstance(export_id, str) and safe_name(export_id) == stem else stem
 
 
-def _in_manifest(names: Names, export_id: str) -> list[Path]:
-    manifest = read_manifest(names.manifest.read_bytes(), export_id)
+def _in_manifest(listing: Listing, name: str, export_id: str) -> list[AnyFile]:
+    manifest = read_manifest(listing.read(name) or b"", export_id)
     if manifest is None:
         raise DownloadError(
-            f"The manifest {names.manifest} is damaged. Download the export again: files that are "
-            "whole are kept.",
-            path=names.manifest,
+            f"The manifest {listing.locate(name)} is damaged. Download the export again: files "
+            "that are whole are kept.",
+            **where(listing.place, name),
         )
     if manifest.state != "complete":
         raise DownloadError(
-            f"The download of export {export_id} to {names.directory} is not finished. Download it "
+            f"The download of export {export_id} to {listing.place} is not finished. Download it "
             "again with the same id, which resumes it.",
-            path=names.manifest,
+            **where(listing.place, name),
         )
-    paths = [names.directory / entry.name for entry in manifest.files]
-    for path in paths:
-        if not path.exists():
-            raise DownloadError(
-                f"{path} is missing, and the manifest of export {export_id} names it. Download "
-                "the export again with the same id.",
-                path=path,
-            )
-    return paths
+    return [_existing(listing, entry.name, export_id) for entry in manifest.files]
 
 
-def corrupt(path: Path, reason: object) -> CorruptDownloadError:
+def _existing(listing: Listing, name: str, export_id: str) -> AnyFile:
+    if name not in listing.names:
+        raise DownloadError(
+            f"{listing.locate(name)} is missing, and the manifest of export {export_id} names it. "
+            "Download the export again with the same id.",
+            **where(listing.place, name),
+        )
+    return listing.file(name)
+
+
+def corrupt(file: AnyFile, reason: object) -> CorruptDownloadError:
     """Return the error of a file that can't be read as contacts."""
     return CorruptDownloadError(
-        f"{path} is corrupt: {reason}. Download the export again, or start another one.", path=path
+        f"{file} is corrupt: {reason}. Download the export again, or start another one.",
+        path=file if isinstance(file, Path) else None,
+        url=None if isinstance(file, Path) else str(file),
     )
 
 
@@ -175,11 +203,11 @@ class PlainFile:
         OSError: it can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyFile) -> None:
         self.closed = False
         self._path = path
         self._position = 0
-        self._raw = path.open("rb")
+        self._raw: Any = path.open("rb")
         self._file: Any = self._raw
         # isal is fast, but refuses some streams that are whole: zlib has the last word.
         self._libraries = [gzip, _ISAL] if _ISAL else [gzip]

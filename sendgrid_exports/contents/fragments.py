@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from sendgrid_exports.bucket import BucketFile
 from sendgrid_exports.contents.files import Source, find_files, require
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ class ArrowFile:
     _column_types: Mapping[str, pa.DataType] = attrs.field(repr=False)
 
     @property
-    def path(self) -> Path:
-        """Return where the file is."""
-        return self._table.path
+    def version(self) -> tuple[object, ...]:
+        """What another version of the file differs in."""
+        file = self._table.path
+        if isinstance(file, BucketFile):
+            return str(file), file.stored.etag
+        status = file.stat()
+        return status.st_size, status.st_mtime_ns
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the contacts of the file, with all columns or only `columns` in that order.
@@ -69,6 +74,9 @@ def split_arrow(
 
     types = dict(column_types or {})
     # The reader may be in another directory.
-    tables = survey(path.absolute() for path in find_files(source, export_id))
+    tables = survey(
+        file.absolute() if isinstance(file, Path) else file
+        for file in find_files(source, export_id)
+    )
     schema = unite(tables, types)
     return schema, [ArrowFile(schema, table, types) for table in tables]

@@ -68,15 +68,14 @@ def read_dask(
         if not files:
             return dd.from_pandas(meta[names], npartitions=1)
         # Dask computes a file once as long as it is known by the same arguments.
-        stats = [file.path.stat() for file in files]
-        versions = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        versions = [file.version for file in files]
         return dd.from_map(
             _read, files, versions, columns=columns and names, meta=meta, label="read-dask"
         )
 
 
 def _read(
-    file: ArrowFile, version: tuple[int, int], columns: list[str] | None = None
+    file: ArrowFile, version: tuple[object, ...], columns: list[str] | None = None
 ) -> pd.DataFrame:
     return _to_pandas(file.read(columns))
 

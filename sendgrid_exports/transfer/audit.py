@@ -17,7 +17,7 @@ from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
 from sendgrid_exports.transfer.names import Names, parse_name, safe_name
 from sendgrid_exports.transfer.objects import check_object, is_untouched
-from sendgrid_exports.transfer.target import Target, read_target
+from sendgrid_exports.transfer.target import Listing, Target, read_target, where
 
 __all__ = ["verify_download"]
 
@@ -46,20 +46,14 @@ async def verify_download(
     check_text(export_id, "export_id")
     with Disk(1) as disk:
         place = await disk.run(read_target, target)
-        names = Names(place if isinstance(place, Path) else Path(), safe_name(export_id))
-        manifest = await disk.run(_load, place, names, export_id)
-        stored: dict[str, Stored] = {}
-        if isinstance(place, Bucket):
-            stored = {each.name: each for each in (await disk.run(place.list))[0]}
-            there = sorted(stored)
-        else:
-            there = await disk.run(_list, place)
+        names = Names(Path(), safe_name(export_id))
+        listing, manifest = await disk.run(_load, place, names.manifest.name, export_id)
         verified: list[str] = []
         missing = _never_came(names, manifest)
         changed: list[str] = []
         for entry in manifest.files:
             if isinstance(place, Bucket):
-                steps = _object_is_as_it_was(place, stored.get(entry.name), entry, deep=deep)
+                steps = _object_is_as_it_was(place, listing.stored(entry.name), entry, deep=deep)
             else:
                 steps = _is_as_it_was(place / entry.name, entry)
             seen = await disk.run_long(steps)
@@ -68,49 +62,38 @@ async def verify_download(
     if manifest.state != "complete":
         parts = map(names.part, range(1, len(manifest.links) + 1))
         known |= {names.journal.name, *(part.name for part in parts)}
-    ours = [name for name in there if (own := parse_name(name)) and own.stem == names.stem]
-
-    def locate(found: list[str]) -> tuple[Path | str, ...]:
-        if isinstance(place, Bucket):
-            return tuple(map(place.url_of, found))
-        return tuple(place / name for name in found)
-
+    ours = [name for name in listing.names if (own := parse_name(name)) and own.stem == names.stem]
+    extra = [name for name in ours if name not in known]
     return VerificationReport(
         export_id=export_id,
         complete=manifest.state == "complete",
-        verified=locate(verified),
-        missing=locate(missing),
-        changed=locate(changed),
-        extra=locate([name for name in ours if name not in known]),
+        verified=tuple(map(listing.locate, verified)),
+        missing=tuple(map(listing.locate, missing)),
+        changed=tuple(map(listing.locate, changed)),
+        extra=tuple(map(listing.locate, extra)),
     )
 
 
-def _load(place: Path | Bucket, names: Names, export_id: str) -> Manifest:
-    name = names.manifest.name
-    data: bytes | None
-    if isinstance(place, Bucket):
-        at = place.url_of(name)
-        data, _ = place.read(name) or (None, None)
-    else:
-        at = str(names.manifest)
-        data = names.manifest.read_bytes() if names.manifest.exists() else None
-    path = None if isinstance(place, Bucket) else names.manifest
+def _load(place: Path | Bucket, name: str, export_id: str) -> tuple[Listing, Manifest]:
+    try:
+        listing = Listing(place)
+        data = listing.read(name)
+    except FileNotFoundError:
+        data = None
     if data is None:
         raise DownloadError(
             f"There is no manifest of export {export_id} in {place}: nothing of it was downloaded "
             "there. Download it, or correct the id or the target.",
-            path=path,
-            url=at,
+            **where(place, name),
         )
     manifest = read_manifest(data, export_id)
     if manifest is None:
         raise DownloadError(
-            f"The manifest {at} is damaged: fetch the export again with the same id, which "
-            "verifies what is there and repairs it.",
-            path=path,
-            url=at,
+            f"The manifest {listing.locate(name)} is damaged: fetch the export again with "
+            "the same id, which verifies what is there and repairs it.",
+            **where(place, name),
         )
-    return manifest
+    return listing, manifest
 
 
 def _never_came(names: Names, manifest: Manifest) -> list[str]:
@@ -120,10 +103,6 @@ def _never_came(names: Names, manifest: Manifest) -> list[str]:
         for number, link in enumerate(manifest.links, start=1)
         if number not in there
     ]
-
-
-def _list(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
 
 
 def _is_as_it_was(path: Path, entry: FileEntry) -> Steps[bool | None]:

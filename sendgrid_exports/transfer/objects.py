@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.bucket import Bucket, ConflictError, Stored
+from sendgrid_exports.bucket import Bucket, BucketFile, ConflictError, Stored
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
 from sendgrid_exports.formats.kinds import BEGINNING
@@ -196,7 +196,7 @@ def check_object(
     """Return what the checks of an object found; None if it fails one, or was replaced."""
     checks = Checks(verify, Expected(size=entry.size), first=entry.number == 1)
     try:
-        with bucket.open(stored) as file:
+        with BucketFile(bucket, stored).open("rb") as file:
             if verify is Verify.LENGTH:
                 checks.measure(stored.size, file.read(BEGINNING))
                 return checks.finish()

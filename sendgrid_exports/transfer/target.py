@@ -1,20 +1,28 @@
-"""Where a download goes, or is: a directory or a bucket."""
+"""Where a download goes, or is: a directory or a bucket. Blocking."""
 
 from __future__ import annotations
 
 import re
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from sendgrid_exports.bucket import SCHEMES, Bucket
+from sendgrid_exports.bucket import SCHEMES, Bucket, BucketFile, Stored
 from sendgrid_exports.transfer.names import check_directory
 
-__all__ = ["Target", "is_url", "read_target"]
+__all__ = ["Listing", "Target", "is_url", "read_target", "where"]
 
 Target: TypeAlias = str | PathLike[str] | Bucket
+
+
+class Where(TypedDict, total=False):
+    """Where a file is, as a `DownloadError` says it."""
+
+    path: Path
+    url: str
+
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # What pathlib makes of a url: one slash of two.
@@ -48,3 +56,54 @@ def read_target(target: object) -> Path | Bucket:
     if _URL_AS_PATH.match(path.as_posix()):
         raise ValueError(f"target {str(path)!r} is a url that became a path: pass it as text")
     return path
+
+
+class Listing:
+    """The files right in a directory or a bucket, as they are when it is made.
+
+    Attributes:
+        place: the directory or the bucket.
+        names: what the files are called, sorted.
+
+    Raises:
+        DownloadError: the bucket can't be used.
+        OSError: the directory can't be read.
+    """
+
+    def __init__(self, place: Path | Bucket) -> None:
+        self.place = place
+        self._objects: dict[str, Stored] = {}
+        if isinstance(place, Bucket):
+            self._objects = {each.name: each for each in place.list()[0]}
+            self.names = list(self._objects)
+        else:
+            self.names = sorted(path.name for path in place.iterdir())
+
+    def stored(self, name: str) -> Stored | None:
+        """Return an object of the bucket, or None where there is none of that name."""
+        return self._objects.get(name)
+
+    def file(self, name: str) -> Path | BucketFile:
+        """Return a file that is there, to be opened."""
+        if isinstance(self.place, Bucket):
+            return BucketFile(self.place, self._objects[name])
+        return self.place / name
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file whole, or None where there is none."""
+        if isinstance(self.place, Bucket):
+            found = self.place.read(name)
+            return None if found is None else found[0]
+        path = self.place / name
+        return path.read_bytes() if path.exists() else None
+
+    def locate(self, name: str) -> Path | str:
+        """Return a file's path, or its url in a bucket, whether it is there or not."""
+        return self.place.url_of(name) if isinstance(self.place, Bucket) else self.place / name
+
+
+def where(place: Path | Bucket, name: str | None = None) -> Where:
+    """Return the attributes of an error about a place, or a file in it."""
+    if isinstance(place, Bucket):
+        return {"url": place.url if name is None else place.url_of(name)}
+    return {"path": place if name is None else place / name}

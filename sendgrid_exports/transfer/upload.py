@@ -45,9 +45,12 @@ async def upload(export: ContactExport, transfer: Transfer, objects: Objects) ->
             await objects.finish()
     except DownloadInProgressError:
         await objects.load()
-        if (result := await find_result(transfer, objects)) is None:
-            raise
-        return result
+        # Before that, nothing may be written to the manifest of the other run.
+        if objects.manifest.state == "complete" and (
+            result := await find_result(transfer, objects)
+        ):
+            return result
+        raise
     transfer.check_count(objects.manifest.contacts)
     return objects.result(export)
 

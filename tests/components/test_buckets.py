@@ -32,7 +32,7 @@ from sendgrid_exports import (
     fetch_export,
     verify_download,
 )
-from sendgrid_exports.bucket import ConflictError
+from sendgrid_exports.bucket import BucketFile, ConflictError
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FlippedBit, Stall
 from tests.components.conftest import MIB, end, free_port
 
@@ -253,11 +253,11 @@ async def test_objects_are_created_and_replaced_on_condition(bucket: Bucket) -> 
 async def test_an_object_is_read_in_ranges_of_one_version(bucket: Bucket) -> None:
     data = bytes(range(256)) * 40_000
     stored = bucket.create("a", data)
-    with bucket.open(stored) as file:
+    with BucketFile(bucket, stored).open("rb") as file:
         assert file.read(1000) == data[:1000]
         file.seek(5_000_000)
         assert file.read() == data[5_000_000:]
-    with bucket.open(stored) as file:
+    with BucketFile(bucket, stored).open("rb") as file:
         file.read(1)
         bucket.update("a", data[::-1], stored)
         with pytest.raises(DownloadError, match="was replaced or deleted"):

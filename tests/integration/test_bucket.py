@@ -33,8 +33,14 @@ from sendgrid_exports import (
     LinkRenewed,
     Retrying,
     Verify,
+    compare_exports,
     export_contacts,
+    find_exports,
+    read_arrow,
+    read_contacts,
+    read_contacts_async,
     verify_download,
+    write_parquet,
 )
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
@@ -634,6 +640,22 @@ def test_a_bucket_is_not_pickled_with_the_credentials_of_its_store() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "variable"),
+    [("az://container/prefix", "AZURE_STORAGE_ACCOUNT_NAME"), ("s3://bucket", "AWS_ACCESS_KEY_ID")],
+)
+def test_what_the_environment_lacks_for_a_store_is_said(
+    monkeypatch: pytest.MonkeyPatch, target: str, variable: str
+) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    with pytest.raises(DownloadError, match="Set the credentials in the environment") as failed:
+        Bucket.from_url(target)
+    assert variable in str(failed.value)
+    assert "s3cr3t" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
     ("target", "said"),
     [
         ("s3://key:s3cr3t@bucket/prefix", "without user, password, query and fragment"),
@@ -677,3 +699,106 @@ def test_a_bucket_is_walked_like_a_path() -> None:
     deeper.create("a", b"1")
     bucket.create("b", b"2")
     assert (names(bucket), bucket.list()[1], names(deeper)) == (["b"], ["2026-01-01"], ["a"])
+
+
+# Reading what is in a bucket.
+
+
+async def test_what_is_in_a_bucket_is_read_as_from_a_directory(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, memory: str
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, contacts=500, files=3)
+    result = await make_client(fake).fetch(ID, memory)
+    await make_client(fake).fetch(ID, tmp_path)
+    rows = await asyncio.to_thread(lambda: list(read_contacts(tmp_path)))
+    table = await asyncio.to_thread(lambda: read_arrow(tmp_path).read_all())
+
+    def read(source: Any) -> None:
+        assert list(read_contacts(source)) == rows
+        assert read_arrow(source).read_all() == table
+        assert write_parquet(source, tmp_path / "contacts.parquet") == 500
+
+    sources: list[Any] = [
+        memory,
+        Bucket.from_url(memory),
+        result,
+        [file.url for file in result.files],
+    ]
+    for source in sources:
+        await asyncio.to_thread(read, source)
+        async with read_contacts_async(source) as batches:
+            assert [row async for batch in batches for row in batch] == rows
+    await asyncio.to_thread(lambda: [*read_contacts(result.files[1].url)])
+
+    def compare() -> None:
+        with compare_exports(memory, tmp_path) as comparison:
+            assert comparison.summary.unchanged == 500
+
+    await asyncio.to_thread(compare)
+
+
+async def test_the_exports_in_a_bucket_are_found(
+    make_fake: MakeFake, make_client: MakeClient, memory: str
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, contacts=10)
+    result = await make_client(fake).fetch(ID, memory)
+    bucket = Bucket.from_url(memory)
+    bucket.create("other.manifest.json", b"{")
+    found, damaged = await asyncio.to_thread(find_exports, memory)
+    assert (found.export_id, found.state, found.contact_count) == (ID, "complete", 10)
+    assert (found.target, found.directory) == (bucket, None)
+    assert (found.files, found.manifest) == ((result.files[0].url,), result.manifest_url)
+    assert (damaged.export_id, damaged.state) == ("other", "damaged")
+
+
+async def test_a_missing_object_is_named_when_it_is_read(
+    make_fake: MakeFake, make_client: MakeClient, memory: str
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, contacts=100, files=2)
+    result = await make_client(fake).fetch(ID, memory)
+    Bucket.from_url(memory).delete(result.files[1].name)
+    for source in (memory, result):
+        with pytest.raises(DownloadError, match="is missing, and the manifest") as failed:
+            read_contacts(source)
+        assert failed.value.url == result.files[1].url
+    with pytest.raises(FileNotFoundError):
+        read_contacts(result.files[1].url)
+    with pytest.raises(DownloadError, match="Nothing of export another"):
+        read_contacts(memory, export_id="another")
+    with pytest.raises(DownloadError, match="No export is in"):
+        read_contacts(f"{memory}/nothing")
+    with pytest.raises(ValueError, match="must not mix files and buckets"):
+        read_contacts([memory])
+
+
+async def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
+    make_fake: MakeFake, make_client: MakeClient, memory: str
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY])
+    await make_client(fake).fetch(ID, memory)
+    bucket = Bucket.from_url(memory)
+
+    def read() -> None:
+        rows = read_contacts(memory)
+        stored = bucket.head(f"{ID}-00001.csv")
+        assert stored is not None
+        bucket.update(stored.name, BODY, stored)
+        with pytest.raises(CorruptDownloadError, match="was replaced or deleted"):
+            next(rows)
+
+    await asyncio.to_thread(read)
+
+
+def test_a_bucket_of_a_url_may_be_sent_to_another_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    bucket = Bucket.from_url("s3://exports/prefix") / "deeper"
+    data = pickle.dumps(bucket)
+    assert b"s3cr3t" not in data
+    assert str(pickle.loads(data)) == "s3://exports/prefix/deeper"

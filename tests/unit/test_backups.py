@@ -85,7 +85,8 @@ def held(
         export_id="id",
         state="complete",
         contact_count=contacts,
-        manifest=Path(f"backups/2026-03-{day:02}T000000Z/id.manifest.json"),
+        target=(target := Path(f"backups/2026-03-{day:02}T000000Z")),
+        manifest=target / "id.manifest.json",
         export=ContactExport(id="id", status=ExportStatus.READY, contact_count=expected),
         request=ExportRequest(host="h", **request),
     )
