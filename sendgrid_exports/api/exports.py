@@ -29,6 +29,8 @@ from sendgrid_exports.api.wire import (
     read_export,
     read_id,
     read_listing,
+    read_scopes,
+    scopes_request,
     status_request,
 )
 from sendgrid_exports.delays import Random, poll_delay
@@ -166,6 +168,14 @@ class Exports:
                     f"SendGrid's list of exports does not end: {page} is its page "
                     f"{_MOST_PAGES + 1}. Ask for one export by its id."
                 )
+
+    async def scopes(self) -> tuple[str, ...]:
+        """Return the permissions of the API key.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._call(scopes_request(), read_scopes)
 
     async def wait(
         self,

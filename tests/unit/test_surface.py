@@ -100,6 +100,7 @@ SIGNATURES = {
     ),
     sendgrid_exports.ExportClient.get: (["self", "export_id"], []),
     sendgrid_exports.ExportClient.list_exports: (["self"], []),
+    sendgrid_exports.ExportClient.scopes: (["self"], []),
     sendgrid_exports.ExportClient.wait: (["self", "export_id"], ["timeout", "on_event"]),
     sendgrid_exports.ExportClient.download: (
         ["self", "export", "directory"],
