@@ -20,6 +20,7 @@ from sendgrid_exports import (
     SendGridExportsError,
     TransportError,
 )
+from sendgrid_exports.integrations.airflow_provider import get_provider_info
 from sendgrid_exports.session import open_shared_session
 
 __all__ = ["ERRORS", "SendGridHook", "is_final", "shared_client"]
@@ -65,16 +66,9 @@ class SendGridHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the form of a connection differs from the usual one."""
-        return {
-            "hidden_fields": ["login", "port", "schema"],
-            "relabeling": {"password": "API key", "host": "Host"},
-            "placeholders": {
-                "password": "SG.…",
-                "host": "https://api.eu.sendgrid.com for a subuser in the EU, otherwise empty",
-                "extra": '{"on_behalf_of": "a subuser"}',
-            },
-        }
+        """Return how the form of a connection looks; Airflow 3.2 reads it from the provider."""
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
 
     def get_conn(self) -> ExportClient:
         """Return a client for the connection: use it with `async with`, or close it."""
@@ -149,7 +143,13 @@ def _arguments(connection: Any, on_behalf_of: str | None) -> _Arguments:
         raise ValueError(
             f"The connection {connection.conn_id} has no API key: put it into the password."
         )
-    extra = json.loads(connection.extra or "{}")
+    try:
+        subuser = json.loads(connection.extra or "{}").get("on_behalf_of")
+    except (AttributeError, ValueError):
+        raise ValueError(
+            f"The extra of the connection {connection.conn_id} is not a JSON object: write {{}}, "
+            'or {"on_behalf_of": "the name of a subuser"}.'
+        ) from None
     base_url = connection.host or "https://api.sendgrid.com"
     if "://" not in base_url:
         base_url = f"https://{base_url}"
@@ -158,7 +158,7 @@ def _arguments(connection: Any, on_behalf_of: str | None) -> _Arguments:
     return {
         "api_key": connection.password,
         "base_url": base_url,
-        "on_behalf_of": on_behalf_of or extra.get("on_behalf_of"),
+        "on_behalf_of": on_behalf_of or subuser,
     }
 
 

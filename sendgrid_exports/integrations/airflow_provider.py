@@ -40,6 +40,22 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "sendgrid",
                 "hook-class-name": f"{_MODULE}.SendGridHook",
                 "hook-name": "SendGrid",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "port", "schema"],
+                    "relabeling": {"password": "API key"},
+                    "placeholders": {
+                        "password": "SG.…",
+                        "host": "https://api.eu.sendgrid.com in the EU, otherwise empty",
+                        "extra": '{"on_behalf_of": "the name of a subuser"}',
+                    },
+                },
+                "conn-fields": {
+                    "on_behalf_of": {
+                        "label": "On behalf of",
+                        "description": "The subuser to act for, with the key of its parent.",
+                        "schema": {"type": ["string", "null"]},
+                    }
+                },
             }
         ],
     }
