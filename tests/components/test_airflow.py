@@ -289,6 +289,7 @@ def run_dag(home: Path) -> Callable[..., dict[str, Any]]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
+            patch.syspath_prepend(home / "dags")
             found = runpy.run_path(str(home / "dags" / file))
             dag_run = found[dag_id or "dag"].test()
             tasks = {}

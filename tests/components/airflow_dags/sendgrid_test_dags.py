@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG
+from lateness import LatenessOperator
 
 from sendgrid_exports.integrations.airflow import SendGridExportOperator
 
@@ -23,3 +24,12 @@ common: dict[str, Any] = {
 with DAG("modes", schedule=None) as modes:
     SendGridExportOperator(task_id="deferred", deferrable=True, **common)
     SendGridExportOperator(task_id="waited", deferrable=False, **common)
+
+with DAG("killed", schedule=None):
+    SendGridExportOperator(task_id="export", deferrable=True, **common)
+
+with DAG("many", schedule=None):
+    SendGridExportOperator.partial(
+        task_id="export", deferrable=True, **{**common, "target": f"{TARGET}/many/{{{{ run_id }}}}"}
+    ).expand(on_behalf_of=[f"account-{n}" for n in range(int(os.environ.get("SENDGRID_TASKS", 3)))])
+    LatenessOperator(task_id="lateness", seconds=float(os.environ.get("SENDGRID_SECONDS", 1)))
