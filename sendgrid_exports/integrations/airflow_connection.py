@@ -78,12 +78,12 @@ class SendGridHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the API key may export contacts, and a sentence about it."""
 
-        async def scopes() -> Sequence[str]:
-            async with self.get_conn() as client:
+        async def scopes(client: ExportClient) -> Sequence[str]:
+            async with client:
                 return await client.scopes()
 
         try:
-            granted = asyncio.run(scopes())
+            granted = asyncio.run(scopes(self.get_conn()))
         except ERRORS as error:
             return False, str(error)
         if "marketing.read" not in granted:

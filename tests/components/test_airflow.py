@@ -493,7 +493,7 @@ def test_the_default_of_deferrable_is_airflows(tmp_path: Path) -> None:
 def test_time_in_the_triggerer_counts_for_the_execution_timeout(
     make_fake: MakeFake, tmp_path: Path
 ) -> None:
-    from airflow.sdk.exceptions import TaskDeferred
+    from airflow.providers.common.compat.sdk import TaskDeferred
 
     make_fake(statuses=["pending"], ready_after=None)
     operator = make_operator(
