@@ -329,6 +329,16 @@ class ExportClient:
         """
         return await self._exports.list_exports()
 
+    async def scopes(self) -> tuple[str, ...]:
+        """Return the permissions of the API key; exports need marketing.read.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-user-has-access
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._exports.scopes()
+
     async def wait(
         self,
         export_id: str,

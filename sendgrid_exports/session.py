@@ -27,7 +27,7 @@ from sendgrid_exports.receiving import Body, open_body
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import Clock, SystemClock
 
-__all__ = ["Session", "Stream", "translate"]
+__all__ = ["Session", "Stream", "open_shared_session", "translate"]
 
 _API_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
@@ -301,6 +301,18 @@ class Session:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._own
+
+
+def open_shared_session(connections: int) -> aiohttp.ClientSession:
+    """Return a session that many clients of one event loop may borrow; the caller closes it.
+
+    They share `connections` connections, and obey the proxies that a client's own session obeys.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, resolver=_Resolver()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+    )
 
 
 def _named_proxy(scheme: str, host: str) -> str | None:
