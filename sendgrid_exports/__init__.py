@@ -30,6 +30,7 @@ Durations are seconds or a `datetime.timedelta`, sizes bytes.
 
 from typing import TYPE_CHECKING
 
+from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.contents.arrow import read_arrow, write_parquet
 from sendgrid_exports.contents.compare import Comparison, compare_exports
 from sendgrid_exports.contents.contacts import (
@@ -106,6 +107,7 @@ __all__ = [
     "APIError",
     "AccountResult",
     "AuthenticationError",
+    "Bucket",
     "BytesReceived",
     "ChangeKind",
     "Clock",

@@ -44,6 +44,16 @@ class Copy:
     counted: bool = False
     grown: asyncio.Event = attrs.field(factory=asyncio.Event)
 
+    @classmethod
+    def new(cls, first: int | None, *, ranged: bool = True) -> Copy:
+        """Return a copy of which nothing has arrived.
+
+        Args:
+            first: how many bytes its first request asks for; None: all.
+            ranged: whether its requests have ranges.
+        """
+        return cls(FilePieces(first=first, ranged=ranged))
+
 
 @attrs.define(eq=False)
 class File:

@@ -49,6 +49,7 @@ from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     ManifestWriter,
+    check_again,
     count_contacts,
     read_manifest,
     with_files,
@@ -303,10 +304,11 @@ class Folder:
         """Return everything that is there."""
         return DownloadResult(
             export=export,
-            directory=self.names.directory,
+            target=self.names.directory,
             files=tuple(self.file(entry) for entry in self.manifest.files),
             contact_count=self.manifest.contacts,
             manifest=self.names.manifest,
+            manifest_url=(self._location / self.names.manifest.name).as_uri(),
         )
 
     def _write(self, manifest: Manifest) -> None:
@@ -350,9 +352,12 @@ class Folder:
             found[0].replace(path)
             sync_directory(path.parent)
         status = path.stat()
-        level = check_again(entry, status.st_size, status.st_mtime_ns, policy.verify)
+        if status.st_size != entry.size:
+            return None
+        untouched = status.st_mtime_ns == entry.mtime_ns
+        level = check_again(entry, policy.verify, untouched=untouched)
         if level is None:
-            return entry if status.st_size == entry.size else None
+            return entry
         try:
             checked = yield from check_file(
                 path, level, Expected(size=entry.size), first=entry.number == 1
@@ -374,22 +379,6 @@ class Folder:
 def is_in_other_form(entry: FileEntry, policy: DownloadPolicy) -> bool:
     """Whether a file is gzip where plain is wanted, or the reverse; what never was gzip stays."""
     return entry.raw_compressed and entry.compressed == policy.decompress
-
-
-def check_again(entry: FileEntry, size: int, mtime_ns: int, verify: Verify) -> Verify | None:
-    """Return how deeply a file on disk must be checked again; None if its entry can be trusted.
-
-    Args:
-        entry: what the manifest says of it.
-        size: its size on disk, in bytes.
-        mtime_ns: its time of change.
-        verify: what is asked of it now.
-    """
-    levels = list(Verify)
-    deeper = levels.index(verify) > levels.index(entry.verify)
-    if size != entry.size or (mtime_ns == entry.mtime_ns and not deeper):
-        return None
-    return max(verify, entry.verify, key=levels.index)
 
 
 def _is_untouched(path: Path, entry: FileEntry) -> bool:

@@ -6,8 +6,8 @@ import attrs
 import pytest
 
 from sendgrid_exports.settings import DownloadPolicy, Verify
-from sendgrid_exports.transfer.folder import check_again, is_in_other_form
-from sendgrid_exports.transfer.manifest import FileEntry
+from sendgrid_exports.transfer.folder import is_in_other_form
+from sendgrid_exports.transfer.manifest import FileEntry, check_again
 
 LENGTH, CHECKSUM, CONTENTS = Verify
 
@@ -28,24 +28,22 @@ ENTRY = FileEntry(
 
 
 @pytest.mark.parametrize(
-    ("known", "asked", "size", "mtime_ns", "level"),
+    ("known", "asked", "untouched", "level"),
     [
-        pytest.param(CHECKSUM, CHECKSUM, 100, 7, None, id="as it was"),
-        pytest.param(CONTENTS, LENGTH, 100, 7, None, id="as it was, and less is asked"),
-        pytest.param(CHECKSUM, CONTENTS, 100, 7, CONTENTS, id="as it was, and more is asked"),
-        pytest.param(LENGTH, CHECKSUM, 100, 7, CHECKSUM, id="a checksum was not asked before"),
-        pytest.param(LENGTH, LENGTH, 100, 8, LENGTH, id="touched"),
-        pytest.param(CHECKSUM, LENGTH, 100, 8, CHECKSUM, id="touched: what it had, at least"),
-        pytest.param(CHECKSUM, CONTENTS, 100, 8, CONTENTS, id="touched, and more is asked"),
-        pytest.param(CHECKSUM, CONTENTS, 99, 7, None, id="of another size: not worth a check"),
-        pytest.param(CHECKSUM, CONTENTS, 101, 8, None, id="of another size, and touched"),
+        pytest.param(CHECKSUM, CHECKSUM, True, None, id="as it was"),
+        pytest.param(CONTENTS, LENGTH, True, None, id="as it was, and less is asked"),
+        pytest.param(CHECKSUM, CONTENTS, True, CONTENTS, id="as it was, and more is asked"),
+        pytest.param(LENGTH, CHECKSUM, True, CHECKSUM, id="a checksum was not asked before"),
+        pytest.param(LENGTH, LENGTH, False, LENGTH, id="touched"),
+        pytest.param(CHECKSUM, LENGTH, False, CHECKSUM, id="touched: what it had, at least"),
+        pytest.param(CHECKSUM, CONTENTS, False, CONTENTS, id="touched, and more is asked"),
     ],
 )
 def test_a_file_is_checked_again_where_it_was_touched_or_more_is_asked(
-    known: Verify, asked: Verify, size: int, mtime_ns: int, level: Verify | None
+    known: Verify, asked: Verify, untouched: bool, level: Verify | None
 ) -> None:
     entry = attrs.evolve(ENTRY, verify=known)
-    assert check_again(entry, size, mtime_ns, asked) is level
+    assert check_again(entry, asked, untouched=untouched) is level
 
 
 @pytest.mark.parametrize(
