@@ -52,7 +52,7 @@ from sendgrid_exports.transfer.manifest import (
     count_contacts,
     read_manifest,
     with_files,
-    without_file,
+    without_files,
     write_manifest,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
@@ -151,15 +151,21 @@ class Folder:
 
     async def reconcile(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
-        for entry in self.manifest.files:
-            kept = await self._disk.run_long(self._confirm(entry, policy))
-            if kept is None:
-                await self.save(lambda known, entry=entry: without_file(known, entry.number))  # type: ignore[misc]
-                continue
-            if kept != entry:
-                await self.save(lambda known, kept=kept: with_files(known, [kept]))  # type: ignore[misc]
-            if is_in_other_form(kept, policy):
-                await self._replace(kept, policy)
+        kept: list[FileEntry] = []
+        lost: set[int] = set()
+        try:
+            for entry in self.manifest.files:
+                found = await self._disk.run_long(self._confirm(entry, policy))
+                if found is None:
+                    lost.add(entry.number)
+                else:
+                    kept.append(found)
+        finally:
+            if self.manifest.files:
+                await self.save(lambda known: without_files(with_files(known, kept), lost))
+        for entry in kept:
+            if is_in_other_form(entry, policy):
+                await self._replace(entry, policy)
         if self.manifest.state == "complete":
             await self.finish()
 
@@ -205,7 +211,7 @@ class Folder:
         try:
             converted = await self._convert(entry, source, policy)
         except CorruptDownloadError:
-            await self.save(lambda known: without_file(known, entry.number))
+            await self.save(lambda known: without_files(known, {entry.number}))
             await self._disk.run(source.unlink, missing_ok=True)
             raise
         await self._publish(converted, self.names.converted(entry.number))

@@ -6,7 +6,7 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from itertools import chain
 from typing import Literal, TypeAlias
 
@@ -26,7 +26,7 @@ __all__ = [
     "read_manifest",
     "with_export",
     "with_files",
-    "without_file",
+    "without_files",
     "write_manifest",
 ]
 
@@ -110,9 +110,11 @@ def with_files(manifest: Manifest, entries: Iterable[FileEntry]) -> Manifest:
     return attrs.evolve(manifest, files=tuple(files[number] for number in sorted(files)))
 
 
-def without_file(manifest: Manifest, number: int) -> Manifest:
-    """Return the manifest without the file of that number, which is to be fetched again."""
-    files = tuple(file for file in manifest.files if file.number != number)
+def without_files(manifest: Manifest, numbers: Set[int]) -> Manifest:
+    """Return the manifest without the files of these numbers, which are to be downloaded again."""
+    if not numbers:
+        return manifest
+    files = tuple(file for file in manifest.files if file.number not in numbers)
     return attrs.evolve(manifest, files=files, state="downloading", contacts=None)
 
 
