@@ -85,7 +85,7 @@ class ExportClient:
         base_url: the root of the API; `https://api.eu.sendgrid.com` for subusers in the EU.
         eu_base_url: where `for_subuser` and `for_key` reach accounts in the EU; to be given where
             `base_url` is not one of SendGrid's own.
-        on_behalf_of: the subuser a parent account acts for, or `account-id` and the id of a
+        on_behalf_of: the subuser a parent account acts for, or "account-id" and the id of a
             partner's customer account.
         allow_insecure_http: allow `http://` for a `base_url` on another machine, and for the
             links it gives. Everyone on the way can then read the API key. On this machine
@@ -204,8 +204,8 @@ class ExportClient:
 
         Args:
             subuser: a subuser, or its username. For a customer account of a partner it is
-                `account-id` and its id, as in `"account-id 12345"`.
-            region: `global` or `eu`, which tell the host; None: the subuser's own, or for a
+                "account-id" and its id, as in `"account-id 12345"`.
+            region: "global" or "eu", which tell the host; None: the subuser's own, or for a
                 name that of this client.
 
         Raises:
@@ -227,7 +227,7 @@ class ExportClient:
         Args:
             api_key: the API key.
             account: what events and `export_accounts` call the account.
-            region: `global` or `eu`, which tell the host; None: that of this client.
+            region: "global" or "eu", which tell the host; None: that of this client.
 
         Raises:
             TypeError, ValueError: an argument can't be used.
