@@ -272,7 +272,7 @@ def test_every_cron_job_runs_once_a_day_into_a_directory_of_its_own() -> None:
     for (minute, hour, *others), _ in cron_jobs():
         assert (int(minute) < 60, int(hour) < 24, others) == (True, True, ["*", "*", "*"])
     directories = [words[2] for _, words in cron_jobs()]
-    assert len({*directories}) == len(directories) == 2
+    assert len({*directories}) == len(directories) == 3
 
 
 def test_the_table_of_commands_has_all_of_them() -> None:
