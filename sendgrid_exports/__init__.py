@@ -28,6 +28,7 @@ Files in the directory are named by this library, never by the server, so a glob
 Durations are seconds or a `datetime.timedelta`, sizes bytes.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from sendgrid_exports.bucket import Bucket
@@ -178,9 +179,8 @@ def __getattr__(name: str) -> object:
     # Only the client needs aiohttp: reading files must not wait for it to load.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sendgrid_exports import accounts, client
-
-    value: object = getattr(accounts if name == "export_accounts" else client, name)
+    module = "accounts" if name == "export_accounts" else "client"
+    value: object = getattr(importlib.import_module(f"sendgrid_exports.{module}"), name)
     globals()[name] = value
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -47,7 +47,7 @@ from sendgrid_exports.transfer.target import is_url
 from sendgrid_exports.transfer.together import together
 from sendgrid_exports.transfer.transfer import Transfer
 
-__all__ = ["export_accounts"]
+__all__ = ["export_accounts", "export_with_marks"]
 
 Clients = Iterable[ExportClient] | AsyncIterable[ExportClient]
 
@@ -103,6 +103,31 @@ def export_accounts(
             way are yielded before.
         Exception: what taking the next client raised, after those under way are yielded.
     """
+    return export_with_marks(
+        target,
+        clients,
+        jobs=jobs,
+        file_type=file_type,
+        max_file_size=max_file_size,
+        max_age=max_age,
+        timeout=timeout,
+        on_event=on_event,
+    )
+
+
+def export_with_marks(
+    target: str | os.PathLike[str],
+    clients: Clients,
+    *,
+    jobs: int,
+    file_type: str = "csv",
+    max_file_size: int | None = None,
+    max_age: Duration = _MAX_AGE,
+    timeout: Duration | None = None,
+    on_event: OnEvent | None = None,
+    marks: Mapping[str, bool] | None = None,
+) -> AsyncGenerator[AccountResult, None]:
+    """Do what `export_accounts` does, with marks of the command's in the manifests."""
     if isinstance(jobs, bool) or not isinstance(jobs, int):
         raise TypeError(f"jobs must be a whole number, not {jobs!r}")
     if jobs < 1:
@@ -122,6 +147,7 @@ def export_accounts(
         max_age=timedelta(seconds=read_duration(max_age, "max_age")),
         timeout=None if timeout is None else read_duration(timeout, "timeout"),
         on_event=on_event,
+        marks=marks or {},
     )
     return _results(night, _each(clients), jobs)
 
@@ -190,6 +216,7 @@ class _Night:
         max_age: timedelta,
         timeout: float | None,
         on_event: OnEvent | None,
+        marks: Mapping[str, bool],
     ) -> None:
         self._pattern = pattern
         self._request = request
@@ -197,6 +224,7 @@ class _Night:
         self._max_age = max_age
         self._timeout = timeout
         self._on_event = on_event
+        self._marks = marks
         self._names: set[str] = set()
         self._began: datetime | None = None
 
@@ -291,7 +319,10 @@ class _Night:
                 )
                 return Resume(export_id, directory)
             except SendGridExportsError as error:
-                if is_last or not may_have_started(error):
+                if not may_have_started(error):
+                    await claimed.fulfil()
+                    raise
+                if is_last:
                     raise
             step = await self._choose(transfer, [], claimed, directory)
             if isinstance(step, Resume):
@@ -304,7 +335,7 @@ class _Night:
         transfer.export_id = step.export_id
         if claimed.intended is not None:
             async with client._open(step.export_id, step.directory) as folder:  # noqa: SLF001
-                record = client._record(self._request)  # noqa: SLF001
+                record = client._record(self._request, **self._marks)  # noqa: SLF001
                 await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
             await claimed.fulfil()
         return await client._fetch(transfer, step.directory, self._timeout)  # noqa: SLF001

@@ -85,7 +85,7 @@ class ExportClient:
         base_url: the root of the API; `https://api.eu.sendgrid.com` for subusers in the EU.
         eu_base_url: where `for_subuser` and `for_key` reach accounts in the EU; to be given where
             `base_url` is not one of SendGrid's own.
-        on_behalf_of: the subuser a parent account acts for, or `account-id` and the id of a
+        on_behalf_of: the subuser a parent account acts for, or "account-id" and the id of a
             partner's customer account.
         allow_insecure_http: allow `http://` for a `base_url` on another machine, and for the
             links it gives. Everyone on the way can then read the API key. On this machine
@@ -138,10 +138,11 @@ class ExportClient:
         self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self._exports = self._make_exports(api_key, on_behalf_of)
         limits = self._downloads.limits
+        connections = self._session.most_connections(self._downloads.connections)
         self._means = Means(
             exports=self._exports,
             session=self._session,
-            connections=Connections(self._downloads.connections, limits.first_connections),
+            connections=Connections(connections, limits.first_connections),
             disk=self._disk,
             clock=self._clock,
             random=random,
@@ -203,8 +204,8 @@ class ExportClient:
 
         Args:
             subuser: a subuser, or its username. For a customer account of a partner it is
-                `account-id` and its id, as in `"account-id 12345"`.
-            region: `global` or `eu`, which tell the host; None: the subuser's own, or for a
+                "account-id" and its id, as in `"account-id 12345"`.
+            region: "global" or "eu", which tell the host; None: the subuser's own, or for a
                 name that of this client.
 
         Raises:
@@ -226,7 +227,7 @@ class ExportClient:
         Args:
             api_key: the API key.
             account: what events and `export_accounts` call the account.
-            region: `global` or `eu`, which tell the host; None: that of this client.
+            region: "global" or "eu", which tell the host; None: that of this client.
 
         Raises:
             TypeError, ValueError: an argument can't be used.
@@ -332,6 +333,16 @@ class ExportClient:
             APIError, TransportError, InvalidResponseError: as from SendGrid.
         """
         return await self._exports.list_exports()
+
+    async def scopes(self) -> tuple[str, ...]:
+        """Return the permissions of the API key; exports need marketing.read.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-user-has-access
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._exports.scopes()
 
     async def wait(
         self,

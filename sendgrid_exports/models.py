@@ -246,7 +246,7 @@ class Subuser:
         id: SendGrid's id of it, or None.
         email: its address, or None.
         disabled: whether it is disabled; SendGrid then refuses requests on its behalf.
-        region: `global` or `eu`: the host that serves it.
+        region: "global" or "eu": the host that serves it.
     """
 
     username: str

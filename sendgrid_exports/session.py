@@ -27,7 +27,7 @@ from sendgrid_exports.receiving import Body, open_body
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import Clock, SystemClock
 
-__all__ = ["Session", "Stream", "translate"]
+__all__ = ["Session", "Stream", "open_shared_session", "translate"]
 
 _API_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
@@ -112,6 +112,19 @@ class Session:
         self._bodies: set[Body | aiohttp.StreamReader] = set()
         self._clock = clock if clock is not None else SystemClock()
         self._proxies: dict[tuple[str, str], URL | None] = {}
+
+    def most_connections(self, wanted: int) -> int:
+        """Return how many of `wanted` connections to the storage a borrowed session allows.
+
+        A request that waits within the session can't be told from one that gets no answer. One
+        connection is left to the API.
+        """
+        connector = None if self._borrowed is None else self._borrowed.connector
+        if connector is None:
+            return wanted
+        # A limit of 0 is none.
+        in_all = max(1, connector.limit - 1) if connector.limit else wanted
+        return min(wanted, in_all, connector.limit_per_host or wanted)
 
     async def send(
         self,
@@ -301,6 +314,18 @@ class Session:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._own
+
+
+def open_shared_session(connections: int) -> aiohttp.ClientSession:
+    """Return a session that many clients of one event loop may borrow; the caller closes it.
+
+    They share `connections` connections, and obey the proxies that a client's own session obeys.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, resolver=_Resolver()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+    )
 
 
 def _named_proxy(scheme: str, host: str) -> str | None:

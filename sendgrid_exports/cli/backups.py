@@ -44,6 +44,8 @@ __all__ = [
 
 _FORMAT = "%Y-%m-%dT%H%M%SZ"
 _NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(?:-([2-9]|[1-9]\d+))?", re.ASCII)
+# A night's, below the directory of an account.
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DROPPED = re.compile(r"\.(.+)\.dropped")
 # Written into any folder by macOS, Windows and network disks.
 
@@ -74,7 +76,7 @@ def backup_name(now: datetime, taken: Collection[str]) -> str:
 
 def read_name(name: str) -> Backup | None:
     """Return the backup of that name, or None if it is not a name of ours."""
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(f"{name}T000000Z" if _DAY.fullmatch(name) else name)
     if match is None:
         return None
     try:
@@ -168,11 +170,15 @@ def find_backups(directory: Path) -> list[FoundExport]:
 
 
 def older_backups(new: Path) -> list[Path]:
-    """Return the dated folders beside `new` that are older, the oldest first; links are not."""
+    """Return the dated folders beside `new` that are older, the oldest first; links are not.
+
+    Beside a backup whose name has the time, a folder whose name is a date alone may be anything.
+    """
     newest = read_name(new.name)
     found = [
         (backup, path)
         for path in new.parent.iterdir()
+        if not _DAY.fullmatch(path.name) or _DAY.fullmatch(new.name)
         if (backup := read_name(path.name)) and _is_folder(path)
     ]
     return [path for backup, path in sorted(found) if newest is not None and backup < newest]

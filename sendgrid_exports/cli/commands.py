@@ -28,10 +28,13 @@ from sendgrid_exports import (
     verify_download,
 )
 from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.cli.accounts import Order, back_up_accounts
 from sendgrid_exports.cli.backups import discard_if_empty, drop_old, make_folder
 from sendgrid_exports.cli.exits import run
 from sendgrid_exports.cli.options import (
     access_options,
+    accounts_options,
+    check_accounts_options,
     client_arguments,
     output_options,
     repeat_options,
@@ -94,18 +97,23 @@ async def _export(
     is_flag=True,
     help="Let the backup count although it is empty, in doubt or much smaller than the last one.",
 )
+@accounts_options
 @timeout_option("everything together", "1h to wait, then until the export expires")
 @transfer_options
 @access_options
 @output_options
-@click.pass_obj
+@click.pass_context
 def backup(
-    output: Output,
+    ctx: click.Context,
     /,
     *,
     directory: Path,
     keep: int | None,
     allow_shrink: bool,
+    all_subusers: bool,
+    excepted: tuple[str, ...],
+    jobs: int,
+    eu_base_url: str | None,
     timeout: float | None,
     **options: Any,
 ) -> None:
@@ -116,7 +124,31 @@ def backup(
     unfinished or damaged ones are neither counted nor dropped. A backup that is empty, in doubt,
     or holds less than half of the last one does not count either, and drops none, unless
     --allow-shrink says that this is meant.
+
+    With --all-subusers it holds every contact of every subuser, each in DIR/ACCOUNT/2026-03-02; DIR
+    may say where, as in backups/{date}/{account}. --keep and --timeout apply to each of them. The
+    same command, run again within 12 hours, repeats nothing that was verified or started.
     """
+    output: Output = ctx.obj
+    if all_subusers:
+        check_accounts_options(ctx, options)
+        order = Order(
+            directory=directory,
+            client={**client_arguments(options), "eu_base_url": eu_base_url},
+            excepted=excepted,
+            jobs=jobs,
+            keep=keep or 0,
+            allow_shrink=allow_shrink,
+            selection={
+                name: value
+                for name, value in selection_of(options).items()
+                if name in {"file_type", "max_file_size"}
+            },
+            timeout=timeout,
+        )
+        ctx.exit(back_up_accounts(output, order))
+    if excepted:
+        raise click.UsageError("--except is for --all-subusers.", ctx)
     arguments, selection = client_arguments(options), selection_of(options)
     folder = make_folder(directory, SystemClock())
     output.resume = partial(_resume_line, folder, options)

@@ -50,6 +50,7 @@ class Exit(enum.IntEnum):
     DISK = 8, "the disk is full, or can't be written or read"
     UNREACHABLE = 9, "no connection, or trouble at SendGrid or the storage: try later"
     IN_PROGRESS = 10, "another process is downloading the same export"
+    SOME_FAILED = 11, "some accounts are not backed up: the table names them"
     INTERRUPTED = 130, "interrupted by Ctrl-C (143: by SIGTERM)"
 
     meaning: str

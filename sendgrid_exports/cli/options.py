@@ -17,6 +17,8 @@ from sendgrid_exports import DownloadPolicy
 
 __all__ = [
     "access_options",
+    "accounts_options",
+    "check_accounts_options",
     "client_arguments",
     "output_options",
     "read_duration",
@@ -121,6 +123,25 @@ selection_options = _all(
         help="Megabytes above which SendGrid splits the export.",
     ),
 )
+accounts_options = _all(
+    click.option("--all-subusers", is_flag=True, help="Back up every subuser of the account."),
+    click.option(
+        "--except",
+        "excepted",
+        multiple=True,
+        metavar="NAME",
+        help="Subuser to leave out (repeatable).",
+    ),
+    click.option(
+        "--jobs", type=_AT_LEAST_ONE, metavar="N", default=8, help="Maximum subusers at once."
+    ),
+    click.option(
+        "--eu-base-url",
+        metavar="URL",
+        show_default="https://api.eu.sendgrid.com",
+        help="The API for subusers in the EU.",
+    ),
+)
 transfer_options = _all(
     click.option(
         "--connections",
@@ -151,6 +172,18 @@ def selection_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `ExportClient.start`."""
     selection = {name: options[name] for name in ("list_ids", "segment_ids", "max_file_size")}
     return {**selection, "file_type": "json" if options["as_json"] else "csv"}
+
+
+def check_accounts_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
+    """See that no option is about one account alone.
+
+    Raises:
+        click.UsageError: one is.
+    """
+    names = {"list_ids": "--list", "segment_ids": "--segment", "on_behalf_of": "--on-behalf-of"}
+    for name, option in names.items():
+        if options[name]:
+            raise click.UsageError(f"{option} can't be used with --all-subusers.", ctx)
 
 
 def client_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sendgrid_exports.cli.exits import PIPE_CLOSED, Failure
-from sendgrid_exports.cli.progress import Progress
+from sendgrid_exports.cli.progress import AccountsProgress, Progress
 from sendgrid_exports.cli.text import kept_text, plain, sentence
 from sendgrid_exports.decoding import encode
 from sendgrid_exports.redaction import redact_text
@@ -83,10 +83,17 @@ class Output:
     @contextmanager
     def follow(self) -> Iterator[Progress]:
         """Show events while the block runs: call what is yielded with each of them."""
-        bars = self._errors.is_terminal and not self._errors.is_dumb_terminal and not self.quiet
-        self.progress = Progress(self._errors, self.note, self.warn, bars=bars)
+        self.progress = Progress(self._errors, self.note, self.warn, bars=self._draws)
         with self.progress:
             yield self.progress
+
+    def follow_accounts(self) -> AccountsProgress:
+        """Return what shows the events of many accounts, in a `with` block."""
+        return AccountsProgress(self._errors, self.note, self.warn, bars=self._draws)
+
+    @property
+    def _draws(self) -> bool:
+        return self._errors.is_terminal and not self._errors.is_dumb_terminal and not self.quiet
 
     def note(self, text: str) -> None:
         """Print progress, unless it is unwanted."""

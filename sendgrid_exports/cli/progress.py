@@ -1,4 +1,4 @@
-"""An export's events on a terminal as bars, elsewhere as lines."""
+"""The events of an export, or of many accounts, on a terminal as bars, elsewhere as lines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from rich.table import Column
 from rich.text import Text
 
 from sendgrid_exports import (
+    AccountResult,
     BytesReceived,
     CountMismatch,
     Event,
+    ExportStarted,
     ExportStatus,
     FileFinished,
     FileStarted,
@@ -35,13 +37,14 @@ from sendgrid_exports.cli.text import (
     status_text,
 )
 
-__all__ = ["Progress"]
+__all__ = ["AccountsProgress", "Progress"]
 
 _FRAMES_A_SECOND = 8
 _SECONDS_BETWEEN_BYTES = 5.0
 _SECONDS_BETWEEN_POLLS = 30.0
 # Header, status, the bar for all files, and a line for the cursor.
 _LINES_BESIDE_FILES = 5
+_LINES_BESIDE_ACCOUNTS = 2
 
 
 class Progress:
@@ -239,3 +242,125 @@ class _Table(progress.Progress):
         yield self.make_tasks_table([*shown, *self.tasks[:1]])
         # Not the bars last: a terminal writes ^C behind the last line.
         yield Text(status, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+class AccountsProgress:
+    """Receives the events of many accounts: a bar for all, and one for each under way."""
+
+    def __init__(
+        self,
+        console: Console,
+        note: Callable[[str], None],
+        warn: Callable[[str], None],
+        *,
+        bars: bool,
+    ) -> None:
+        self._note = note
+        self._warn = warn
+        self._bars = bars
+        self._table = _AccountsTable(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("{task.fields[state]}", markup=False, justify="right"),
+            console=console,
+            refresh_per_second=_FRAMES_A_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            expand=True,
+        )
+        self._all = self._table.add_task("all accounts", total=None, state="listing the subusers")
+        self._tasks: dict[str, progress.TaskID] = {}
+        self._received: dict[str, dict[int, int]] = {}
+        self._sizes: dict[str, dict[int, int]] = {}
+        self._expected = self._verified = self._failed = 0
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._table.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars:
+            self._table.stop()
+
+    def expect(self, accounts: int) -> None:
+        """Say how many accounts there are."""
+        self._expected = accounts
+        self._show_all()
+
+    def end(self, account: AccountResult) -> None:
+        """Say what came of an account."""
+        name = account.name
+        if name in self._tasks:
+            self._table.remove_task(self._tasks.pop(name))
+        self._received.pop(name, None)
+        self._sizes.pop(name, None)
+        if account.result is None:
+            self._failed += 1
+            self._say(self._warn, f"{name}: {account.error}")
+        else:
+            self._verified += 1
+            contacts = account.result.contact_count
+            counted = "contacts not counted" if contacts is None else count(contacts, "contact")
+            if not self._bars:
+                self._say(self._note, f"{name}: {counted} verified.")
+        self._show_all()
+
+    def __call__(self, event: Event) -> None:
+        """Show what happened."""
+        name = str(event.account)
+        if isinstance(event, RunningLate | CountMismatch):
+            self._say(self._warn, event_text(event))
+        if name not in self._tasks:
+            self._tasks[name] = self._table.add_task(plain(name), total=None, state="")
+        task = self._tasks[name]
+        match event:
+            case ExportStarted():
+                self._table.update(task, state="started")
+            case StatusPolled(export=export):
+                self._table.update(task, state=status_of(export))
+            case FileStarted() | BytesReceived():
+                self._receive(name, event.number, event.received, event.size)
+            case FileFinished(file=file):
+                size = self._sizes.get(name, {}).get(file.number, file.size)
+                self._receive(name, file.number, size, size)
+
+    def _receive(self, name: str, number: int, received: int, size: int | None) -> None:
+        all_received = self._received.setdefault(name, {})
+        all_sizes = self._sizes.setdefault(name, {})
+        all_received[number] = received
+        if size is not None:
+            all_sizes[number] = size
+        total, done = sum(all_sizes.values()), sum(all_received.values())
+        state = decimal(done) if done < total else "verifying"
+        self._table.update(self._tasks[name], total=total or None, completed=done, state=state)
+
+    def _show_all(self) -> None:
+        ended = self._verified + self._failed
+        failed = f", {self._failed:,} failed" if self._failed else ""
+        state = f"{self._verified:,} of {self._expected:,} verified{failed}"
+        self._table.update(self._all, total=self._expected, completed=ended, state=state)
+
+    def _say(self, say: Callable[[str], None], text: str) -> None:
+        if self._bars:
+            style = "yellow" if say == self._warn else ""
+            self._table.console.print(
+                plain(text), style=style, markup=False, no_wrap=True, overflow="ellipsis"
+            )
+        else:
+            say(plain(text))
+
+
+class _AccountsTable(progress.Progress):
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield as many accounts as the screen is high, and all of them in the last line."""
+        if not self.tasks:
+            return
+        shown = self.tasks[1 : max(2, self.console.height - _LINES_BESIDE_ACCOUNTS)]
+        yield self.make_tasks_table([*shown, self.tasks[0]])

@@ -47,7 +47,7 @@ class Claim:
         self.intended = now
 
     async def fulfil(self) -> None:
-        """Remove the note: the export has a manifest."""
+        """Remove the note: the export has a manifest, or was certainly not started."""
         await self._disk.run(self._note.unlink, missing_ok=True)
         self.intended = None
 

@@ -45,12 +45,11 @@ async def upload(export: ContactExport, transfer: Transfer, objects: Objects) ->
             await objects.finish()
     except DownloadInProgressError:
         await objects.load()
-        # Before that, nothing may be written to the manifest of the other run.
-        if objects.manifest.state == "complete" and (
-            result := await find_result(transfer, objects)
-        ):
-            return result
-        raise
+        # The manifest of a run that is not done yet is not to be touched.
+        done = objects.manifest.state == "complete"
+        if not done or (result := await find_result(transfer, objects)) is None:
+            raise
+        return result
     transfer.check_count(objects.manifest.contacts)
     return objects.result(export)
 

@@ -61,6 +61,17 @@ def test_the_oldest_go_until_so_many_stay(backups: Path, keep: int, left: set[st
     assert drop(backups, keep) == (left, [])
 
 
+def test_a_folder_whose_name_is_a_date_alone_goes_only_beside_others_of_a_night(
+    backups: Path,
+) -> None:
+    day = "2026-02-28"
+    (backups / A).rename(backups / day)
+    assert drop(backups, 1) == ({day, NEW}, [])
+    (backups / NEW).rename(backups / "2026-03-04")
+    [new] = find_exports(backups / "2026-03-04")
+    assert drop_old(new, 1, print, print) == ([backups / day], None)
+
+
 def flip_a_byte(folder: Path) -> None:
     file = folder / "some-id-00001.csv.gz"
     data = bytearray(file.read_bytes())

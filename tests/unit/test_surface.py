@@ -46,6 +46,7 @@ def test_the_public_names_are_those_and_no_others() -> None:
     ("names", "absent"),
     [
         ("ExportClient, fetch_export, export_contacts", "pyarrow"),
+        ("ExportClient, fetch_export, export_contacts", "airflow"),
         ("__version__", "aiohttp"),
         ("read_contacts, parse_contact, compare_exports, read_arrow, write_parquet", "aiohttp"),
         ("verify_download, DownloadPolicy, ContactExport, TransportError", "aiohttp"),
@@ -105,6 +106,7 @@ SIGNATURES = {
     sendgrid_exports.ExportClient.subusers: (["self"], []),
     sendgrid_exports.ExportClient.for_subuser: (["self", "subuser"], ["region"]),
     sendgrid_exports.ExportClient.for_key: (["self", "api_key"], ["account", "region"]),
+    sendgrid_exports.ExportClient.scopes: (["self"], []),
     sendgrid_exports.ExportClient.wait: (["self", "export_id"], ["timeout", "on_event"]),
     sendgrid_exports.ExportClient.download: (
         ["self", "export", "target"],
