@@ -34,9 +34,7 @@ async def main(target: str) -> None:
 def count_by_country(target: str, export_id: str) -> None:
     """Print how many contacts there are in each country."""
     contacts = read_arrow(target, export_id=export_id)  # noqa: F841 - DuckDB reads it by its name
-    print(
-        duckdb.sql("SELECT COUNTRY, count(*) AS contacts FROM contacts GROUP BY 1 ORDER BY 2 DESC")
-    )
+    print(duckdb.sql("SELECT COUNTRY, count(*) FROM contacts GROUP BY ALL ORDER BY 2 DESC"))
 
 
 if __name__ == "__main__":
