@@ -75,6 +75,7 @@ class Progress:
         self._polled_at = 0.0
         self._retries = 0
         self._renewals = 0
+        self._on_disk = True
         self._received: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
         self._received_in_all = self._size_in_all = 0
@@ -105,6 +106,8 @@ class Progress:
             case StatusPolled():
                 text = self._poll(event, now)
             case FileStarted() | BytesReceived():
+                # Of an unfinished file nothing is kept in a bucket.
+                self._on_disk = event.path is not None
                 self._receive(event.number, _name(event), event.size, event.received)
                 late = now - self._said >= _SECONDS_BETWEEN_BYTES
                 text = self.received_text() if late else None
@@ -134,8 +137,8 @@ class Progress:
 
     @property
     def unfinished(self) -> int:
-        """The bytes received of files that are not verified."""
-        return sum(self._received[number] for number in self._tasks)
+        """The bytes received of files that are not verified, as far as they are kept."""
+        return sum(self._received[number] for number in self._tasks) if self._on_disk else 0
 
     def picture(self) -> RenderableType:
         """Return what stands at the foot of the terminal now."""
@@ -326,6 +329,8 @@ class AccountsProgress:
             case StatusPolled(export=export):
                 self._table.update(task, state=status_of(export))
             case FileStarted() | BytesReceived():
+                # Of an unfinished file nothing is kept in a bucket.
+                self._on_disk = event.path is not None
                 self._receive(name, event.number, event.received, event.size)
             case FileFinished(file=file):
                 size = self._sizes.get(name, {}).get(file.number, file.size)

@@ -35,6 +35,7 @@ from sendgrid_exports import (
 from sendgrid_exports.bucket import BucketFile, ConflictError
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FlippedBit, Stall
 from tests.components.conftest import MIB, end, free_port
+from tests.integration.conftest import suspensions
 
 obstore = pytest.importorskip("obstore.store", reason="obstore is not installed: the extra cloud")
 
@@ -203,9 +204,9 @@ def names(bucket: Bucket) -> list[str]:
     return [each.name for each in bucket.list()[0]]
 
 
-def entries(bucket: Bucket) -> dict[str, Any]:
+def entries(bucket: Bucket, export_id: str = ID) -> dict[str, Any]:
     """Return the files of the manifest by their names."""
-    if (found := bucket.read(f"{ID}.manifest.json")) is None:
+    if (found := bucket.read(f"{export_id}.manifest.json")) is None:
         return {}
     return {entry["name"]: entry for entry in json.loads(found[0])["files"]}
 
@@ -306,6 +307,37 @@ async def test_a_cancelled_download_leaves_no_object_and_no_upload(
         await fetching
     assert names(bucket) == [f"{ID}-00002.csv", f"{ID}.manifest.json"]
     assert service.uploads() == []
+
+
+async def test_cancelled_at_any_await_it_leaves_no_upload_and_whole_objects_alone(
+    moto: Moto, fake: FakeSendGrid, client: ExportClient
+) -> None:
+    await fake.add_export(export_id="one", bodies=[BODY])
+    export = await client.wait("one")
+    for number in range(1, 10_000):
+        bucket = moto.bucket(f"cancelled-{number}")
+        running: list[asyncio.Task[DownloadResult]] = []
+
+        def cancel(
+            count: int,
+            number: int = number,
+            running: list[asyncio.Task[DownloadResult]] = running,
+        ) -> None:
+            if count == number:
+                running[0].cancel()
+
+        async with suspensions(cancel) as started:
+            running.append(asyncio.create_task(client.download(export, bucket)))
+            await asyncio.wait(running)
+        assert all(task.done() for task in started)
+        assert moto.uploads() == []
+        objects = {each.name: each.size for each in bucket.list()[0]}
+        objects.pop("one.manifest.json", None)
+        assert objects in ({}, {"one-00001.csv": len(BODY)})
+        assert set(objects) == set(entries(bucket, "one"))
+        if not running[0].cancelled():
+            break
+    assert number > 30
 
 
 CHILD = """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
@@ -115,3 +117,49 @@ MANY_AT_ONCE = Limits(first_connections=1000)
 def events() -> list[Event]:
     """Collect events: pass its `append` as `on_event`."""
     return []
+
+
+@asynccontextmanager
+async def suspensions(
+    on_suspend: Callable[[int], object],
+) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Call `on_suspend` with a running number whenever a task that starts within suspends.
+
+    Yields the tasks of the package that started within.
+    """
+    started: list[asyncio.Task[Any]] = []
+    loop = asyncio.get_running_loop()
+    count = 0
+
+    @types.coroutine
+    def watched(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        nonlocal count
+        step: Callable[[Any], Any] = work.send
+        value: Any = None
+        while True:
+            try:
+                awaited = step(value)
+            except StopIteration as end:
+                return end.value
+            count += 1
+            on_suspend(count)
+            try:
+                step, value = work.send, (yield awaited)
+            except BaseException as error:  # noqa: BLE001
+                step, value = work.throw, error
+
+    async def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return await watched(work)
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(run(work), loop=loop, **options)
+        code = Path(work.cr_code.co_filename).parts
+        if "sendgrid_exports" in code and "testing" not in code:
+            started.append(task)
+        return task
+
+    loop.set_task_factory(factory)
+    try:
+        yield started
+    finally:
+        loop.set_task_factory(None)

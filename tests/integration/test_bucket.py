@@ -10,9 +10,6 @@ import json
 import pickle
 import signal
 import sys
-import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +58,7 @@ from sendgrid_exports.testing import (
     Status,
     WrongETag,
 )
-from tests.integration.conftest import MakeClient, MakeFake
+from tests.integration.conftest import MakeClient, MakeFake, suspensions
 
 ID = "an-export"
 KIB = 1024
@@ -451,52 +448,6 @@ async def test_a_run_that_was_overtaken_finds_the_work_done(
 
 
 # Cancelling at every await.
-
-
-@asynccontextmanager
-async def suspensions(
-    on_suspend: Callable[[int], object],
-) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    """Call `on_suspend` with a running number whenever a task that starts within suspends.
-
-    Yields the tasks of the package that started within.
-    """
-    started: list[asyncio.Task[Any]] = []
-    loop = asyncio.get_running_loop()
-    count = 0
-
-    @types.coroutine
-    def watched(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        nonlocal count
-        step: Callable[[Any], Any] = work.send
-        value: Any = None
-        while True:
-            try:
-                awaited = step(value)
-            except StopIteration as end:
-                return end.value
-            count += 1
-            on_suspend(count)
-            try:
-                step, value = work.send, (yield awaited)
-            except BaseException as error:  # noqa: BLE001
-                step, value = work.throw, error
-
-    async def run(work: Coroutine[Any, Any, Any]) -> Any:
-        return await watched(work)
-
-    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(run(work), loop=loop, **options)
-        code = Path(work.cr_code.co_filename).parts
-        if "sendgrid_exports" in code and "testing" not in code:
-            started.append(task)
-        return task
-
-    loop.set_task_factory(factory)
-    try:
-        yield started
-    finally:
-        loop.set_task_factory(None)
 
 
 async def test_cancelled_at_any_await_it_leaves_whole_objects_and_nothing_else(

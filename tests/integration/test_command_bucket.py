@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from obstore.store import LocalStore
 
 from sendgrid_exports import Bucket, export_contacts, find_exports, verify_download
 from sendgrid_exports.cli.backups import drop_old, find_backups, read_name
-from sendgrid_exports.testing import FakeSendGrid
+from sendgrid_exports.testing import FakeSendGrid, Stall
 from tests.integration.command import Command
 
 A, B, C, NEW = (f"2026-03-0{day}T000000Z" for day in range(1, 5))
@@ -98,6 +99,22 @@ async def test_a_bucket_is_not_for_all_subusers_nor_for_plain_files(
         assert ended.code == 2, ended.errors
         assert said in ended.errors
     assert command.fake.requests == []
+
+
+async def test_an_interruption_says_that_unfinished_files_are_not_kept_in_a_bucket(
+    command: Command, fake: FakeSendGrid, target: str
+) -> None:
+    await fake.add_export(export_id="an-export")
+    fake.inject(Stall(after=100), file=2, times=None)
+    process = await command.begin("fetch", "an-export", target)
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"Downloaded and verified")
+    process.send_signal(signal.SIGINT)
+    ended = await command.end(process)
+    assert ended.code == 130
+    assert "Interrupted. 1 of 2 files is verified." in ended.errors
+    assert "unfinished files are kept" not in ended.errors
+    assert f"fetch an-export {target}" in ended.errors
 
 
 # Which backups are dropped
