@@ -100,6 +100,39 @@ def tests_components(session: nox.Session) -> None:
 
 
 @nox.session(tags=["slow"])
+def tests_buckets(session: nox.Session) -> None:
+    """Run against buckets: S3 as moto serves it, Azure's storage as Azurite does (needs npm)."""
+    session.install(".[all]", *group("test"), "moto[server]", "azure-storage-blob")
+    azurite = Path(session.create_tmp(), "azurite")
+    if shutil.which("npm"):
+        session.run("npm", "install", "--prefix", str(azurite), "azurite", external=True)
+    path = f"{azurite / 'node_modules' / '.bin'}{os.pathsep}{session.env['PATH']}"
+    tests = session.posargs or ["tests/components/test_buckets.py"]
+    session.run("python", "-m", "pytest", "-rs", *tests, env={**INSTALLED, "PATH": path})
+
+
+@nox.session(tags=["slow"])
+def tests_dask(session: nox.Session) -> None:
+    """Compute exports in two worker processes of Dask."""
+    tests_integration(session, "dask", "dask.dataframe", "distributed")
+
+
+@nox.session(tags=["slow"])
+def tests_dlt(session: nox.Session) -> None:
+    """Load exports into DuckDB with dlt."""
+    tests_integration(session, "dlt", "dlt", "duckdb")
+
+
+def tests_integration(session: nox.Session, extra: str, *modules: str) -> None:
+    """Run the tests of an integration, which are skipped only where its extra is missing."""
+    session.install(f".[all,{extra}]", *group("test"))
+    # A skip must not pass for a success.
+    session.run("python", "-c", f"import {', '.join(modules)}")
+    tests = session.posargs or [f"tests/integration/test_{extra}.py"]
+    session.run("python", "-m", "pytest", "-q", *tests, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session(tags=["slow"])
 def tests_s3(session: nox.Session) -> None:
     """Run against an S3 server that checks signatures and expiry: LocalStack, without Docker."""
     # The pins of cbor2 and pyopenssl: LocalStack 4.9.2 does not start with later versions.

@@ -24,9 +24,7 @@ async def back_up(directory: str = "exports") -> DownloadResult:
     print("SENDGRID_API_KEY is not set: this is a demonstration with made-up contacts.")
     seed = secrets.randbits(32)  # each run exports other contacts under another id
     async with FakeSendGrid(contacts=200_000, files=4, seed=seed) as fake:
-        return await export_contacts(
-            directory, api_key=fake.api_key, base_url=fake.base_url, on_event=print
-        )
+        return await export_contacts(directory, **fake.credentials, on_event=print)
 
 
 if __name__ == "__main__":

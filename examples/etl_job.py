@@ -31,9 +31,8 @@ async def extract(directory: str = "exports") -> DownloadResult:
     if key := os.environ.get("SENDGRID_API_KEY"):
         return await export_contacts(directory, api_key=key)
     print("SENDGRID_API_KEY is not set: this is a demonstration with made-up contacts.")
-    seed = secrets.randbits(32)  # each run exports other contacts under another id
-    async with FakeSendGrid(contacts=50_000, files=2, seed=seed) as fake:
-        return await export_contacts(directory, api_key=fake.api_key, base_url=fake.base_url)
+    async with FakeSendGrid(contacts=50_000, files=2, seed=secrets.randbits(32)) as fake:
+        return await export_contacts(directory, **fake.credentials)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,7 @@ import asyncio
 import os
 import sys
 
-from sendgrid_exports import (
-    DownloadResult,
-    ExportTimeoutError,
-    SendGridExportsError,
-    fetch_export,
-)
+from sendgrid_exports import DownloadResult, SendGridExportsError, fetch_export
 from sendgrid_exports.testing import FakeSendGrid
 
 
@@ -28,9 +23,7 @@ async def fetch(export_id: str, directory: str = "exports") -> DownloadResult:
     print("SENDGRID_API_KEY is not set: this is a demonstration with made-up contacts.")
     async with FakeSendGrid() as fake:
         await fake.add_export(export_id=export_id, contacts=5_000, files=2)
-        return await fetch_export(
-            export_id, directory, api_key=fake.api_key, base_url=fake.base_url
-        )
+        return await fetch_export(export_id, directory, **fake.credentials)
 
 
 if __name__ == "__main__":
@@ -38,8 +31,6 @@ if __name__ == "__main__":
         sys.exit("usage: fetch_export.py EXPORT_ID [DIRECTORY]")
     try:
         result = asyncio.run(fetch(*sys.argv[1:]))
-    except ExportTimeoutError as error:
-        sys.exit(f"Not finished within an hour; run this again to resume. {error}")
     except SendGridExportsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     for file in result.files:

@@ -31,6 +31,7 @@ Durations are seconds or a `datetime.timedelta`, sizes bytes.
 import importlib
 from typing import TYPE_CHECKING
 
+from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.contents.arrow import read_arrow, write_parquet
 from sendgrid_exports.contents.compare import Comparison, compare_exports
 from sendgrid_exports.contents.contacts import (
@@ -96,17 +97,18 @@ from sendgrid_exports.models import (
 from sendgrid_exports.settings import DownloadPolicy, PollPolicy, Verify
 from sendgrid_exports.timing import Clock, SystemClock
 from sendgrid_exports.transfer.audit import verify_download
+from sendgrid_exports.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sendgrid_exports.accounts import export_accounts
     from sendgrid_exports.client import ExportClient, export_contacts, fetch_export
 
-__version__ = "0.1.0"
 
 __all__ = [
     "APIError",
     "AccountResult",
     "AuthenticationError",
+    "Bucket",
     "BytesReceived",
     "ChangeKind",
     "Clock",

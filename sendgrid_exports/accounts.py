@@ -327,7 +327,7 @@ class _Night:
     ) -> DownloadResult:
         transfer.export_id = step.export_id
         if claimed.intended is not None:
-            async with client._folder(step.export_id, step.directory) as folder:  # noqa: SLF001
+            async with client._open(step.export_id, step.directory) as folder:  # noqa: SLF001
                 record = client._record(self._request, **self._marks)  # noqa: SLF001
                 await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
             await claimed.fulfil()

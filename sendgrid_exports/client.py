@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import random as standard_random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from copy import copy
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
@@ -16,11 +16,11 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from sendgrid_exports import __version__
 from sendgrid_exports.api.arguments import check_api_key, check_base_url, check_text
 from sendgrid_exports.api.exports import Exports
 from sendgrid_exports.api.turns import Turns
 from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.decoding import decode
 from sendgrid_exports.delays import Random
 from sendgrid_exports.disk import Disk
@@ -47,8 +47,12 @@ from sendgrid_exports.timing import Clock, Deadline, SystemClock
 from sendgrid_exports.transfer.connections import Connections
 from sendgrid_exports.transfer.download import download, find_result
 from sendgrid_exports.transfer.folder import Folder, open_folder, prepare_directory
-from sendgrid_exports.transfer.names import check_directory
+from sendgrid_exports.transfer.names import PROBE
+from sendgrid_exports.transfer.objects import Objects, open_objects
+from sendgrid_exports.transfer.target import Target, is_url, read_target
 from sendgrid_exports.transfer.transfer import Means, Transfer
+from sendgrid_exports.transfer.upload import upload
+from sendgrid_exports.version import __version__
 
 if TYPE_CHECKING:
     import aiohttp
@@ -329,6 +333,16 @@ class ExportClient:
         """
         return await self._exports.list_exports()
 
+    async def scopes(self) -> tuple[str, ...]:
+        """Return the permissions of the API key; exports need marketing.read.
+
+        https://www.twilio.com/docs/sendgrid/api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-user-has-access
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._exports.scopes()
+
     async def wait(
         self,
         export_id: str,
@@ -359,16 +373,17 @@ class ExportClient:
     async def download(
         self,
         export: ContactExport,
-        directory: str | os.PathLike[str],
+        target: Target,
         *,
         timeout: Duration | None = None,
         on_event: OnEvent | None = None,
     ) -> DownloadResult:
-        """Bring every file of a ready export into `directory`, complete and verified.
+        """Download every file of a ready export to `target`, complete and verified.
 
         Args:
             export: a ready export, from `wait` or `get`.
-            directory: where the files go; made if need be.
+            target: where the files go: a directory, made if need be; a url such as
+                `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
             timeout: seconds to take at most; None: only the files' own expiry bounds it.
             on_event: told of everything that happens.
 
@@ -382,16 +397,16 @@ class ExportClient:
         """
         _check_export(export)
         transfer = self._transfer(export.id, timeout, on_event)
-        async with self._folder(export.id, directory) as folder:
-            if result := await find_result(transfer, folder):
+        async with self._open(export.id, target) as place:
+            if result := await find_result(transfer, place):
                 return result
             _check_ready(export)
-            return await download(export, transfer, folder)
+            return await self._download(export, transfer, place)
 
     async def fetch(
         self,
         export_id: str,
-        directory: str | os.PathLike[str],
+        target: Target,
         *,
         timeout: Duration | None = None,
         on_event: OnEvent | None = None,
@@ -400,7 +415,8 @@ class ExportClient:
 
         Args:
             export_id: the export; all that a second process needs to go on with a first one's work.
-            directory: where the files go; made if need be.
+            target: where the files go: a directory, made if need be; a url such as
+                `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
             timeout: seconds for both together; None: `PollPolicy.timeout` bounds the waiting,
                 and the files' own expiry the download.
             on_event: told of everything that happens.
@@ -409,7 +425,7 @@ class ExportClient:
             What `wait` and `download` raise.
         """
         check_text(export_id, "export_id")
-        return await self._fetch(self._transfer(export_id, timeout, on_event), directory, timeout)
+        return await self._fetch(self._transfer(export_id, timeout, on_event), target, timeout)
 
     @asynccontextmanager
     async def stream_contacts(
@@ -473,7 +489,7 @@ class ExportClient:
     async def _export(
         self,
         request: Request,
-        directory: str | os.PathLike[str],
+        target: Target,
         *,
         timeout: Duration | None,
         on_event: OnEvent | None,
@@ -481,17 +497,20 @@ class ExportClient:
         allow_shrink: bool = False,
     ) -> DownloadResult:
         transfer = self._transfer("", timeout, on_event)
-        path = check_directory(directory)
         with self._disk as disk:
-            # Before the job is started: its files must have a place to go to.
-            await disk.run(prepare_directory, path)
+            # Before the export is started: its files must have a place to go to.
+            place = await self._read_target(target)
+            if isinstance(place, Bucket):
+                await disk.run(place.check_writable, f"{PROBE}write")
+            else:
+                await disk.run(prepare_directory, place)
         record = self._record(request, demo=demo, allow_shrink=allow_shrink)
         transfer.export_id = await self._exports.start(
             request, deadline=transfer.timeout, on_event=transfer.on_event
         )
-        async with self._folder(transfer.export_id, path) as folder:
-            await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
-            return await self._wait_and_download(transfer, folder, timeout)
+        async with self._open(transfer.export_id, place) as opened:
+            await opened.save(lambda manifest: attrs.evolve(manifest, request=record))
+            return await self._wait_and_download(transfer, opened, timeout)
 
     def _record(self, request: Request, **marks: bool) -> ExportRequest:
         """Return what a manifest keeps of the request for a start."""
@@ -504,23 +523,30 @@ class ExportClient:
         return decode(ExportRequest, asked, "The request")
 
     async def _fetch(
-        self, transfer: Transfer, directory: str | os.PathLike[str], timeout: Duration | None
+        self, transfer: Transfer, target: Target, timeout: Duration | None
     ) -> DownloadResult:
-        async with self._folder(transfer.export_id, directory) as folder:
-            if result := await find_result(transfer, folder):
+        async with self._open(transfer.export_id, target) as place:
+            if result := await find_result(transfer, place):
                 return result
-            return await self._wait_and_download(transfer, folder, timeout)
+            return await self._wait_and_download(transfer, place, timeout)
 
     async def _wait_and_download(
-        self, transfer: Transfer, folder: Folder, timeout: Duration | None
+        self, transfer: Transfer, place: Folder | Objects, timeout: Duration | None
     ) -> DownloadResult:
         export = await self._exports.wait(
             transfer.export_id,
             deadline=transfer.timeout.earlier(self._wait_deadline(timeout)),
             on_event=transfer.on_event,
-            known_ready=folder.manifest.state != "pending",
+            known_ready=place.manifest.state != "pending",
         )
-        return await download(export, transfer, folder)
+        return await self._download(export, transfer, place)
+
+    async def _download(
+        self, export: ContactExport, transfer: Transfer, place: Folder | Objects
+    ) -> DownloadResult:
+        if isinstance(place, Objects):
+            return await upload(export, transfer, place)
+        return await download(export, transfer, place)
 
     def _transfer(
         self, export_id: str, timeout: Duration | None, on_event: OnEvent | None
@@ -532,10 +558,26 @@ class ExportClient:
             on_event=_listener(on_event, self._account),
         )
 
-    def _folder(
-        self, export_id: str, directory: str | os.PathLike[str]
-    ) -> AbstractAsyncContextManager[Folder]:
-        return open_folder(check_directory(directory), export_id, self._disk, self._clock)
+    @asynccontextmanager
+    async def _open(self, export_id: str, target: Target) -> AsyncIterator[Folder | Objects]:
+        with self._disk as disk:
+            place = await self._read_target(target)
+            if isinstance(place, Bucket):
+                async with open_objects(place, export_id, disk) as objects:
+                    yield objects
+            else:
+                async with open_folder(place, export_id, disk, self._clock) as folder:
+                    yield folder
+
+    async def _read_target(self, target: Target) -> Path | Bucket:
+        # To load obstore and to make a store takes a while.
+        place = await self._disk.run(read_target, target) if is_url(target) else read_target(target)
+        if isinstance(place, Bucket) and self._downloads.decompress:
+            raise ValueError(
+                "decompress=True is for a directory: the files in a bucket are those that SendGrid "
+                "sends, which are gzip. Leave it out; read_contacts and others read gzip."
+            )
+        return place
 
     def _deadline(self, timeout: Duration | None) -> Deadline:
         seconds = None if timeout is None else read_duration(timeout, "timeout")
@@ -615,7 +657,7 @@ class _ClientArguments(TypedDict, total=False):
 
 async def fetch_export(
     export_id: str,
-    directory: str | os.PathLike[str],
+    target: Target,
     *,
     api_key: str,
     timeout: Duration | None = None,
@@ -624,11 +666,12 @@ async def fetch_export(
 ) -> DownloadResult:
     """Wait for an export and bring its files to disk, complete and verified.
 
-    Another call with the same id and directory goes on with what is there.
+    Another call with the same id and target resumes.
 
     Args:
         export_id: the export.
-        directory: where the files go; made if need be.
+        target: where the files go: a directory, made if need be; a url such as
+            `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
         api_key: SendGrid's API key.
         timeout: seconds for everything; None: see `ExportClient.fetch`.
         on_event: told of everything that happens.
@@ -638,11 +681,11 @@ async def fetch_export(
         What `ExportClient.fetch` raises.
     """
     async with ExportClient(api_key, **client) as exports:
-        return await exports.fetch(export_id, directory, timeout=timeout, on_event=on_event)
+        return await exports.fetch(export_id, target, timeout=timeout, on_event=on_event)
 
 
 async def export_contacts(
-    directory: str | os.PathLike[str],
+    target: Target,
     *,
     api_key: str,
     list_ids: Sequence[str] = (),
@@ -656,11 +699,12 @@ async def export_contacts(
 ) -> DownloadResult:
     """Start an export, wait for it, and bring its files to disk, complete and verified.
 
-    The id is told at once, by an `ExportStarted` event and a manifest in `directory`; should
+    The id is told at once, by an `ExportStarted` event and a manifest in `target`; should
     this process die, `fetch_export` with it goes on.
 
     Args:
-        directory: where the files go; made if need be.
+        target: where the files go: a directory, made if need be; a url such as
+            `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
         api_key: SendGrid's API key.
         list_ids: as for `ExportClient.start`.
         segment_ids: as for `ExportClient.start`.
@@ -682,4 +726,4 @@ async def export_contacts(
         notify_email=notify_email,
     )
     async with ExportClient(api_key, **client) as exports:
-        return await exports._export(request, directory, timeout=timeout, on_event=on_event)  # noqa: SLF001
+        return await exports._export(request, target, timeout=timeout, on_event=on_event)  # noqa: SLF001

@@ -35,6 +35,10 @@ __all__ = [
 logger = logging.getLogger("sendgrid_exports")
 
 
+def _name(number: int, path: Path | None) -> str:
+    return f"file {number}" if path is None else path.name
+
+
 def _without_credentials(export: ContactExport) -> ContactExport:
     return export.without_credentials()
 
@@ -93,21 +97,21 @@ class FileStarted(AccountEvent):
     Attributes:
         export_id: the export.
         number: the file's place among the files of the export, from 1.
-        path: the file's final path; nothing is there yet. Its suffix may change once the
-            content is known, its number does not.
+        path: the file's final path, or None in a bucket; nothing is there yet. Its suffix may
+            change once the content is known, its number does not.
         size: bytes to come in all, or None where the storage does not say.
         received: bytes of it that an earlier run left on disk.
     """
 
     export_id: str
     number: int
-    path: Path
+    path: Path | None
     size: int | None
     received: int = 0
 
     def _line(self) -> str:
         size = "of unknown size" if self.size is None else f"of {self.size:,} bytes"
-        return f"Downloading {self.path.name} {size}."
+        return f"Downloading {_name(self.number, self.path)} {size}."
 
 
 @attrs.frozen(kw_only=True)
@@ -117,20 +121,20 @@ class BytesReceived(AccountEvent):
     Attributes:
         export_id: the export.
         number: the file's place among the files of the export, from 1.
-        path: the file's final path.
+        path: the file's final path, or None in a bucket.
         received: bytes so far.
         size: bytes to come in all, or None.
     """
 
     export_id: str
     number: int
-    path: Path
+    path: Path | None
     received: int
     size: int | None
 
     def _line(self) -> str:
         of = "" if self.size is None else f" of {self.size:,}"
-        return f"Received {self.received:,}{of} bytes of {self.path.name}."
+        return f"Received {self.received:,}{of} bytes of {_name(self.number, self.path)}."
 
 
 @attrs.frozen(kw_only=True)
@@ -156,7 +160,7 @@ class Retrying(AccountEvent):
     Attributes:
         export_id: the export, or None while it has no id yet.
         number: the file it is about, from 1, or None for the API.
-        path: that file's final path, or None for the API.
+        path: that file's final path; None for the API, and in a bucket.
         reason: what was seen.
         delay: seconds until the next attempt.
     """
@@ -168,7 +172,7 @@ class Retrying(AccountEvent):
     delay: float
 
     def _line(self) -> str:
-        what = "" if self.path is None else f" {self.path.name}"
+        what = "" if self.number is None else f" {_name(self.number, self.path)}"
         when = f"in {self.delay:.1f} s" if self.delay else "now"
         return f"Retrying{what} {when}: {self.reason}"
 
@@ -207,7 +211,7 @@ class FileFinished(AccountEvent):
         return self.file.number
 
     def _line(self) -> str:
-        return f"Downloaded and verified {self.file.path.name}."
+        return f"Downloaded and verified {self.file.name}."
 
 
 @attrs.frozen(kw_only=True)
@@ -269,7 +273,8 @@ def log(event: Event) -> None:
         case FileFinished(file=file):
             fields = {
                 "number": file.number,
-                "path": str(file.path),
+                "path": None if file.path is None else str(file.path),
+                "url": file.url,
                 "size": file.size,
                 "verified_by": file.verified_by,
             }

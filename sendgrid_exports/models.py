@@ -10,11 +10,21 @@ import enum
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
 from sendgrid_exports.redaction import redact_text, redact_url
+
+if TYPE_CHECKING:
+    from sendgrid_exports.bucket import Bucket
+
+    # As typeshed writes it where only those who pass a bucket get anything but a path.
+    PathOrNone: TypeAlias = Path | Any
+    PathOrUrl: TypeAlias = Path | Any
+else:
+    PathOrNone = Path | None
+    PathOrUrl = Path | str
 
 __all__ = [
     "AccountResult",
@@ -171,8 +181,9 @@ class DownloadedFile:
 
     Attributes:
         number: its place among the files of the export, from 1.
-        url: where it is, as a `file://` url; of a stream, where it came from, without query.
-        path: where it is.
+        url: where it is: a `file://` url, or that of an object in a bucket; of a stream, where it
+            came from, without query.
+        path: where it is on disk; None in a bucket.
         size: its size on disk, in bytes.
         sha256: of the file on disk, in hex; None under `Verify.LENGTH`.
         etag: the storage's entity tag of what was sent, without quotes, or None.
@@ -183,12 +194,17 @@ class DownloadedFile:
 
     number: int
     url: str
-    path: Path
+    path: PathOrNone
     size: int
     sha256: str | None
     etag: str | None
     compressed: bool
     verified_by: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called, without the directory or the bucket."""
+        return self.path.name if self.path is not None else self.url.rpartition("/")[2]
 
 
 @attrs.frozen(kw_only=True)
@@ -198,18 +214,25 @@ class DownloadResult:
     Attributes:
         export: the export; its links may be dead by now, and lack their query where the
             result was read from a manifest, which has no metadata either.
-        directory: where the files are.
+        target: where the files are: the directory, or the `Bucket`.
         files: the files, in the order of the links.
         contact_count: how many contacts the files hold, counted while they were verified; None
             where they were not or could not be counted.
-        manifest: the path of the manifest.
+        manifest: the path of the manifest; None in a bucket.
+        manifest_url: where the manifest is, as a `file://` url or a bucket's.
     """
 
     export: ContactExport
-    directory: Path
+    target: Path | Bucket
     files: tuple[DownloadedFile, ...]
     contact_count: int | None
-    manifest: Path
+    manifest: PathOrNone
+    manifest_url: str
+
+    @property
+    def directory(self) -> PathOrNone:
+        """The directory where the files are; None in a bucket."""
+        return self.target if isinstance(self.target, Path) else None
 
 
 @attrs.frozen(kw_only=True)
@@ -302,7 +325,7 @@ class FoundExport:
 
 @attrs.frozen(kw_only=True)
 class VerificationReport:
-    """What a download on disk is worth, compared with its manifest.
+    """What a download is worth, compared with its manifest; files are paths, or a bucket's urls.
 
     Attributes:
         export_id: the export.
@@ -315,10 +338,10 @@ class VerificationReport:
 
     export_id: str
     complete: bool
-    verified: tuple[Path, ...]
-    missing: tuple[Path, ...]
-    changed: tuple[Path, ...]
-    extra: tuple[Path, ...]
+    verified: tuple[PathOrUrl, ...]
+    missing: tuple[PathOrUrl, ...]
+    changed: tuple[PathOrUrl, ...]
+    extra: tuple[PathOrUrl, ...]
 
     @property
     def ok(self) -> bool:

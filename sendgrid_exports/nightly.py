@@ -17,6 +17,7 @@ from typing import TypeAlias
 import attrs
 
 from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
+from sendgrid_exports.redaction import redact_url
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import Manifest
 
@@ -74,8 +75,10 @@ def check_pattern(target: str) -> str:
     """Return a pattern of targets, such as `backups/{account}/{date}`.
 
     Raises:
-        ValueError: it does not keep the accounts apart, or has other fields.
+        ValueError: it does not keep the accounts apart, has other fields, or is a url.
     """
+    if "://" in target:
+        raise ValueError(f"target must be a directory, not a url: {redact_url(target)!r}")
     rest = target
     for field in _FIELDS:
         rest = rest.replace(f"{{{field}}}", "")

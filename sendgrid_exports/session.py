@@ -27,7 +27,7 @@ from sendgrid_exports.receiving import Body, open_body
 from sendgrid_exports.redaction import redact_text, redact_url
 from sendgrid_exports.timing import Clock, SystemClock
 
-__all__ = ["Session", "Stream", "translate"]
+__all__ = ["Session", "Stream", "open_shared_session", "translate"]
 
 _API_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
@@ -198,15 +198,22 @@ class Session:
     ) -> aiohttp.ClientResponse:
         """Send a request, `url` byte for byte, and return the response once its head arrived."""
         session, target = self._session(), URL(url, encoded=True)
-        answer = await session.request(
-            method,
-            target,
-            headers=headers,
-            proxy=await self._proxy(target),
-            allow_redirects=False,
-            raise_for_status=False,
-            **options,
-        )
+        try:
+            answer = await session.request(
+                method,
+                target,
+                headers=headers,
+                proxy=await self._proxy(target),
+                allow_redirects=False,
+                raise_for_status=False,
+                **options,
+            )
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # A session that is closed cancels its search for an address, and so this await alone.
+            raise aiohttp.ClientConnectionError("the session was closed") from None
         if answer.request_info.headers.get("Authorization") != headers.get("Authorization"):
             answer.close()
             raise TransportError(
@@ -294,6 +301,18 @@ class Session:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._own
+
+
+def open_shared_session(connections: int) -> aiohttp.ClientSession:
+    """Return a session that many clients of one event loop may borrow; the caller closes it.
+
+    They share `connections` connections, and obey the proxies that a client's own session obeys.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, resolver=_Resolver()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+    )
 
 
 def _named_proxy(scheme: str, host: str) -> str | None:

@@ -129,6 +129,9 @@ class Limits:
         files: how many files of a download may be under way at once.
         sync_bytes: how many bytes of a file may be written before it is synced.
         sync_seconds: how long written bytes may be without a sync.
+        uploads: how many files of a download may be on their way into a bucket at once.
+        part: bytes of a file that are sent to a bucket at once; S3 takes no fewer than 5 MiB.
+        parts: how many parts of a file are sent at the same time.
     """
 
     block: int = MIB
@@ -138,6 +141,9 @@ class Limits:
     files: int = 128
     sync_bytes: int = 8 * MIB
     sync_seconds: float = 1.0
+    uploads: int = 4
+    part: int = 5 * MIB
+    parts: int = 3
 
 
 @attrs.frozen(kw_only=True)

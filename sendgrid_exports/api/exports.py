@@ -32,6 +32,8 @@ from sendgrid_exports.api.wire import (
     read_export,
     read_id,
     read_listing,
+    read_scopes,
+    scopes_request,
     status_request,
 )
 from sendgrid_exports.delays import Random, poll_delay
@@ -227,6 +229,14 @@ class Exports:
                     raise
                 on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
             await self._clock.sleep(delay)
+
+    async def scopes(self) -> tuple[str, ...]:
+        """Return the permissions of the API key.
+
+        Raises:
+            APIError, TransportError, InvalidResponseError: as from SendGrid.
+        """
+        return await self._call(scopes_request(), read_scopes)
 
     async def wait(
         self,

@@ -1,8 +1,9 @@
-"""The three endpoints as pure functions: arguments to a request, a response to a model or error.
+"""The endpoints as pure functions: arguments to a request, a response to a model or error.
 
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
 https://www.twilio.com/docs/sendgrid/api-reference/contacts/get-all-existing-exports
+https://www.twilio.com/docs/sendgrid/api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-user-has-access
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ __all__ = [
     "read_export",
     "read_id",
     "read_listing",
+    "read_scopes",
     "read_success",
+    "scopes_request",
     "start_request",
     "status_request",
 ]
 
 _EXPORTS = "/v3/marketing/contacts/exports"
 _SUBUSERS = "/v3/subusers"
+_SCOPES = "/v3/scopes"
 
 _ON_THE_WAY = "Check base_url and the proxies on the way."
 _ERRORS: Mapping[int, type[APIError]] = {
@@ -152,6 +156,11 @@ def listing_request(page: str | None = None) -> Request:
     return Request(method="GET", target=page or _EXPORTS)
 
 
+def scopes_request() -> Request:
+    """Return the request for the permissions of the API key."""
+    return Request(method="GET", target=_SCOPES)
+
+
 def read_id(response: Response, request: Request, now: datetime) -> str:
     """Return the id of the export that was started.
 
@@ -213,6 +222,23 @@ def read_listing(
     if not isinstance(following, str) or not following:
         return listings, None
     return listings, _target(following, request)
+
+
+def read_scopes(response: Response, request: Request, now: datetime) -> tuple[str, ...]:
+    """Return the permissions of the API key.
+
+    Raises:
+        APIError: SendGrid refused; the subclass says how.
+        InvalidResponseError: the body is not what is documented.
+    """
+    value = read_success(response, request, now, wanted="scopes")
+    scopes = value.get("scopes") if isinstance(value, Mapping) else None
+    if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+        raise InvalidResponseError(
+            f"{describe(request)} is not what is documented: {redact_text(repr(value))}",
+            problems=("expected a list of texts @ $.scopes",),
+        )
+    return tuple(scopes)
 
 
 def _target(url: str, request: Request) -> str | None:
@@ -294,7 +320,8 @@ def _advice(status: int, said: str, request: Request, *, is_page: bool) -> str:
 def _not_found_advice(request: Request) -> str:
     where = "the account, and the region of base_url."
     if request.method == "GET":
-        return f"Check {'' if request.target == _EXPORTS else 'the export id, '}{where}"
+        has_id = request.target.startswith(f"{_EXPORTS}/")
+        return f"Check {'the export id, ' if has_id else ''}{where}"
     body = json.loads(request.body or b"{}")
     ids = [
         redact_text(f"{name} {', '.join(body[field])}")

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import click
 
-from sendgrid_exports import __version__
 from sendgrid_exports.cli import commands, local
 from sendgrid_exports.cli.exits import PIPE_CLOSED, Exit, Failure
 from sendgrid_exports.cli.output import Output
+from sendgrid_exports.version import __version__
 
 __all__ = ["cli", "run"]
 

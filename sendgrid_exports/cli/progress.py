@@ -105,13 +105,13 @@ class Progress:
             case StatusPolled():
                 text = self._poll(event, now)
             case FileStarted() | BytesReceived():
-                self._receive(event.number, event.path.name, event.size, event.received)
+                self._receive(event.number, _name(event), event.size, event.received)
                 late = now - self._said >= _SECONDS_BETWEEN_BYTES
                 text = self.received_text() if late else None
             case FileFinished(file=file):
                 # On disk it has another size where it was inflated.
                 size = self._sizes.get(file.number, file.size)
-                self._receive(file.number, file.path.name, size, size)
+                self._receive(file.number, file.name, size, size)
                 self._table.remove_task(self._tasks.pop(file.number))
                 self.verified += 1
             case Retrying():
@@ -198,6 +198,10 @@ class Progress:
         parts += ["1 retry" if self._retries == 1 else f"{self._retries:,} retries"]
         parts += [f"{count(self._renewals, 'link')} renewed"]
         return head + contacts, ", ".join(parts)
+
+
+def _name(event: FileStarted | BytesReceived) -> str:
+    return event.path.name if event.path else f"file {event.number}"
 
 
 class _Speed(progress.TransferSpeedColumn):

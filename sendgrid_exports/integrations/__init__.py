@@ -1,1 +1,1 @@
-"""What turns the event stream into other people's words; each module needs its own extra."""
+"""What connects the package to other software; each module needs an extra of its own."""

@@ -84,9 +84,9 @@ class _Listener:
         self._tracer = tracer
         self._span = span
         # By their number: a file's ending is known for sure once its first bytes are.
-        self._files: dict[str, Span] = {}
-        self._received: dict[str, int] = {}
-        self._sizes: dict[str, int] = {}
+        self._files: dict[int, Span] = {}
+        self._received: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
         self._bytes = meter.create_counter(
             "sendgrid.export.received", unit="By", description="Bytes of files that arrived."
         )
@@ -112,21 +112,21 @@ class _Listener:
                     self._span.set_attribute("sendgrid.export.files", len(export.urls))
                     if export.contact_count is not None:
                         self._span.set_attribute("sendgrid.export.contacts", export.contact_count)
-            case FileStarted(path=path, size=size, received=received):
+            case FileStarted(number=number, path=path, size=size, received=received):
                 # What an earlier run left on disk does not arrive again.
-                self._received[_number(path)] = received
-                self._file(path, size)
-            case BytesReceived(path=path, received=received, size=size):
-                self._file(path, size)
-                self._receive(path, received)
+                self._received[number] = received
+                self._file(number, path, size)
+            case BytesReceived(number=number, path=path, received=received, size=size):
+                self._file(number, path, size)
+                self._receive(number, received)
             case FileFinished(file=file):
                 # On disk it may be larger: what the storage announced is what arrived.
-                self._receive(file.path, self._sizes.get(_number(file.path), file.size))
-                span = self._file(file.path, file.size)
+                self._receive(file.number, self._sizes.get(file.number, file.size))
+                span = self._file(file.number, file.path, file.size)
                 span.set_attribute("sendgrid.export.file.verified_by", file.verified_by)
-                self._files.pop(_number(file.path)).end()
-            case Retrying(path=path, reason=reason, delay=delay):
-                self._retry(path, reason, delay)
+                self._files.pop(file.number).end()
+            case Retrying(number=number, reason=reason, delay=delay):
+                self._retry(number, reason, delay)
             case LinkRenewed(links=links):
                 self._renewals.add(links)
                 self._span.add_event("links renewed", {"sendgrid.export.links": links})
@@ -141,31 +141,26 @@ class _Listener:
                 span.set_status(Status(StatusCode.ERROR, str(error)))
             span.end()
 
-    def _file(self, path: Path, size: int | None) -> Span:
-        number = _number(path)
+    def _file(self, number: int, path: Path | None, size: int | None) -> Span:
         if number not in self._files:
             within = trace.set_span_in_context(self._span)
             self._files[number] = self._tracer.start_span("sendgrid.export.file", context=within)
         span = self._files[number]
-        span.set_attributes({"file.name": path.name, "file.path": str(path)})
+        if path is not None:
+            span.set_attributes({"file.name": path.name, "file.path": str(path)})
         if size is not None:
             self._sizes.setdefault(number, size)
             span.set_attribute("file.size", size)
         return span
 
-    def _receive(self, path: Path, received: int) -> None:
+    def _receive(self, number: int, received: int) -> None:
         # A file that starts over comes again from its first byte.
-        number = _number(path)
         arrived = received - self._received.get(number, 0)
         self._received[number] = received
         self._bytes.add(arrived if arrived >= 0 else received)
 
-    def _retry(self, path: Path | None, reason: str, delay: float) -> None:
-        target = "api" if path is None else "storage"
+    def _retry(self, number: int | None, reason: str, delay: float) -> None:
+        target = "api" if number is None else "storage"
         self._retries.add(1, {"sendgrid.export.retry.target": target})
-        span = self._span if path is None else self._files.get(_number(path), self._span)
+        span = self._span if number is None else self._files.get(number, self._span)
         span.add_event("retry", {"exception.message": reason, "sendgrid.export.retry.delay": delay})
-
-
-def _number(path: Path) -> str:
-    return path.name.rpartition("-")[2].partition(".")[0]

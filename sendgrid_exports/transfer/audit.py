@@ -1,108 +1,161 @@
-"""Proving a finished download again, from the disk alone."""
+"""Verifying a finished download again, from the disk or the bucket alone."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sendgrid_exports.api.arguments import check_text
+from sendgrid_exports.bucket import Bucket, Stored
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import DownloadError
 from sendgrid_exports.models import VerificationReport
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.answers import Expected
 from sendgrid_exports.transfer.checking import check_file
-from sendgrid_exports.transfer.checks import CheckFailedError
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
-from sendgrid_exports.transfer.names import Names, check_directory, parse_name, safe_name
+from sendgrid_exports.transfer.names import Names, parse_name, safe_name
+from sendgrid_exports.transfer.objects import check_object, is_untouched
+from sendgrid_exports.transfer.target import Target, read_target
 
 __all__ = ["verify_download"]
 
 
-async def verify_download(directory: str | os.PathLike[str], export_id: str) -> VerificationReport:
-    """Read a download again and compare it with its manifest: sizes, SHA-256, gzip.
+async def verify_download(
+    target: Target, export_id: str, *, deep: bool = False
+) -> VerificationReport:
+    """Compare a finished download with its manifest. Nothing is sent to SendGrid or changed.
 
-    Nobody is asked, nothing is changed, and no lock is taken.
+    On disk every file is read: size, SHA-256, gzip. In a bucket size and ETag are enough, and only
+    an object with another ETag is read.
 
     Args:
-        directory: where the files are.
+        target: where the files are: a directory, a bucket's url, or a `Bucket`.
         export_id: the export.
+        deep: read every object in a bucket, too.
 
     Returns:
         What is verified, missing, changed or extra; `ok` where all is as it was.
 
     Raises:
-        DownloadError: there is no manifest of this export in the directory, or a damaged one.
+        DownloadError: there is no manifest of this export there, or a damaged one; or the bucket
+            can't be used.
         OSError: a file can't be read.
     """
-    names = Names(check_directory(directory), safe_name(check_text(export_id, "export_id")))
+    check_text(export_id, "export_id")
     with Disk(1) as disk:
-        manifest = await disk.run(_load, names, export_id)
-        verified: list[Path] = []
+        place = await disk.run(read_target, target)
+        names = Names(place if isinstance(place, Path) else Path(), safe_name(export_id))
+        manifest = await disk.run(_load, place, names, export_id)
+        stored: dict[str, Stored] = {}
+        if isinstance(place, Bucket):
+            stored = {each.name: each for each in (await disk.run(place.list))[0]}
+            there = sorted(stored)
+        else:
+            there = await disk.run(_list, place)
+        verified: list[str] = []
         missing = _never_came(names, manifest)
-        changed: list[Path] = []
+        changed: list[str] = []
         for entry in manifest.files:
-            path = names.directory / entry.name
-            seen = await disk.run_long(_is_as_it_was(path, entry))
-            (missing if seen is None else verified if seen else changed).append(path)
-        known = {names.manifest, names.lock, *verified, *changed}
-        if manifest.state != "complete":
-            known |= {names.journal, *map(names.part, range(1, len(manifest.links) + 1))}
-        there = await disk.run(_of_export, names)
+            if isinstance(place, Bucket):
+                steps = _object_is_as_it_was(place, stored.get(entry.name), entry, deep=deep)
+            else:
+                steps = _is_as_it_was(place / entry.name, entry)
+            seen = await disk.run_long(steps)
+            (missing if seen is None else verified if seen else changed).append(entry.name)
+    known = {names.manifest.name, names.lock.name, *verified, *changed}
+    if manifest.state != "complete":
+        parts = map(names.part, range(1, len(manifest.links) + 1))
+        known |= {names.journal.name, *(part.name for part in parts)}
+    ours = [name for name in there if (own := parse_name(name)) and own.stem == names.stem]
+
+    def locate(found: list[str]) -> tuple[Path | str, ...]:
+        if isinstance(place, Bucket):
+            return tuple(map(place.url_of, found))
+        return tuple(place / name for name in found)
+
     return VerificationReport(
         export_id=export_id,
         complete=manifest.state == "complete",
-        verified=tuple(verified),
-        missing=tuple(missing),
-        changed=tuple(changed),
-        extra=tuple(path for path in there if path not in known),
+        verified=locate(verified),
+        missing=locate(missing),
+        changed=locate(changed),
+        extra=locate([name for name in ours if name not in known]),
     )
 
 
-def _load(names: Names, export_id: str) -> Manifest:
-    try:
-        manifest = read_manifest(names.manifest.read_bytes(), export_id)
-    except FileNotFoundError:
+def _load(place: Path | Bucket, names: Names, export_id: str) -> Manifest:
+    name = names.manifest.name
+    data: bytes | None
+    if isinstance(place, Bucket):
+        at = place.url_of(name)
+        data, _ = place.read(name) or (None, None)
+    else:
+        at = str(names.manifest)
+        data = names.manifest.read_bytes() if names.manifest.exists() else None
+    path = None if isinstance(place, Bucket) else names.manifest
+    if data is None:
         raise DownloadError(
-            f"There is no manifest of export {export_id} in {names.directory}: nothing of it was "
-            "fetched to there. Fetch it, or mend the id or the directory.",
-            path=names.manifest,
-        ) from None
+            f"There is no manifest of export {export_id} in {place}: nothing of it was downloaded "
+            "there. Download it, or correct the id or the target.",
+            path=path,
+            url=at,
+        )
+    manifest = read_manifest(data, export_id)
     if manifest is None:
         raise DownloadError(
-            f"The manifest {names.manifest} is damaged: fetch again, which proves and mends it.",
-            path=names.manifest,
+            f"The manifest {at} is damaged: fetch the export again with the same id, which "
+            "verifies what is there and repairs it.",
+            path=path,
+            url=at,
         )
     return manifest
 
 
-def _never_came(names: Names, manifest: Manifest) -> list[Path]:
+def _never_came(names: Names, manifest: Manifest) -> list[str]:
     there = {entry.number for entry in manifest.files}
     return [
-        names.final(number, read_kind(link), compressed=True)
+        names.final(number, read_kind(link), compressed=True).name
         for number, link in enumerate(manifest.links, start=1)
         if number not in there
     ]
 
 
-def _of_export(names: Names) -> list[Path]:
-    return sorted(
-        path
-        for path in names.directory.iterdir()
-        if (ours := parse_name(path.name)) and ours.stem == names.stem
-    )
+def _list(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
 def _is_as_it_was(path: Path, entry: FileEntry) -> Steps[bool | None]:
-    """Whether a file proves what its entry says, or None where there is no file."""
-    verify = Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
+    """Whether a file is as its entry says, or None where there is no file."""
     try:
         checked = yield from check_file(
-            path, verify, Expected(size=entry.size), first=entry.number == 1
+            path, _level(entry), Expected(size=entry.size), first=entry.number == 1
         )
     except FileNotFoundError:
         return None
     except CheckFailedError:
         return False
+    return _agrees(checked, entry)
+
+
+def _object_is_as_it_was(
+    bucket: Bucket, stored: Stored | None, entry: FileEntry, *, deep: bool
+) -> Steps[bool | None]:
+    """Whether an object is as its entry says, or None where there is none."""
+    if stored is None:
+        return None
+    if is_untouched(stored, entry) and not deep:
+        return True
+    if stored.size != entry.size:
+        return False
+    checked = yield from check_object(bucket, stored, entry, _level(entry))
+    return checked is not None and _agrees(checked, entry)
+
+
+def _level(entry: FileEntry) -> Verify:
+    return Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
+
+
+def _agrees(checked: Checked, entry: FileEntry) -> bool:
     return entry.sha256 in {None, checked.sha256} and checked.compressed == entry.compressed

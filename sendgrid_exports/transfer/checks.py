@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
@@ -103,6 +103,7 @@ class Checks:
         first: whether it is the export's first file, which has a header if it is CSV.
         reread: yields the first so many bytes again; then isal may be used. It excludes a `sink`,
             which can't take back what it got.
+        fast: isal may be used in any case: the caller checks what it refuses again without.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Checks:
         *,
         first: bool = True,
         reread: Reread | None = None,
+        fast: bool = False,
     ) -> None:
         assert sink is None or reread is None
         self._expected = expected
@@ -127,7 +129,22 @@ class Checks:
         if verify is not Verify.LENGTH:
             self._sha256 = hashlib.sha256()
             self._digests = _announced(expected)
-        self._begin_text(fast=self._inflates_all and reread is not None)
+        self._begin_text(fast=self._inflates_all and (fast or reread is not None))
+
+    @property
+    def recognised(self) -> bool:
+        """Whether enough has come to know what the content is: then `kind` is that."""
+        return self._recognised
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the content is, `csv` or `json`; None while that is unknown, and without text."""
+        return self._kind
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the bytes so far are gzip."""
+        return self._plain.compressed
 
     def feed(self, data: Bytes) -> None:
         """Take the next bytes.
@@ -138,7 +155,7 @@ class Checks:
         for _ in self.take(data):
             pass
 
-    def take(self, data: Bytes) -> Iterator[None]:
+    def take(self, data: Bytes) -> Generator[None, None, None]:
         """Take the next bytes in steps of at most 128 KiB of inflated text; exhaust it.
 
         Between two steps a sink may be emptied.

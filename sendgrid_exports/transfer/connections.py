@@ -7,23 +7,11 @@ gets a second. After that the file with the fewest connections is next.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
 
-import attrs
-
-from sendgrid_exports.transfer.file import File
+from sendgrid_exports.transfer.file import FIRST_TURN, File
 from sendgrid_exports.transfer.pace import Pace
-
-
-@attrs.define(order=True)
-class _Waiter:
-    turn: tuple[bool, int]
-    number: int
-    file: File = attrs.field(order=False)
-    granted: asyncio.Future[None] = attrs.field(order=False)
 
 
 class Connections:
@@ -37,26 +25,23 @@ class Connections:
     def __init__(self, most: int, first: int) -> None:
         self._pace = Pace(most, min(most, first))
         self._active = 0
-        self._waiting: list[_Waiter] = []
-        self._numbers = count()
+        self._waiting: dict[asyncio.Future[None], File] = {}
 
     @asynccontextmanager
     async def one(self, file: File) -> AsyncIterator[None]:
         """Wait for a connection for `file`, and hold it."""
         granted = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(file.turn, next(self._numbers), file, granted)
-        heapq.heappush(self._waiting, waiter)
+        self._waiting[granted] = file
         self._grant()
         try:
             if not granted.done():
                 await granted
             yield
         finally:
+            self._waiting.pop(granted, None)
             if granted.done() and not granted.cancelled():
                 self._active -= 1
                 file.connections -= 1
-            else:
-                granted.cancel()
             self._grant()
 
     def received(self, size: int, reads: int) -> None:
@@ -75,16 +60,16 @@ class Connections:
 
     def _grant(self) -> None:
         while self._waiting and self._active < self._pace.limit:
-            waiter = heapq.heappop(self._waiting)
-            if waiter.granted.done():
-                continue
-            if waiter.turn != waiter.file.turn:
-                # The file got or lost connections while it waited.
-                waiter.turn = waiter.file.turn
-                heapq.heappush(self._waiting, waiter)
-                if self._waiting[0] is not waiter:
-                    continue
-                heapq.heappop(self._waiting)
-            self._active += 1
-            waiter.file.connections += 1
-            waiter.granted.set_result(None)
+            granted = self._next()
+            file = self._waiting.pop(granted)
+            # A task that was cancelled may not have run yet.
+            if not granted.cancelled():
+                self._active += 1
+                file.connections += 1
+                granted.set_result(None)
+
+    def _next(self) -> asyncio.Future[None]:
+        """Return whose turn it is; of equals, what waits longest."""
+        # Of many small files the first that waits is next, and the others need no comparison.
+        fresh = (granted for granted, file in self._waiting.items() if file.turn == FIRST_TURN)
+        return next(fresh, None) or min(self._waiting, key=lambda it: self._waiting[it].turn)

@@ -11,13 +11,12 @@ from typing import Any
 from sendgrid_exports.errors import CorruptDownloadError
 from sendgrid_exports.events import FileFinished
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
-from sendgrid_exports.transfer.answers import StartOver, Version
 from sendgrid_exports.transfer.checking import follow
 from sendgrid_exports.transfer.checks import Checked, CheckFailedError
-from sendgrid_exports.transfer.file import Copy, File
+from sendgrid_exports.transfer.file import File
 from sendgrid_exports.transfer.folder import Folder
-from sendgrid_exports.transfer.links import match_links, remember_links
-from sendgrid_exports.transfer.manifest import is_whole, with_export
+from sendgrid_exports.transfer.manifest import is_whole
+from sendgrid_exports.transfer.objects import Objects
 from sendgrid_exports.transfer.part import Parts
 from sendgrid_exports.transfer.pieces import FilePieces, Piece
 from sendgrid_exports.transfer.progress import Progress
@@ -28,8 +27,8 @@ from sendgrid_exports.transfer.transfer import Transfer
 _NO_MORE_SPLITTING = 30.0
 
 
-async def find_result(transfer: Transfer, folder: Folder) -> DownloadResult | None:
-    """Return the result if every file is on disk already, without any request.
+async def find_result(transfer: Transfer, folder: Folder | Objects) -> DownloadResult | None:
+    """Return the result if every file is there already, without any request.
 
     Raises:
         ExportTimeoutError: the timeout passed while the files were read.
@@ -74,9 +73,10 @@ class Workers:
         self.tasks.append(self.group.create_task(work))
 
     def cancel(self) -> None:
-        """Cancel those that have not ended."""
+        """Cancel those that have not ended, but for the one that calls this."""
         for task in self.tasks:
-            task.cancel()
+            if task is not asyncio.current_task():
+                task.cancel()
 
 
 class _Download:
@@ -92,12 +92,13 @@ class _Download:
         # Of thousands of files, those under way must not outrun the disk.
         self._places = asyncio.Semaphore(self._policy.limits.files)
         self._storage = Storage(transfer, self._progress)
+        self._first = min(self._policy.limits.discovery, self._policy.piece_size)
         self._smallest_piece = min(self._policy.limits.smallest_piece, self._policy.piece_size)
         transfer.kept = folder.kept = lambda: self._progress.kept
 
     async def run(self, export: ContactExport) -> None:
         """Download every file of `export` that the manifest does not name."""
-        files = await self._begin(export)
+        files = await self._storage.open(export, self._folder, self._first)
         await self._parts.resume(files)
         for file in files:
             if file.copy.version is not None:
@@ -105,27 +106,6 @@ class _Download:
         async with together() as tasks:
             for file in files:
                 tasks.create_task(self._download(file))
-
-    async def _begin(self, export: ContactExport) -> list[File]:
-        links = self._storage.read_links(export)
-        known = remember_links(self._folder.manifest.links, links)
-        await self._folder.save(lambda manifest: with_export(manifest, export, known))
-        finished = {entry.number: entry for entry in self._folder.manifest.files}
-        self._storage.identities = known
-        for number, entry in finished.items():
-            version = Version(etag=f'"{entry.etag}"', total=entry.raw_size)
-            self._storage.versions[version] = number
-        for number, link in enumerate(match_links(known, links), start=1):
-            if number in finished:
-                continue
-            if link is None:
-                raise self._storage.unlisted(number)
-            self._storage.files[number] = File(number, link, self._copy())
-        return list(self._storage.files.values())
-
-    def _copy(self, *, ranged: bool = True) -> Copy:
-        first = min(self._policy.limits.discovery, self._policy.piece_size)
-        return Copy(FilePieces(first=first, ranged=ranged))
 
     async def _download(self, file: File) -> None:
         """Download one file, from its first byte to its final name."""
@@ -186,7 +166,12 @@ class _Download:
                     await self._write(file, piece, workers)
             except InterruptedRequestError as interrupted:
                 assert piece is not None
-                await self._storage.recover(file, piece, interrupted)
+                try:
+                    await self._storage.recover(file, piece, interrupted)
+                except Exception:
+                    # The connection that is free now would ask for more of what is given up.
+                    workers.cancel()
+                    raise
             else:
                 pieces.done(piece)
                 file.copy.grown.set()
@@ -238,10 +223,7 @@ class _Download:
 
     async def _start_over(self, file: File, again: StartOverError) -> None:
         await self._parts.drop(file)
-        file.copy = self._copy(ranged=file.copy.pieces.ranged and not again.plain)
-        if again.piece is not None:
-            [piece] = file.copy.pieces.waiting
-            piece.furthest, piece.failures = again.piece.furthest, again.piece.failures
+        again.begin(file, self._first)
 
     async def _download_again(self, file: File, failed: CheckFailedError) -> None:
         """Start a file over that failed a check.
@@ -250,10 +232,8 @@ class _Download:
             CorruptDownloadError: it failed before.
         """
         try:
-            step = self._storage.next_step(file, failed)
+            again = self._storage.after_failed_check(file, failed)
         except CorruptDownloadError:
             await self._parts.drop(file)
             raise
-        assert isinstance(step, StartOver)
-        self._progress.retrying(file, step.reason, 0.0)
-        await self._start_over(file, StartOverError(plain=step.plain))
+        await self._start_over(file, again)

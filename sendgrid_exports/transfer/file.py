@@ -12,6 +12,9 @@ from sendgrid_exports.transfer.links import Link
 from sendgrid_exports.transfer.pieces import FilePieces
 from sendgrid_exports.transfer.retries import Tries
 
+FIRST_TURN = (False, 0)
+"""The smallest `File.turn`: that of a file that has not begun, and has no connection."""
+
 
 @attrs.define(eq=False)
 class Copy:
@@ -40,6 +43,16 @@ class Copy:
     journaled: bool = False
     counted: bool = False
     grown: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    @classmethod
+    def new(cls, first: int | None, *, ranged: bool = True) -> Copy:
+        """Return a copy of which nothing has arrived.
+
+        Args:
+            first: how many bytes its first request asks for; None: all.
+            ranged: whether its requests have ranges.
+        """
+        return cls(FilePieces(first=first, ranged=ranged))
 
 
 @attrs.define(eq=False)

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -49,10 +49,11 @@ from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     ManifestWriter,
+    check_again,
     count_contacts,
     read_manifest,
     with_files,
-    without_file,
+    without_files,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 
@@ -104,6 +105,8 @@ class Folder:
         self._saving = asyncio.Lock()
         self._publications: list[_Publication] = []
         self._writer = ManifestWriter()
+        # Linux reports lost pages once: a second sync of these would succeed.
+        self._lost: set[Path] = set()
         # A file that is half inflated takes descriptors and room.
         self._converting = asyncio.Semaphore(2)
         self._free: int | None = 0
@@ -148,15 +151,20 @@ class Folder:
 
     async def reconcile(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
-        for entry in self.manifest.files:
-            kept = await self._disk.run_long(self._confirm(entry, policy))
-            if kept is None:
-                await self.save(lambda known, entry=entry: without_file(known, entry.number))  # type: ignore[misc]
-                continue
-            if kept != entry:
-                await self.save(lambda known, kept=kept: with_files(known, [kept]))  # type: ignore[misc]
-            if is_in_other_form(kept, policy):
-                await self._replace(kept, policy)
+        kept: list[FileEntry] = []
+        lost: set[int] = set()
+        try:
+            for entry in self.manifest.files:
+                found = await self._disk.run_long(self._confirm(entry, policy))
+                if found is None:
+                    lost.add(entry.number)
+                else:
+                    kept.append(found)
+        finally:
+            await self.save(lambda known: without_files(with_files(known, kept), lost))
+        for entry in kept:
+            if is_in_other_form(entry, policy):
+                await self._replace(entry, policy)
         if self.manifest.state == "complete":
             await self.finish()
 
@@ -202,7 +210,7 @@ class Folder:
         try:
             converted = await self._convert(entry, source, policy)
         except CorruptDownloadError:
-            await self.save(lambda known: without_file(known, entry.number))
+            await self.save(lambda known: without_files(known, {entry.number}))
             await self._disk.run(source.unlink, missing_ok=True)
             raise
         await self._publish(converted, self.names.converted(entry.number))
@@ -241,18 +249,19 @@ class Folder:
 
     async def _publish(self, entry: FileEntry, part: Path) -> FileEntry:
         """Publish a file, together with all others that wait for it."""
-        await self._disk.run(sync_whole, part)
+        await self._disk.run(self._sync, part, sync_whole)
         publication = _Publication(entry, part)
         self._publications.append(publication)
         try:
             async with self._saving:
                 if not publication.done:
-                    await self._disk.run(self._publish_all, tuple(self._publications))
+                    waiting = [one for one in self._publications if not one.done]
+                    await self._disk.run(self._publish_all, waiting)
         finally:
             self._publications.remove(publication)
         return publication.entry
 
-    def _publish_all(self, publications: tuple[_Publication, ...]) -> None:
+    def _publish_all(self, publications: Sequence[_Publication]) -> None:
         if not self._lock.is_held():
             raise DownloadInProgressError(
                 f"Another process has taken over the download into {self.names.directory}; "
@@ -265,11 +274,11 @@ class Folder:
         entries = [publication.entry for publication in publications]
         manifest = with_files(self.manifest, entries)
         self._write(manifest)
+        self.manifest = manifest
         for publication in publications:
             publication.part.replace(self.names.directory / publication.entry.name)
             publication.done = True
         sync_directory(self.names.directory)
-        self.manifest = manifest
 
     async def finish(self) -> None:
         """Record that every file is there, and remove what is of no more use."""
@@ -295,10 +304,11 @@ class Folder:
         """Return everything that is there."""
         return DownloadResult(
             export=export,
-            directory=self.names.directory,
+            target=self.names.directory,
             files=tuple(self.file(entry) for entry in self.manifest.files),
             contact_count=self.manifest.contacts,
             manifest=self.names.manifest,
+            manifest_url=(self._location / self.names.manifest.name).as_uri(),
         )
 
     def _write(self, manifest: Manifest) -> None:
@@ -315,11 +325,20 @@ class Folder:
 
     def _append(self, record: Record, synced: Path | None) -> None:
         if synced is not None:
-            sync_file(synced)
+            self._sync(synced, sync_file)
         path = self.names.journal
         if not path.exists():
             replace_file(path, write_journal(self.manifest.export_id, []))
         append(path, write_record(record))
+
+    def _sync(self, part: Path, sync: Callable[[Path], None]) -> None:
+        if part in self._lost:
+            raise OSError(errno.EIO, "an earlier sync of it failed", str(part))
+        try:
+            sync(part)
+        except OSError:
+            self._lost.add(part)
+            raise
 
     def _confirm(self, entry: FileEntry, policy: DownloadPolicy) -> Steps[FileEntry | None]:
         """Return the entry of a file that is as the manifest says; None if it is not."""
@@ -333,9 +352,12 @@ class Folder:
             found[0].replace(path)
             sync_directory(path.parent)
         status = path.stat()
-        level = check_again(entry, status.st_size, status.st_mtime_ns, policy.verify)
+        if status.st_size != entry.size:
+            return None
+        untouched = status.st_mtime_ns == entry.mtime_ns
+        level = check_again(entry, policy.verify, untouched=untouched)
         if level is None:
-            return entry if status.st_size == entry.size else None
+            return entry
         try:
             checked = yield from check_file(
                 path, level, Expected(size=entry.size), first=entry.number == 1
@@ -357,22 +379,6 @@ class Folder:
 def is_in_other_form(entry: FileEntry, policy: DownloadPolicy) -> bool:
     """Whether a file is gzip where plain is wanted, or the reverse; what never was gzip stays."""
     return entry.raw_compressed and entry.compressed == policy.decompress
-
-
-def check_again(entry: FileEntry, size: int, mtime_ns: int, verify: Verify) -> Verify | None:
-    """Return how deeply a file on disk must be checked again; None if its entry can be trusted.
-
-    Args:
-        entry: what the manifest says of it.
-        size: its size on disk, in bytes.
-        mtime_ns: its time of change.
-        verify: what is asked of it now.
-    """
-    levels = list(Verify)
-    deeper = levels.index(verify) > levels.index(entry.verify)
-    if size != entry.size or (mtime_ns == entry.mtime_ns and not deeper):
-        return None
-    return max(verify, entry.verify, key=levels.index)
 
 
 def _is_untouched(path: Path, entry: FileEntry) -> bool:

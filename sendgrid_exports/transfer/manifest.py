@@ -6,7 +6,7 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from itertools import chain
 from typing import Literal
 
@@ -21,12 +21,13 @@ from sendgrid_exports.settings import Verify
 __all__ = [
     "FileEntry",
     "Manifest",
+    "check_again",
     "count_contacts",
     "is_whole",
     "read_manifest",
     "with_export",
     "with_files",
-    "without_file",
+    "without_files",
     "write_manifest",
 ]
 
@@ -50,6 +51,7 @@ class FileEntry:
         contacts: the contacts in it, or None.
         verify: how much was asked of it.
         verified_by: the checks the raw bytes passed.
+        object_etag: the bucket's entity tag of the file as the bucket writes it; None on disk.
     """
 
     number: int
@@ -64,6 +66,7 @@ class FileEntry:
     contacts: int | None
     verify: Verify
     verified_by: tuple[str, ...]
+    object_etag: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -110,9 +113,11 @@ def with_files(manifest: Manifest, entries: Iterable[FileEntry]) -> Manifest:
     return attrs.evolve(manifest, files=tuple(files[number] for number in sorted(files)))
 
 
-def without_file(manifest: Manifest, number: int) -> Manifest:
-    """Return the manifest without the file of that number, which is to be fetched again."""
-    files = tuple(file for file in manifest.files if file.number != number)
+def without_files(manifest: Manifest, numbers: Set[int]) -> Manifest:
+    """Return the manifest without the files of these numbers, which are to be downloaded again."""
+    if not numbers:
+        return manifest
+    files = tuple(file for file in manifest.files if file.number not in numbers)
     return attrs.evolve(manifest, files=files, state="downloading", contacts=None)
 
 
@@ -126,6 +131,21 @@ def is_whole(manifest: Manifest) -> bool:
     """Whether every file of the export is there."""
     numbers = [file.number for file in manifest.files]
     return manifest.state != "pending" and numbers == list(range(1, len(manifest.links) + 1))
+
+
+def check_again(entry: FileEntry, verify: Verify, *, untouched: bool) -> Verify | None:
+    """Return how deeply a file must be checked again; None if its entry can be trusted.
+
+    Args:
+        entry: what the manifest says of it.
+        verify: what is asked of it now.
+        untouched: whether it is certainly the file that was entered.
+    """
+    levels = list(Verify)
+    deeper = levels.index(verify) > levels.index(entry.verify)
+    if untouched and not deeper:
+        return None
+    return max(verify, entry.verify, key=levels.index)
 
 
 class ManifestWriter:

@@ -21,9 +21,10 @@ class Progress:
         needed: bytes of the unfinished files still to be written, as far as sizes are known.
     """
 
-    def __init__(self, transfer: Transfer, names: Names) -> None:
+    def __init__(self, transfer: Transfer, names: Names, *, on_disk: bool = True) -> None:
         self._transfer = transfer
         self._names = names
+        self._on_disk = on_disk
         self._began = transfer.means.clock.monotonic()
         self._written = 0
         self._size = 0
@@ -41,13 +42,17 @@ class Progress:
         compressed = file.compressed and not self._transfer.means.policy.decompress
         return self._names.final(file.number, kind or file.link.kind, compressed=compressed)
 
+    def path_on_disk(self, file: File) -> Path | None:
+        """Return the final path of a file, or None where files are objects in a bucket."""
+        return self.path(file) if self._on_disk else None
+
     def retrying(self, file: File, reason: str, delay: float) -> None:
         """Say that a file is tried again in `delay` seconds."""
         self._transfer.on_event(
             Retrying(
                 export_id=self._transfer.export_id,
                 number=file.number,
-                path=self.path(file),
+                path=self.path_on_disk(file),
                 reason=reason,
                 delay=delay,
             )
@@ -105,7 +110,7 @@ class Progress:
                 FileStarted(
                     export_id=self._transfer.export_id,
                     number=file.number,
-                    path=self.path(file),
+                    path=self.path_on_disk(file),
                     size=size,
                     received=copy.pieces.written.size,
                 )
@@ -116,7 +121,7 @@ class Progress:
                 BytesReceived(
                     export_id=self._transfer.export_id,
                     number=file.number,
-                    path=self.path(file),
+                    path=self.path_on_disk(file),
                     received=copy.received,
                     size=size,
                 )

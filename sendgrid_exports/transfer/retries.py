@@ -149,7 +149,8 @@ def next_step(
 def error_of(
     given_up: GiveUp,
     *,
-    path: Path,
+    name: str,
+    path: Path | None,
     url: str,
     export_id: str,
     export: ContactExport | None,
@@ -158,7 +159,8 @@ def error_of(
 
     Args:
         given_up: the last step.
-        path: the file's final path.
+        name: what the file is called.
+        path: the file's final path, or None if it is not on disk.
         url: where it comes from, without its query.
         export_id: the export.
         export: the export as last seen, or None.
@@ -167,20 +169,20 @@ def error_of(
     match given_up.kind:
         case "expired":
             return ExportExpiredError(
-                f"The file {path.name} of export {export_id} is deleted ({reason}). "
+                f"The file {name} of export {export_id} is deleted ({reason}). "
                 "Start another export.",
                 export_id=export_id,
                 export=export,
             )
         case "incomplete":
             return IncompleteDownloadError(
-                f"{path.name} did not arrive: {reason}. {advice or f'{_FETCH_AGAIN}.'}",
+                f"{name} did not arrive: {reason}. {advice or f'{_FETCH_AGAIN}.'}",
                 path=path,
                 url=url,
             )
         case "refused":
             return DownloadError(
-                f"The storage does not give {path.name}: {reason}. {advice or _THEN_ANOTHER}",
+                f"The storage does not give {name}: {reason}. {advice or _THEN_ANOTHER}",
                 path=path,
                 url=url,
                 status=given_up.status,
@@ -188,7 +190,7 @@ def error_of(
             )
         case "corrupt":
             return CorruptDownloadError(
-                f"{path.name} was downloaded twice, and it fails its checks: {reason}. {advice}",
+                f"{name} was downloaded twice, and it fails its checks: {reason}. {advice}",
                 path=path,
                 url=url,
             )

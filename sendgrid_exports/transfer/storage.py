@@ -6,8 +6,9 @@ Downloads to disk, streams without a disk and uploads all get their bytes from `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, nullcontext
+from typing import TYPE_CHECKING
 
 from sendgrid_exports.errors import DownloadError, TransportError
 from sendgrid_exports.events import LinkRenewed
@@ -28,13 +29,25 @@ from sendgrid_exports.transfer.answers import (
     judge,
     request_headers,
 )
-from sendgrid_exports.transfer.file import File
-from sendgrid_exports.transfer.links import Link, is_due, match_links, read_links
+from sendgrid_exports.transfer.checks import CheckFailedError
+from sendgrid_exports.transfer.file import Copy, File
+from sendgrid_exports.transfer.links import (
+    Link,
+    is_due,
+    match_links,
+    read_links,
+    remember_links,
+)
+from sendgrid_exports.transfer.manifest import with_export
 from sendgrid_exports.transfer.pace import Line, Speed, Verdict
 from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.retries import Again, Failure, GiveUp, Renew, error_of, next_step
 from sendgrid_exports.transfer.transfer import Transfer
+
+if TYPE_CHECKING:
+    from sendgrid_exports.transfer.folder import Folder
+    from sendgrid_exports.transfer.objects import Objects
 
 _SET_UPS = 10
 _SHORT = 1.0
@@ -59,6 +72,13 @@ class StartOverError(Exception):
     def __init__(self, *, plain: bool, piece: Piece | None = None) -> None:
         self.plain = plain
         self.piece = piece
+
+    def begin(self, file: File, first: int | None) -> None:
+        """Give `file` a new copy, whose first request asks for `first` bytes, or for all."""
+        file.copy = Copy.new(first, ranged=file.copy.pieces.ranged and not self.plain)
+        if self.piece is not None:
+            [piece] = file.copy.pieces.waiting
+            piece.furthest, piece.failures = self.piece.furthest, self.piece.failures
 
 
 class Storage:
@@ -86,6 +106,34 @@ class Storage:
         self._speeds: dict[Piece, Speed] = {}
         self._line = Line(self._means.policy.minimum_speed, self._means.policy.speed_window)
         self._latency = 0.0
+
+    async def open(
+        self, export: ContactExport, folder: Folder | Objects, first: int | None
+    ) -> list[File]:
+        """Return the files of `export` that are not in its manifest, and enter its links there.
+
+        The first request of each file asks for `first` bytes, or for all.
+
+        Raises:
+            DownloadError: SendGrid no longer lists one of them.
+            DownloadInProgressError: another process has changed the manifest.
+            InvalidResponseError: a link is not what is documented.
+            OSError: the disk failed.
+        """
+        links = self.read_links(export)
+        known = remember_links(folder.manifest.links, links)
+        await folder.save(lambda manifest: with_export(manifest, export, known))
+        finished = {entry.number: entry for entry in folder.manifest.files}
+        self.identities = known
+        for number, entry in finished.items():
+            self.versions[Version(etag=f'"{entry.etag}"', total=entry.raw_size)] = number
+        for number, link in enumerate(match_links(known, links), start=1):
+            if number in finished:
+                continue
+            if link is None:
+                raise self.unlisted(number)
+            self.files[number] = File(number, link, Copy.new(first))
+        return list(self.files.values())
 
     # Links
 
@@ -138,6 +186,42 @@ class Storage:
         )
 
     # Bytes
+
+    async def receive_in_order(
+        self,
+        file: File,
+        *,
+        queued: bool,
+        on_interruption: Callable[[File, Piece, Failure], None] = lambda *_: None,
+    ) -> AsyncGenerator[memoryview, None]:
+        """Yield a file from its first byte to its last; each block is valid until the next.
+
+        It comes over one connection. After an interruption it continues with the next byte.
+
+        Args:
+            file: the file, none of whose bytes has arrived.
+            queued: whether the connection is one of the client's, and waits for its turn.
+            on_interruption: may raise where the file must not continue.
+
+        Raises:
+            StartOverError: the file must start over.
+            DownloadError, ExportExpiredError: nothing is left to try.
+            APIError, TransportError, InvalidResponseError: its link could not be renewed.
+        """
+        [piece] = file.copy.pieces.waiting
+        while not piece.finished:
+            await self.fresh_link(file)
+            try:
+                async with self._means.connections.one(file) if queued else nullcontext():
+                    if queued and self.is_due(file):
+                        # It waited too long for its turn.
+                        continue
+                    async with aclosing(self.receive(file, piece)) as blocks:
+                        async for block in blocks:
+                            yield block
+            except InterruptedRequestError as interrupted:
+                on_interruption(file, piece, interrupted.failure)
+                await self.recover(file, piece, interrupted)
 
     async def receive(self, file: File, piece: Piece) -> AsyncGenerator[memoryview, None]:
         """Yield the rest of a piece in blocks; each is valid until the next is asked for.
@@ -288,6 +372,17 @@ class Storage:
                     self._progress.retrying(file, reason, 0.0)
                 raise StartOverError(plain=plain)
 
+    def after_failed_check(self, file: File, failed: CheckFailedError) -> StartOverError:
+        """Return how a file starts over that failed a check.
+
+        Raises:
+            CorruptDownloadError: it failed before.
+        """
+        step = self.next_step(file, failed)
+        assert isinstance(step, StartOver)
+        self._progress.retrying(file, step.reason, 0.0)
+        return StartOverError(plain=step.plain)
+
     def next_step(
         self, file: File, failure: Failure, failures: int = 0
     ) -> Again | Renew | StartOver:
@@ -307,7 +402,8 @@ class Storage:
         if isinstance(step, GiveUp):
             raise error_of(
                 step,
-                path=self._progress.path(file),
+                name=self._progress.path(file).name,
+                path=self._progress.path_on_disk(file),
                 url=file.link.identity,
                 export_id=self._transfer.export_id,
                 export=self._transfer.export,

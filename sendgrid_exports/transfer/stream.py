@@ -15,10 +15,10 @@ from sendgrid_exports.models import ContactExport
 from sendgrid_exports.transfer.answers import LinkDead, StartOver, TryAgain
 from sendgrid_exports.transfer.file import Copy, File
 from sendgrid_exports.transfer.names import Names, safe_name
-from sendgrid_exports.transfer.pieces import FilePieces, Piece
+from sendgrid_exports.transfer.pieces import Piece
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.retries import Failure
-from sendgrid_exports.transfer.storage import InterruptedRequestError, StartOverError, Storage
+from sendgrid_exports.transfer.storage import StartOverError, Storage
 from sendgrid_exports.transfer.transfer import Transfer
 
 
@@ -39,7 +39,7 @@ class FileStream:
         links = self._storage.read_links(export)
         self._storage.identities = [link.identity for link in links]
         self.files = tuple(
-            File(number, link, _copy()) for number, link in enumerate(links, start=1)
+            File(number, link, Copy.new(None)) for number, link in enumerate(links, start=1)
         )
         self._storage.files = {file.number: file for file in self.files}
 
@@ -56,24 +56,18 @@ class FileStream:
             DownloadError, ExportExpiredError: it can't be had.
             APIError, TransportError, InvalidResponseError: its link could not be renewed.
         """
-        [piece] = file.copy.pieces.waiting
-        while not piece.finished:
-            await self._storage.fresh_link(file)
+        while True:
             try:
-                async with aclosing(self._storage.receive(file, piece)) as blocks:
+                blocks = self._storage.receive_in_order(
+                    file, queued=False, on_interruption=self._check_pinned
+                )
+                async with aclosing(blocks):
                     async for block in blocks:
                         yield block
-            except InterruptedRequestError as interrupted:
-                if piece.position:
-                    self._check_pinned(file, piece, interrupted.failure)
-                try:
-                    await self._storage.recover(file, piece, interrupted)
-                except StartOverError as again:
-                    file.copy = _copy(ranged=file.copy.pieces.ranged and not again.plain)
-                    [fresh] = file.copy.pieces.waiting
-                    if again.piece is not None:
-                        fresh.furthest, fresh.failures = piece.furthest, piece.failures
-                    piece = fresh
+                break
+            except StartOverError as again:
+                # Only before the first byte: nothing was handed out.
+                again.begin(file, None)
         del self._storage.files[file.number]
 
     def _check_pinned(self, file: File, piece: Piece, failure: Failure) -> None:
@@ -83,6 +77,8 @@ class FileStream:
             CorruptDownloadError: another version of it is there now.
             IncompleteDownloadError: nothing shows that it would be the same one.
         """
+        if not piece.position:
+            return
         path = self.path(file)
         if isinstance(failure, StartOver):
             raise CorruptDownloadError(
@@ -101,7 +97,3 @@ class FileStream:
                 path=path,
                 url=file.link.identity,
             )
-
-
-def _copy(*, ranged: bool = True) -> Copy:
-    return Copy(FilePieces(first=None, ranged=ranged))

@@ -62,7 +62,12 @@ class Group:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled():
+            error = task.exception()
+        else:
+            # It may have waited for something that was cancelled, and is then as good as failed.
+            error = None if task.cancelling() else asyncio.CancelledError()
+        if error is not None:
             self._errors.append(error)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -80,8 +85,8 @@ async def together() -> AsyncIterator[Group]:
         yield group
         await group.wait()
     except BaseException:
-        # The error of the block, or the cancellation from outside, is the one that counts.
-        with contextlib.suppress(BaseException):
+        # The error of the block counts, unless a cancellation comes while the tasks end.
+        with contextlib.suppress(Exception):
             await group.stop()
         raise
     await group.stop()

@@ -76,7 +76,7 @@ class Transfer:
     expiry: Deadline = attrs.field(factory=Deadline)
     export: ContactExport | None = None
     kept: Callable[[], str] = attrs.field(default=lambda: "nothing was downloaded")
-    advice: str = "fetch again with the same id and directory"
+    advice: str = "fetch again with the same id and target"
 
     @property
     def deadline(self) -> Deadline:

@@ -79,7 +79,8 @@ class Child:
 
 def journal(directory: Path) -> Record | None:
     path = directory / "killed.journal"
-    return read_journal(path.read_bytes(), "killed").get(1) if path.exists() else None
+    records = read_journal(path.read_bytes(), "killed") if path.exists() else None
+    return records.get(1) if records else None
 
 
 def is_true(record: Record | None, part: Path, body: Path) -> bool:

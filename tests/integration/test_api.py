@@ -51,7 +51,9 @@ CALLS: dict[str, Call] = {
     "start": lambda client: client.start(),
     "get": lambda client: client.get("x"),
     "list": lambda client: client.list_exports(),
+    "scopes": lambda client: client.scopes(),
 }
+SUCCESS = {"id": "x", "status": "pending", "result": [], "scopes": []}
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 
 
@@ -315,7 +317,7 @@ async def test_get_is_one_request_for_every_field(
 async def test_any_2xx_is_a_success(
     fake: FakeSendGrid, client: ExportClient, call: Call, status: int
 ) -> None:
-    fake.respond(status, body={"id": "x", "status": "pending", "result": []})
+    fake.respond(status, body=SUCCESS)
     await call(client)
 
 
@@ -363,6 +365,12 @@ async def test_the_list_reads_every_page_in_order(
             "page_token=1",
             "page_token=2",
         ]
+
+
+@pytest.mark.fake_sendgrid(scopes=["mail.send"])
+async def test_scopes_are_what_the_key_may_do(fake: FakeSendGrid, client: ExportClient) -> None:
+    assert await client.scopes() == ("mail.send",)
+    assert fake.api_requests[-1].path == "/v3/scopes"
 
 
 async def test_the_list_says_what_was_exported(fake: FakeSendGrid, client: ExportClient) -> None:
@@ -544,7 +552,7 @@ async def test_no_redirect_is_followed(
 async def test_a_parent_account_acts_for_a_subuser(
     fake: FakeSendGrid, make_client: MakeClient, call: Call
 ) -> None:
-    fake.respond(200, body={"id": "x", "status": "pending", "result": []})
+    fake.respond(200, body=SUCCESS)
     async with make_client(fake, on_behalf_of="a subuser") as client:
         await call(client)
     assert fake.requests[0].headers["on-behalf-of"] == "a subuser"
@@ -584,7 +592,7 @@ async def test_the_key_goes_to_the_api_alone(
 async def test_requests_to_sendgrid_name_the_library(
     fake: FakeSendGrid, client: ExportClient, call: Call
 ) -> None:
-    fake.respond(200, body={"id": "x", "status": "pending", "result": []})
+    fake.respond(200, body=SUCCESS)
     await call(client)
     (request,) = fake.requests
     assert request.headers["User-Agent"] == f"sendgrid-exports/{__version__}"

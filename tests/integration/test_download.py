@@ -151,6 +151,33 @@ async def test_only_what_is_damaged_is_fetched_again(
     assert hurt.read_bytes() == content
 
 
+@pytest.mark.parametrize("damage", ["removed", "touched"])
+async def test_the_manifest_is_not_written_again_for_each_file_that_is_not_as_it_was(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+) -> None:
+    fake = await make_fake(contacts=100)
+    export_id = await fake.add_export(files=50)
+    first = await make_client(fake).fetch(export_id, tmp_path)
+    for file in first.files:
+        file.path.unlink() if damage == "removed" else os.utime(file.path, ns=(1, 1))
+    replace = os.replace
+    written: list[int] = []
+
+    def counted(source: Path, target: Path) -> None:
+        if target == first.manifest:
+            written.append(len(fake.requests))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", counted)
+    requests = len(fake.requests)
+    assert (await make_client(fake).fetch(export_id, tmp_path)).files == first.files
+    assert 0 < written.count(requests) <= 3
+
+
 async def test_a_file_only_touched_is_read_and_kept(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:

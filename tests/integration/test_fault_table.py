@@ -568,11 +568,11 @@ def everything_said(stage: Stage, error: BaseException | None, log: str) -> Iter
 async def test_an_empty_object_on_a_slow_disk(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(path: Path, data: memoryview) -> None:
+    def write_slowly(path: Path, data: memoryview) -> None:
         time.sleep(0.05)
         write_file(path, data)
 
-    monkeypatch.setattr("sendgrid_exports.transfer.part.write_file", slow)
+    monkeypatch.setattr("sendgrid_exports.transfer.part.write_file", write_slowly)
     fake = await make_fake()
     result = await make_client(fake).fetch(await fake.add_export(bodies=[b""]), tmp_path)
     assert [file.path.read_bytes() for file in result.files] == [b""]

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,6 +102,71 @@ async def test_an_error_of_the_disk_names_the_file(
         await client.fetch(await fake.add_export(), tmp_path)
     assert Path(caught.value.filename).parent == tmp_path
     assert caught.value.filename in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("fdatasync", Limits(block=4096, sync_bytes=16_384, sync_seconds=60.0)),
+        ("fsync", Limits(block=4096)),
+    ],
+)
+async def test_bytes_whose_sync_failed_are_downloaded_again(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Linux reports lost pages once: a second sync succeeds although they were never written."""
+    fake = await make_fake(contacts=2000, compressed=False)
+    export_id = await fake.add_export()
+    sync = getattr(os, name)
+    failed: list[Path] = []
+
+    def fail_once(descriptor: int) -> None:
+        for part in tmp_path.glob("*-00001.part"):
+            if part.stat().st_ino == os.fstat(descriptor).st_ino and not failed:
+                failed.append(part)
+                refuse(errno.EIO)()
+        sync(descriptor)
+
+    monkeypatch.setattr(os, name, fail_once)
+    with pytest.raises(OSError, match="error") as caught:
+        await make_client(fake).fetch(export_id, tmp_path)
+    assert caught.value.filename == str(failed[0])
+    before = len(fake.storage_requests)
+    await make_client(fake).fetch(export_id, tmp_path)
+    assert fake.storage_requests[before].headers["Range"].startswith("bytes=0-")
+
+
+async def test_a_file_that_got_its_name_before_the_disk_failed_stays_in_the_manifest(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake(contacts=30)
+    export_id = await fake.add_export(files=3)
+    fsync = os.fsync
+    synced: dict[int, int] = {}
+    failed: list[Path] = []
+
+    def fail_once(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced[status.st_ino] = synced.get(status.st_ino, 0) + 1
+        named = list(tmp_path.glob("*.csv.gz"))
+        if stat.S_ISDIR(status.st_mode) and named and not failed:
+            failed.extend(named)
+            # Until the others wait for their names.
+            while any(synced.get(path.stat().st_ino, 0) < 2 for path in tmp_path.glob("*-*.part")):
+                time.sleep(0.001)
+            time.sleep(0.05)
+            refuse(errno.EIO)()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(OSError, match="error"):
+        await make_client(fake).fetch(export_id, tmp_path)
+    manifest = json.loads((tmp_path / f"{export_id}.manifest.json").read_bytes())
+    assert {path.name for path in failed} <= {entry["name"] for entry in manifest["files"]}
 
 
 async def test_an_error_of_the_disk_that_a_directory_meets_names_it(

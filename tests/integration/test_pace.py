@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sendgrid_exports import DownloadPolicy, ExportClient, ExportTimeoutError, Verify
 from sendgrid_exports.session import Session, Stream
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     Delay,
     EarlyEnd,
@@ -28,7 +29,6 @@ from sendgrid_exports.testing import (
     Status,
     TooManyAtOnce,
 )
-from sendgrid_exports.transfer import download, plan
 from tests.integration.conftest import MANY_AT_ONCE, MakeClient, MakeFake
 
 KIB, MIB = 1024, 1024 * 1024
@@ -78,16 +78,10 @@ def watch(patch: pytest.MonkeyPatch) -> Gauge:
     return gauge
 
 
-def make_small(patch: pytest.MonkeyPatch) -> None:
-    """Let kilobytes stand for megabytes."""
-    patch.setattr(download, "DISCOVERY", 8 * KIB)
-    patch.setattr(download, "SMALLEST_PIECE", 4 * KIB)
-    patch.setattr(plan, "SMALLEST_PIECE", 4 * KIB)
+SMALL = Limits(discovery=8 * KIB, smallest_piece=4 * KIB, first_connections=1000)
+"""Kilobytes stand for megabytes."""
 
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_small(monkeypatch)
+small = pytest.mark.parametrize("limits", [SMALL])
 
 
 def a_file(size: int) -> bytes:
@@ -129,7 +123,7 @@ async def test_nothing_that_came_is_no_reason_for_more_connections(
     export_id = await fake.add_export(files=20, contacts=20)
     with pytest.raises(ExportTimeoutError):
         await make_client(fake).fetch(export_id, tmp_path, timeout=5)
-    assert len(fake.storage_requests) == plan.FEW
+    assert len(fake.storage_requests) == Limits().first_connections
 
 
 @pytest.mark.parametrize("limits", [MANY_AT_ONCE])
@@ -144,7 +138,6 @@ async def test_slow_down_lowers_the_pace_for_all_files_and_it_recovers(
     await arrives(fake, client, export_id, tmp_path)
     assert max(gauge.opened[:16]) == 16
     assert min(gauge.opened[16:30]) <= 12
-    assert client._delivery._connections.pace.limit == 16
     # One that has ended may not be followed yet when the next is counted.
     assert max(gauge.opened[30:]) >= 14
     assert len(fake.storage_requests) == 113
@@ -205,10 +198,12 @@ def test_the_limits_hold_whatever_the_policy_and_the_sizes(
     connections: int, per_file: int, piece_size: int, sizes: list[int], faults: list[Fault]
 ) -> None:
     policy = DownloadPolicy(
-        connections=connections, connections_per_file=per_file, piece_size=piece_size
+        connections=connections,
+        connections_per_file=per_file,
+        piece_size=piece_size,
+        limits=SMALL,
     )
     with pytest.MonkeyPatch.context() as patch:
-        make_small(patch)
         gauge = watch(patch)
         fake = asyncio.run(fetch(policy, sizes, faults))
     assert max(gauge.opened) <= connections
@@ -261,8 +256,9 @@ async def test_a_file_of_just_the_first_piece_takes_one_connection(
 LENGTH = DownloadPolicy(verify=Verify.LENGTH)
 
 
+@small
 async def test_every_file_is_begun_before_one_gets_several(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, small: None
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(20 * KIB), times=None)
@@ -273,8 +269,9 @@ async def test_every_file_is_begun_before_one_gets_several(
     assert max(gauge.per_file) >= 2
 
 
+@small
 async def test_a_file_without_any_byte_goes_before_another_piece_of_one_begun(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, small: None
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(20 * KIB), times=None)
@@ -287,32 +284,32 @@ async def test_a_file_without_any_byte_goes_before_another_piece_of_one_begun(
     assert len({request.path for request in fake.storage_requests[:4]}) == 4
 
 
-@pytest.mark.parametrize(
-    ("size", "per_file", "pieces"),
-    [(36 * MIB, 8, 7), (40 * MIB, 4, 3), (70 * MIB // 3, 3, 2)],
-)
-async def test_pieces_come_out_even(
-    make_fake: MakeFake,
-    make_client: MakeClient,
-    tmp_path: Path,
-    size: int,
-    per_file: int,
-    pieces: int,
+@small
+@pytest.mark.parametrize("per_file", [2, 4, 8])
+async def test_pieces_get_smaller_towards_the_end_of_a_file(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, per_file: int
 ) -> None:
     fake = await make_fake()
+    size = 400 * KIB
     export_id = await fake.add_export(bodies=[a_file(size)])
     policy = DownloadPolicy(verify=Verify.LENGTH, connections_per_file=per_file)
     await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
-    first, *others = ranges(fake.storage_requests)[: 1 + pieces]
-    assert first == (0, 8 * MIB)
-    assert [start for start, _ in others] == [8 * MIB, *(end for _, end in others[:-1])]
-    assert others[-1][1] == size
-    sizes = [end - start for start, end in others]
-    assert max(sizes) - min(sizes) < pieces
+    # A range that begins within another is the half that another connection took over.
+    ends = dict(ranges(fake.storage_requests))
+    sizes, position = [], 0
+    while position < size:
+        sizes.append(ends[position] - position)
+        position = ends[position]
+    first, *others = sizes
+    assert first == 8 * KIB
+    assert others[0] == (size - first) // (2 * per_file)
+    assert others[:-1] == sorted(others[:-1], reverse=True)
+    assert min(others) >= 4 * KIB
 
 
+@small
 async def test_no_connection_idles_while_a_slow_one_has_much_left(
-    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path, small: None
+    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(1000), skip=1)
@@ -325,8 +322,9 @@ async def test_no_connection_idles_while_a_slow_one_has_much_left(
     assert clock.monotonic() - began < 30
 
 
+@small
 async def test_the_connections_of_a_finished_file_go_to_one_that_is_not(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, small: None
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge
 ) -> None:
     fake = await make_fake()
     fake.inject(Slow(20_000), times=None)

@@ -39,9 +39,15 @@ def test_the_package_is_typed_and_has_five_dependencies() -> None:
     assert names == {"aiohttp", "attrs", "cattrs", "aiofiles", "backoff"}
 
 
-def test_the_extra_all_is_every_other_extra() -> None:
-    extras = dict(PROJECT["optional-dependencies"])
-    assert extras.pop("all") == [f"sendgrid-exports[{','.join(sorted(extras))}]"]
+# Whole applications, which pin what they run with: they are installed where they run.
+APPLICATIONS = {"airflow"}
+
+
+def test_the_extra_all_is_every_extra_but_the_applications() -> None:
+    extras = {*PROJECT["optional-dependencies"]} - {"all"} - APPLICATIONS
+    assert PROJECT["optional-dependencies"]["all"] == [
+        f"sendgrid-exports[{','.join(sorted(extras))}]"
+    ]
 
 
 def test_what_development_needs_is_not_published() -> None:

@@ -241,7 +241,7 @@ async def test_a_page_in_the_place_of_contacts_is_refused_by_every_reader(
     export = await client.wait(await fake.add_export(bodies=[body], file_type=kind))
     with pytest.raises(
         CorruptDownloadError,
-        match="fails its checks: it is (an HTML page|markup|text without|a JSON object without)",
+        match=r"fails its checks: it is (an HTML page|markup|text without|a JSON object without)",
     ):
         async with client.stream_contacts(export) as batches:
             [batch async for batch in batches]

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -29,9 +30,10 @@ from sendgrid_exports import (
     InsufficientDiskSpaceError,
     Verify,
 )
-from sendgrid_exports.disk import append, publish, truncate
+from sendgrid_exports.disk import append, truncate
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
+    Delay,
     FakeSendGrid,
     Fault,
     IgnoreRange,
@@ -42,6 +44,7 @@ from sendgrid_exports.testing import (
     WrongContentRange,
     WrongETag,
 )
+from sendgrid_exports.transfer import folder
 from sendgrid_exports.transfer.journal import Record, read_journal, write_journal, write_record
 from sendgrid_exports.transfer.lock import Lock
 from tests.integration.conftest import MakeClient, MakeFake
@@ -79,7 +82,7 @@ def limits() -> Limits:
 
 def journal(directory: Path) -> dict[int, Record]:
     path = directory / f"{ID}.journal"
-    return read_journal(path.read_bytes(), ID) if path.exists() else {}
+    return (read_journal(path.read_bytes(), ID) or {}) if path.exists() else {}
 
 
 def durable(directory: Path, number: int = 1) -> int:
@@ -213,17 +216,18 @@ async def test_the_journal_claims_nothing_of_a_write_that_failed(
 ) -> None:
     writes: list[int] = []
 
-    def full_in_the_end(descriptor: int, buffers: list[memoryview]) -> int:
-        writes.append(descriptor)
-        if len(writes) >= fails_at:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return os.writev(descriptor, buffers)
+    class FullInTheEnd(FileIO):
+        def write(self, block: Any, /) -> int:
+            writes.append(len(block))
+            if len(writes) >= fails_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(block)
 
     fake = await make_fake()
     await add(fake, BODY)
     fake.inject(Slow(40_000), times=None)
     with monkeypatch.context() as patch:
-        patch.setattr("sendgrid_exports.disk._write_some", full_in_the_end)
+        patch.setattr("sendgrid_exports.disk.FileIO", FullInTheEnd)
         with pytest.raises(InsufficientDiskSpaceError):
             await make_client(fake).fetch(ID, tmp_path)
     there = (tmp_path / f"{ID}-00001.part").stat().st_size
@@ -357,7 +361,7 @@ def damages(data: bytes) -> Iterator[bytes]:
     yield from (b"", b"\n", b"\0" * len(data), b"garbage\n", os.urandom(300))
     yield from every_bit(data)
     yield from (data[1:], data[:40], data + b"\n", data + b"more\n", data.partition(b"\n")[2])
-    yield write_journal("another", read_journal(data, ID).values())
+    yield write_journal("another", (read_journal(data, ID) or {}).values())
     yield of_another_version(data)
 
 
@@ -453,6 +457,28 @@ async def test_an_object_replaced_between_the_runs_starts_over(
     assert set(statuses) == {412, 206}
     assert 1 <= statuses.count(412) <= 3
     assert settled(tmp_path, result)
+
+
+async def test_an_object_replaced_under_many_connections_is_one_start_over_each_time(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake(etag="multipart")
+    await add(fake, BODY)
+    # All are asked before the first answer comes.
+    fake.inject(Delay(1), times=None)
+    versions = [random_file(len(BODY), seed=seed) for seed in (5, 6, 7)]
+    replacing: list[asyncio.Task[None]] = []
+
+    def replace(event: Event) -> None:
+        if len(fake.storage_requests) > 8 * (len(replacing) + 1) and len(replacing) < 3:
+            body = versions[len(replacing)]
+            replacing.append(asyncio.ensure_future(fake.replace_file(ID, 1, body)))
+
+    wide = attrs.evolve(PIECES, connections=8, piece_size=4 * KIB)
+    client = make_client(fake, downloads=wide)
+    result = await client.fetch(ID, tmp_path, on_event=replace)
+    assert len(replacing) == 3
+    assert result.files[0].path.read_bytes() == versions[-1]
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -594,14 +620,14 @@ class Killing:
     """Ends a run at one step of the disk's work: by a cancel, or as a SIGKILL there would.
 
     Steps are the jobs of the disk's threads and the syncs in them. For a kill there is one thread
-    only, so that the copy of the directory is of one instant. Nothing waits for a disk here; what
-    was synced is remembered, so that a loss of power can take away the rest.
+    for all pools, so that the copy of the directory is of one instant. Nothing waits for a disk
+    here; what was synced is remembered, so that a loss of power can take away the rest.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps = 0
         self._at = 0
-        self._threads = 1
+        self._kill = True
         self._end: Callable[[], None] | None = None
         self._synced: dict[int, bytes] = {}
         self._survives: dict[str, bytes] = {}
@@ -609,10 +635,11 @@ class Killing:
         killing = self
 
         class Stepping(ThreadPoolExecutor):
-            def __init__(self, _: int, thread_name_prefix: str, initializer: Any = None) -> None:
-                super().__init__(killing._threads, thread_name_prefix)
-                if initializer is None:
-                    killing._pool = self
+            def __init__(
+                self, threads: int, thread_name_prefix: str, initializer: Any = None
+            ) -> None:
+                super().__init__(1 if killing._kill else threads, thread_name_prefix)
+                killing._pool = self
 
             def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
                 def stepping() -> T:
@@ -620,7 +647,7 @@ class Killing:
                     return work(*args, **kwargs)
 
                 # In one thread for everything, the steps always come in the same order.
-                return ThreadPoolExecutor.submit(killing._pool, stepping)
+                return ThreadPoolExecutor.submit(killing._pool if killing._kill else self, stepping)
 
         monkeypatch.setattr("sendgrid_exports.disk.Threads", Stepping)
         for name in ("fsync", "fdatasync"):
@@ -634,7 +661,7 @@ class Killing:
 
     def _sync(self, descriptor: int) -> None:
         self._step()
-        if self._threads == 1:
+        if self._kill:
             synced = os.fstat(descriptor).st_ino
             self._synced |= {n: data for n, data in self._on_disk().items() if n == synced}
 
@@ -657,7 +684,7 @@ class Killing:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         self._synced = self._on_disk()
-        self._threads = 1 if kill else 4
+        self._kill = kill
         task = asyncio.create_task(client.fetch(ID, directory, **options))
 
         def end() -> None:
@@ -752,37 +779,53 @@ async def test_killed_again_and_again_it_still_gets_there(
     assert kept[:-2] == sorted(kept[:-2])
 
 
-async def test_a_kill_between_rename_and_manifest_fetches_nothing_again(
+async def test_a_kill_once_the_manifest_names_a_file_downloads_nothing_again(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, killing: Killing
 ) -> None:
     fake = await make_fake()
     await add(fake, BODY)
     directory = tmp_path / "exports"
-    final = directory / f"{ID}-00001.csv"
-    step = 1
-    while not final.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        step += 1
-        assert await killing.fetch(make_client(fake), directory, step=step) is None
-    before = len(fake.storage_requests)
-    result = await make_client(fake).fetch(ID, directory)
-    assert result.files[0].path.read_bytes() == BODY
-    assert len(fake.storage_requests) == before
+    final, manifest = directory / f"{ID}-00001.csv", directory / f"{ID}.manifest.json"
+    renamed: list[bool] = []
+    for step in range(1, 1000):
+        if await killing.fetch(make_client(fake), directory, step=step):
+            break
+        if manifest.exists() and final.name in manifest.read_text():
+            renamed.append(final.exists())
+            before = len(fake.storage_requests)
+            result = await make_client(fake).fetch(ID, directory)
+            assert result.files[0].path.read_bytes() == BODY
+            assert len(fake.storage_requests) == before
+            assert settled(directory, result)
+        shutil.rmtree(directory)
+    # Between the manifest and the rename too.
+    assert renamed[0] is False
+    assert renamed[-1] is True
 
 
-async def test_a_cancel_between_rename_and_manifest_fetches_nothing_again(
-    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["replace_file", "sync_directory"])
+async def test_a_cancel_while_a_file_gets_its_name_downloads_nothing_again(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
 ) -> None:
     fake = await make_fake()
     await add(fake, BODY)
     client, loop = make_client(fake), asyncio.get_running_loop()
+    manifest = tmp_path / f"{ID}.manifest.json"
     task = asyncio.create_task(client.fetch(ID, tmp_path))
+    work = getattr(folder, step)
 
-    def publish_and_cancel(part: Path, final: Path) -> None:
-        publish(part, final)
-        loop.call_soon_threadsafe(task.cancel)
+    def work_and_cancel(*args: Any) -> None:
+        work(*args)
+        if f"{ID}-00001.csv" in manifest.read_text():
+            loop.call_soon_threadsafe(task.cancel)
+            # Let the cancel come before the next step.
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(10)
 
-    monkeypatch.setattr("sendgrid_exports.transfer.folder.publish", publish_and_cancel)
+    monkeypatch.setattr(folder, step, work_and_cancel)
     with pytest.raises(asyncio.CancelledError):
         await task
     monkeypatch.undo()
@@ -790,11 +833,13 @@ async def test_a_cancel_between_rename_and_manifest_fetches_nothing_again(
     result = await make_client(fake).fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == BODY
     assert len(fake.storage_requests) == before
+    assert settled(tmp_path, result)
 
 
 CONVERTED = attrs.evolve(PIECES, decompress=True)
 
 
+@pytest.mark.parametrize("limits", [Limits(sync_bytes=KIB, block=KIB)])
 @pytest.mark.parametrize(
     ("policy", "later"),
     [
@@ -809,12 +854,9 @@ async def test_after_a_kill_at_any_step_of_all_nothing_is_left_over(
     make_client: MakeClient,
     tmp_path: Path,
     killing: Killing,
-    monkeypatch: pytest.MonkeyPatch,
     policy: DownloadPolicy,
     later: DownloadPolicy,
 ) -> None:
-    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", KIB)
-    monkeypatch.setattr("sendgrid_exports.transfer.request._WRITE", KIB)
     fake = await make_fake()
     await add(fake, SHORT)
     left: dict[int, set[str]] = {}
@@ -905,37 +947,25 @@ async def test_a_sync_that_a_start_over_cancels_claims_nothing_later(
 ) -> None:
     fake = await make_fake(etag="multipart")
     await add(fake, BODY)
-    part = tmp_path / f"{ID}-00001.part"
-    monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 64 * KIB)
-
-    injected = 0
+    appended: list[bytes] = []
+    dropped: list[tuple[int, int]] = []
 
     def append_slowly(path: Path, data: bytes) -> None:
-        nonlocal injected
         append(path, data)
-        if not injected:
-            injected = 1
-            monkeypatch.setattr("sendgrid_exports.transfer.durable.SYNC_BYTES", 1 << 40)
+        appended.append(data)
+        if len(appended) == 1:
             fake.inject(WrongETag('"another-2"'))
             time.sleep(0.3)
 
-    def truncate_and_hold_the_beginning_up(path: Path) -> None:
-        nonlocal injected
-        if injected == 1:
-            injected = 2
-            fake.inject(Stall(after=2 * KIB))
+    def truncate_and_note(path: Path) -> None:
+        dropped.append((len(appended), durable(tmp_path)))
         truncate(path)
 
     monkeypatch.setattr("sendgrid_exports.transfer.folder.append", append_slowly)
-    monkeypatch.setattr(
-        "sendgrid_exports.transfer.durable.truncate", truncate_and_hold_the_beginning_up
-    )
+    monkeypatch.setattr("sendgrid_exports.transfer.part.truncate", truncate_and_note)
     client = make_client(fake, downloads=attrs.evolve(PIECES, connections=2))
-
-    def is_sparse() -> bool:
-        started_over = any(request.sent == 2 * KIB for request in fake.storage_requests)
-        return started_over and part.exists() and part.stat().st_size > 48 * KIB
-
-    await cancelled(client, tmp_path, is_sparse)
-    result = await make_client(fake, downloads=PIECES).fetch(ID, tmp_path)
+    result = await client.fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == BODY
+    # At first there is nothing to drop; then the journal was taken back before the bytes went.
+    assert [claimed for _, claimed in dropped] == [0, 0]
+    assert dropped[1][0] >= 2

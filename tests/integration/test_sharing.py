@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from sendgrid_exports import (
     BytesReceived,
@@ -198,6 +200,50 @@ async def test_a_lender_who_closes_the_session_does_not_leave_a_download_hanging
         await session.close()
         with pytest.raises((RuntimeError, IncompleteDownloadError)):
             await asyncio.wait_for(fetching, 10)
+
+
+class Unresolving(AbstractResolver):
+    """A resolver that never answers."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def resolve(self, *_: Any, **__: Any) -> list[ResolveResult]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_closing_a_session_that_resolves_a_host_ends_a_download(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake(contacts=5)
+    export = await make_client(fake).wait(await fake.add_export(files=2))
+    urls = tuple(url.replace("127.0.0.1", "localhost") for url in export.urls)
+    resolver = Unresolving()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver)) as session:
+        client = make_client(fake, session=session)
+        await client.get(export.id)
+        export = attrs.evolve(export, urls=urls)
+        downloading = asyncio.create_task(client.download(export, tmp_path))
+        await resolver.asked.wait()
+        await session.close()
+        with pytest.raises(RuntimeError, match="session passed to ExportClient is closed"):
+            await asyncio.wait_for(downloading, 10)
+
+
+async def test_closing_a_session_that_resolves_a_host_ends_a_poll_with_an_error() -> None:
+    resolver = Unresolving()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver)) as session:
+        client = ExportClient("key", base_url="http://localhost:1", session=session)
+        polling = asyncio.create_task(client.get("x"))
+        await resolver.asked.wait()
+        await session.close()
+        with pytest.raises(TransportError, match="closed"):
+            await asyncio.wait_for(polling, 10)
 
 
 def test_a_client_is_of_one_event_loop(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ async def service(key: str, session: aiohttp.ClientSession) -> None:
     assert_type(export.expires_at, datetime | None)
     assert_type(await client.get(export_id), ContactExport)
     assert_type(await client.list_exports(), tuple[ExportListing, ...])
+    assert_type(await client.scopes(), tuple[str, ...])
     assert_type(await client.download(export, "exports/", timeout=600), DownloadResult)
     await client.fetch(export_id, "exports/", on_event=listen)
     async with client.stream_contacts(export, batch_size=100, errors="replace") as batches:

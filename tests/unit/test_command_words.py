@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import io
 import json
@@ -37,7 +36,7 @@ from sendgrid_exports import (
     StatusPolled,
     TransportError,
 )
-from sendgrid_exports.cli.exits import Exit, Failure, Terminated, exit_of
+from sendgrid_exports.cli.exits import Failure, Terminated, exit_of
 from sendgrid_exports.cli.local import fitting
 from sendgrid_exports.cli.options import read_duration, read_key
 from sendgrid_exports.cli.output import fields_of, json_text
@@ -52,7 +51,6 @@ from sendgrid_exports.cli.text import (
 )
 
 ID = "5f0cf4a3-0000-4000-8000-000000000000"
-README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -289,16 +287,6 @@ def test_what_the_system_lacks_is_named_with_what_to_do(error: Exception, advice
     message = Failure(error).message
     assert advice in message
     assert "bug" not in message
-
-
-def test_the_readme_tells_every_code_and_the_errors_behind_it() -> None:
-    section = README.read_text().partition("| exit code ")[2]
-    rows = re.findall(r"^\| (\d+) \| ([^|]*)\|", section, re.MULTILINE)
-    assert {int(code) for code, _ in rows} == {int(code) for code in Exit}
-    for code, errors in rows:
-        for name in re.findall(r"`(\w+)`", errors):
-            kind = getattr(sendgrid_exports, name, None) or getattr(builtins, name)
-            assert exit_of(kind.__new__(kind)) == int(code), name
 
 
 def test_a_bug_shows_no_key() -> None:

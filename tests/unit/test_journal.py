@@ -72,12 +72,12 @@ def test_the_last_record_of_a_file_counts() -> None:
     ],
 )
 def test_damage_voids_all_of_it(data: bytes) -> None:
-    assert read_journal(data, "x") == {}
+    assert read_journal(data, "x") is None
 
 
 def test_bytes_that_are_no_text_void_it_even_with_their_checksum() -> None:
     body = b'{"number": 1, "link": "\xff\xfe"}'
-    assert read_journal(JOURNAL + b"%08x %b\n" % (zlib.crc32(body), body), "x") == {}
+    assert read_journal(JOURNAL + b"%08x %b\n" % (zlib.crc32(body), body), "x") is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_ranges_outside_of_the_file_are_not_believed(done: list[list[int]]) -> N
 
 
 def test_an_older_record_does_not_come_back_for_an_unsound_one() -> None:
-    assert 1 not in read_journal(JOURNAL + record(done=[[0, 101]]), "x")
+    assert read_journal(JOURNAL + record(done=[[0, 101]]), "x") == {2: TWO}
 
 
 def test_a_torn_last_line_is_ignored_wherever_it_is_torn() -> None:
@@ -97,11 +97,10 @@ def test_a_torn_last_line_is_ignored_wherever_it_is_torn() -> None:
         assert read_journal(JOURNAL + later[:torn], "x") == {1: ONE, 2: TWO}
 
 
-def test_a_torn_header_is_an_empty_journal() -> None:
+def test_a_torn_header_voids_it() -> None:
     header = write_journal("x", [])
-    assert [read_journal(header[:end], "x") for end in range(len(header) + 1)] == [{}] * (
-        len(header) + 1
-    )
+    assert {read_journal(header[:end], "x") for end in range(len(header))} == {None}
+    assert read_journal(header, "x") == {}
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
@@ -110,7 +109,7 @@ def test_a_flipped_bit_never_makes_up_a_record(place: int, bit: int) -> None:
     damaged = bytearray(JOURNAL)
     damaged[place] ^= 1 << bit
     # The last line break gone, its line counts as torn.
-    expected = {1: ONE} if place == len(JOURNAL) - 1 else {}
+    expected = {1: ONE} if place == len(JOURNAL) - 1 else None
     assert read_journal(bytes(damaged), "x") == expected
 
 
@@ -136,11 +135,12 @@ RECORDS = st.builds(
 def test_any_cut_leaves_the_records_before_it(records: list[Record], data: st.DataObject) -> None:
     journal = write_journal("x", records)
     cut = data.draw(st.integers(0, len(journal)))
-    lines = max(0, journal[:cut].count(b"\n") - 1)
-    assert read_journal(journal[:cut], "x") == {found.number: found for found in records[:lines]}
+    lines = journal[:cut].count(b"\n") - 1
+    before = {found.number: found for found in records[: max(lines, 0)]}
+    assert read_journal(journal[:cut], "x") == (before if lines >= 0 else None)
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_at_all_are_no_error(data: bytes) -> None:
-    assert read_journal(data, "x") == {}
+def test_any_bytes_are_read_without_an_error(data: bytes) -> None:
+    assert read_journal(data, "x") is None

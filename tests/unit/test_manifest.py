@@ -22,7 +22,7 @@ from sendgrid_exports.transfer.manifest import (
     read_manifest,
     with_export,
     with_files,
-    without_file,
+    without_files,
     write_manifest,
 )
 
@@ -219,10 +219,11 @@ def test_files_are_kept_in_order_and_replaced_by_number() -> None:
 
 
 def test_a_file_taken_out_makes_it_unfinished() -> None:
-    manifest = without_file(FULL, 1)
+    manifest = without_files(FULL, {1})
     assert [file.number for file in manifest.files] == [2]
     assert (manifest.state, manifest.contacts) == ("downloading", None)
     assert not is_whole(manifest)
+    assert without_files(FULL, set()) is FULL
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,12 @@ FILE = DownloadedFile(
     verified_by=("length",),
 )
 RESULT = DownloadResult(
-    export=EXPORT, directory=Path(), files=(FILE,), contact_count=1, manifest=Path("m.json")
+    export=EXPORT,
+    target=Path(),
+    files=(FILE,),
+    contact_count=1,
+    manifest=Path("m.json"),
+    manifest_url="file:///m.json",
 )
 # Enumerations, and the one that is made of three values in order.
 OTHERS = {"ExportStatus", "ChangeKind", "FieldChange"}
@@ -108,7 +113,7 @@ def test_each_survives_pickle(thing: object) -> None:
         (ExportMetadata, "prev self_ next count"),
         (NamedId, "id name"),
         (ErrorDetail, "message field parameter error_id help"),
-        (DownloadResult, "export directory files contact_count manifest"),
+        (DownloadResult, "export target files contact_count manifest manifest_url"),
         (DownloadedFile, "number url path size sha256 etag compressed verified_by"),
     ],
 )

@@ -266,7 +266,9 @@ def test_a_used_up_budget_says_why(meaning: Failure, tries: Tries) -> None:
 def test_the_error_says_what_was_seen_and_what_to_do(
     given_up: GiveUp, error: type[Exception], said: str
 ) -> None:
-    made = error_of(given_up, path=Path("x.csv"), url="https://h/p", export_id="id", export=None)
+    made = error_of(
+        given_up, name="x.csv", path=Path("x.csv"), url="https://h/p", export_id="id", export=None
+    )
     assert type(made) is error
     assert said in str(made)
 

@@ -14,7 +14,8 @@ import sendgrid_exports
 from sendgrid_exports import testing
 
 PUBLIC = """
-APIError AuthenticationError BytesReceived Clock ContactExport CorruptDownloadError CountMismatch
+APIError AuthenticationError Bucket BytesReceived Clock ContactExport CorruptDownloadError
+CountMismatch
 DownloadError DownloadInProgressError DownloadPolicy DownloadResult DownloadedFile ErrorDetail Event
 ExportClient ExportError ExportExpiredError ExportFailedError ExportListing ExportMetadata
 ExportNotFoundError ExportNotReadyError ExportStarted ExportStatus ExportTimeoutError FileFinished
@@ -45,6 +46,7 @@ def test_the_public_names_are_those_and_no_others() -> None:
     ("names", "absent"),
     [
         ("ExportClient, fetch_export, export_contacts", "pyarrow"),
+        ("ExportClient, fetch_export, export_contacts", "airflow"),
         ("__version__", "aiohttp"),
         ("read_contacts, parse_contact, compare_exports, read_arrow, write_parquet", "aiohttp"),
         ("verify_download, DownloadPolicy, ContactExport, TransportError", "aiohttp"),
@@ -104,13 +106,14 @@ SIGNATURES = {
     sendgrid_exports.ExportClient.subusers: (["self"], []),
     sendgrid_exports.ExportClient.for_subuser: (["self", "subuser"], ["region"]),
     sendgrid_exports.ExportClient.for_key: (["self", "api_key"], ["account", "region"]),
+    sendgrid_exports.ExportClient.scopes: (["self"], []),
     sendgrid_exports.ExportClient.wait: (["self", "export_id"], ["timeout", "on_event"]),
     sendgrid_exports.ExportClient.download: (
-        ["self", "export", "directory"],
+        ["self", "export", "target"],
         ["timeout", "on_event"],
     ),
     sendgrid_exports.ExportClient.fetch: (
-        ["self", "export_id", "directory"],
+        ["self", "export_id", "target"],
         ["timeout", "on_event"],
     ),
     sendgrid_exports.ExportClient.stream_contacts: (
@@ -143,7 +146,10 @@ def test_everything_after_the_essentials_is_keyword_only(
             "id status status_text created_at updated_at completed_at expires_at urls message "
             "contact_count metadata",
         ),
-        (sendgrid_exports.DownloadResult, "export directory files contact_count manifest"),
+        (
+            sendgrid_exports.DownloadResult,
+            "export target files contact_count manifest manifest_url",
+        ),
         (
             sendgrid_exports.DownloadedFile,
             "number url path size sha256 etag compressed verified_by",

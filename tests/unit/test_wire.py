@@ -18,6 +18,8 @@ from sendgrid_exports.api.wire import (
     read_export,
     read_id,
     read_listing,
+    read_scopes,
+    scopes_request,
     start_request,
     status_request,
 )
@@ -40,7 +42,9 @@ NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 IN_90_S = str(int(NOW.timestamp()) + 90)
 SECRET = "https://u:s3cr3t@h/p?X-Amz-Credential=s3cr3t&X-Amz-Signature=s3cr3t"
 PENDING = {"id": "abc", "status": "pending"}
-READERS: list[Callable[[Response, Request, datetime], Any]] = [read_export, read_id, read_listing]
+READERS: list[Callable[[Response, Request, datetime], Any]] = [
+    *(read_export, read_id, read_listing, read_scopes)
+]
 quick = settings(derandomize=True, max_examples=100, deadline=None)
 
 
@@ -268,6 +272,23 @@ def test_a_list_that_is_not_documented_is_invalid(body: object) -> None:
 @pytest.mark.parametrize("result", [{}, "", 0, False], ids=repr)
 def test_a_result_that_is_not_an_array_is_invalid(result: object) -> None:
     assert invalid(read_listing, {"result": result}).problems
+
+
+def test_scopes_are_read() -> None:
+    body = {"scopes": ["mail.send", "marketing.read"]}
+    assert read_scopes(answer(body), scopes_request(), NOW) == ("mail.send", "marketing.read")
+    assert read_scopes(answer({"scopes": []}), scopes_request(), NOW) == ()
+
+
+@pytest.mark.parametrize("body", [{}, [], {"scopes": None}, {"scopes": "all"}, {"scopes": [1]}])
+def test_scopes_that_are_not_a_list_of_texts_are_refused(body: object) -> None:
+    assert invalid(read_scopes, body).problems == ("expected a list of texts @ $.scopes",)
+
+
+def test_a_missing_page_of_scopes_does_not_name_an_export_id() -> None:
+    with pytest.raises(ExportNotFoundError) as caught:
+        read_scopes(answer({}, 404), scopes_request(), NOW)
+    assert "export id" not in str(caught.value)
 
 
 def test_a_misfit_in_a_listing_has_its_whole_path() -> None:
@@ -509,6 +530,7 @@ DOCUMENTS = st.fixed_dictionaries(
         "errors": st.lists(ENTRIES) | VALUES,
         "error": VALUES,
         "result": st.lists(st.just(PENDING) | VALUES) | VALUES,
+        "scopes": st.lists(st.text()) | VALUES,
         "_metadata": st.dictionaries(st.just("next"), VALUES) | VALUES,
     },
 )

@@ -1,11 +1,86 @@
-"""Trickles are dropped, slow lines are borne, and our own pauses count for nobody."""
+"""How many connections there may be, and which of them is too slow."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sendgrid_exports.transfer.speed import Line, Speed, Verdict, time_needed
+
+from sendgrid_exports.transfer.pace import LARGE_READ, Line, Pace, Speed, Verdict, time_needed
+
+
+def full(most: int) -> Pace:
+    """Return a pace that has grown to its setting."""
+    pace = Pace(most, 1)
+    while pace.limit < most:
+        pace.received(1, 1)
+    return pace
+
+
+def test_small_reads_add_connections_up_to_the_setting_and_large_ones_remove_them() -> None:
+    pace = Pace(6, 4)
+    limits = []
+    # A read that is large on average found data waiting for this process.
+    for size, reads in [(2 * LARGE_READ, 2), (LARGE_READ - 1, 1), (1, 1), (1, 1)]:
+        pace.received(size, reads)
+        limits.append(pace.limit)
+    for _ in range(3):
+        pace.received(16 * LARGE_READ, 16)
+        limits.append(pace.limit)
+    assert limits == [4, 5, 6, 6, 5, 4, 4]
+
+
+def test_several_refusals_of_requests_under_way_together_halve_the_limit_once() -> None:
+    pace = full(16)
+    for active in range(16, 8, -1):
+        pace.slower(active)
+    assert pace.limit == 8
+    pace.slower(8)
+    assert pace.limit == 4
+
+
+def test_one_connection_is_always_allowed() -> None:
+    pace = Pace(3, 3)
+    for _ in range(5):
+        pace.slower(1)
+    assert pace.limit == 1
+
+
+def test_successes_raise_a_halved_limit_by_one_up_to_the_setting() -> None:
+    pace = full(8)
+    pace.slower(8)
+    limits = []
+    for _ in range(13):
+        pace.faster()
+        limits.append(pace.limit)
+    # One more in about half as many successes as there are requests.
+    assert limits == [4, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7, 8, 8]
+
+
+def test_small_reads_do_not_lift_the_limit_that_the_storage_set() -> None:
+    pace = full(16)
+    pace.slower(16)
+    pace.received(1, 1)
+    assert pace.limit == 8
+
+
+CHANGES = st.one_of(
+    st.tuples(st.just("received"), st.tuples(st.integers(0, 2**21), st.integers(1, 40))),
+    st.tuples(st.just("slower"), st.tuples(st.integers(0, 40))),
+    st.tuples(st.just("faster"), st.just(())),
+)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.lists(CHANGES, max_size=80))
+def test_the_limit_lies_between_one_and_the_setting(
+    most: int, first: int, changes: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    pace = Pace(most, min(most, first))
+    for name, arguments in changes:
+        getattr(pace, name)(*arguments)
+        assert 1 <= pace.limit <= most
+
 
 KEEP, DROP, SLOW_LINE = Verdict.KEEP, Verdict.DROP, Verdict.SLOW_LINE
 
@@ -175,7 +250,7 @@ def test_the_average_leaves_out_pauses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrived", "passed", "rest", "needed"),
+    ("received", "passed", "rest", "needed"),
     [
         (100, 9.9, 1000, None),
         (0, 100.0, 1000, None),
@@ -184,5 +259,5 @@ def test_the_average_leaves_out_pauses() -> None:
         (100, 20.0, 0, 0.0),
     ],
 )
-def test_the_time_needed(arrived: int, passed: float, rest: int, needed: float | None) -> None:
-    assert time_needed(arrived=arrived, passed=passed, rest=rest) == needed
+def test_the_time_needed(received: int, passed: float, rest: int, needed: float | None) -> None:
+    assert time_needed(received=received, passed=passed, rest=rest) == needed

@@ -1,0 +1,221 @@
+"""The objects of an export in a bucket: its files, and the manifest that says which are complete.
+
+The manifest is the commit. It is created and replaced on condition that it is as it was read, so
+of two runs the one that finds it changed ends. There is no lock, and nothing else to clean up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+
+from sendgrid_exports.bucket import Bucket, ConflictError, Stored
+from sendgrid_exports.disk import Disk, Steps
+from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
+from sendgrid_exports.formats.kinds import BEGINNING
+from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
+from sendgrid_exports.settings import DownloadPolicy, Verify
+from sendgrid_exports.transfer.answers import Expected
+from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
+from sendgrid_exports.transfer.manifest import (
+    FileEntry,
+    Manifest,
+    ManifestWriter,
+    check_again,
+    count_contacts,
+    read_manifest,
+    with_files,
+    without_files,
+)
+from sendgrid_exports.transfer.names import Names, safe_name
+from sendgrid_exports.transfer.together import together
+
+logger = logging.getLogger(__name__)
+
+_READ = 256 * 1024
+
+
+class Objects:
+    """The objects of one export in a bucket.
+
+    Attributes:
+        bucket: the bucket.
+        names: what the objects are called.
+        manifest: what is there.
+    """
+
+    def __init__(self, bucket: Bucket, export_id: str, disk: Disk) -> None:
+        self.bucket = bucket
+        self.names = Names(Path(), safe_name(export_id))
+        self.manifest = Manifest(export_id=export_id)
+        self._disk = disk
+        self._stored: Stored | None = None
+        # All that changes the manifest happens under this lock.
+        self._saving = asyncio.Lock()
+        self._waiting: list[FileEntry] = []
+        self._writer = ManifestWriter()
+
+    async def load(self) -> None:
+        """Read the manifest, if there is one."""
+        await self._disk.run(self._load)
+
+    def _load(self) -> None:
+        export_id, name = self.manifest.export_id, self.names.manifest.name
+        data, self._stored = self.bucket.read(name) or (None, None)
+        manifest = read_manifest(data, export_id) if data is not None else None
+        if data is not None and manifest is None:
+            logger.warning(
+                "The manifest %s is damaged or of another version; starting anew.",
+                self.bucket.url_of(name),
+            )
+        self.manifest = manifest or Manifest(export_id=export_id)
+
+    async def save(self, change: Callable[[Manifest], Manifest]) -> None:
+        """Change the manifest, in the bucket too.
+
+        Raises:
+            DownloadInProgressError: another run has changed it meanwhile.
+            DownloadError: the bucket can't be used.
+        """
+        async with self._saving:
+            await self._disk.run(self._write, change(self.manifest))
+
+    async def enter(self, entry: FileEntry) -> None:
+        """Enter a complete object in the manifest, together with all others that wait for it.
+
+        Raises:
+            What `save` raises.
+        """
+        self._waiting.append(entry)
+        async with self._saving:
+            entries = tuple(self._waiting)
+            await self._disk.run(self._write, with_files(self.manifest, entries))
+            self._waiting = [each for each in self._waiting if each not in entries]
+
+    def _write(self, changed: Manifest) -> None:
+        if changed == self.manifest and self._stored is not None:
+            return
+        name, data = self.names.manifest.name, self._writer.write(changed)
+        try:
+            if self._stored is None:
+                self._stored = self.bucket.create(name, data)
+            else:
+                self._stored = self.bucket.update(name, data, self._stored)
+        except ConflictError:
+            # A request that is sent again, since its answer was lost, meets its own work.
+            found = self.bucket.read(name)
+            if found is None or found[0] != data:
+                raise DownloadInProgressError(
+                    f"Another process or task is downloading export {changed.export_id} to "
+                    f"{self.bucket}; this one stops. Wait for that one, or use another target.",
+                    url=self.bucket.url_of(name),
+                ) from None
+            self._stored = found[1]
+        self.manifest = changed
+
+    async def reconcile(self, policy: DownloadPolicy) -> None:
+        """Keep of the manifest what the bucket confirms."""
+        async with together() as tasks:
+            confirming = {
+                entry.number: tasks.create_task(self._confirm(entry, policy.verify))
+                for entry in self.manifest.files
+            }
+        confirmed = {number: task.result() for number, task in confirming.items()}
+        manifest = with_files(self.manifest, filter(None, confirmed.values()))
+        lost = {number for number, entry in confirmed.items() if entry is None}
+        if confirmed:
+            await self.save(lambda _: without_files(manifest, lost))
+        if self.manifest.state == "complete":
+            await self.finish()
+
+    async def _confirm(self, entry: FileEntry, verify: Verify) -> FileEntry | None:
+        """Return the entry of an object that is as the manifest says; None if it is not."""
+        stored = await self._disk.run(self.bucket.head, entry.name)
+        if stored is None or stored.size != entry.size:
+            return None
+        level = check_again(entry, verify, untouched=is_untouched(stored, entry))
+        if level is None:
+            return entry
+        # It was replaced by the same bytes, or by others.
+        checked = await self._disk.run_long(check_object(self.bucket, stored, entry, level))
+        if checked is None or entry.sha256 not in {None, checked.sha256}:
+            return None
+        return attrs.evolve(
+            entry,
+            object_etag=stored.etag,
+            sha256=checked.sha256,
+            contacts=checked.contacts,
+            verify=level,
+            verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
+        )
+
+    async def finish(self) -> None:
+        """Record that every file is there."""
+        await self.save(
+            lambda known: attrs.evolve(known, state="complete", contacts=count_contacts(known))
+        )
+
+    def file(self, entry: FileEntry) -> DownloadedFile:
+        """Return a complete file as callers see it."""
+        return DownloadedFile(
+            number=entry.number,
+            url=self.bucket.url_of(entry.name),
+            path=None,
+            size=entry.size,
+            sha256=entry.sha256,
+            etag=entry.etag,
+            compressed=entry.compressed,
+            verified_by=entry.verified_by,
+        )
+
+    def result(self, export: ContactExport) -> DownloadResult:
+        """Return everything that is there."""
+        return DownloadResult(
+            export=export,
+            target=self.bucket,
+            files=tuple(self.file(entry) for entry in self.manifest.files),
+            contact_count=self.manifest.contacts,
+            manifest=None,
+            manifest_url=self.bucket.url_of(self.names.manifest.name),
+        )
+
+
+def is_untouched(stored: Stored, entry: FileEntry) -> bool:
+    """Whether an object is the very one that the manifest names."""
+    return (stored.size, stored.etag) == (entry.size, entry.object_etag)
+
+
+def check_object(
+    bucket: Bucket, stored: Stored, entry: FileEntry, verify: Verify
+) -> Steps[Checked | None]:
+    """Return what the checks of an object found; None if it fails one, or was replaced."""
+    checks = Checks(verify, Expected(size=entry.size), first=entry.number == 1)
+    try:
+        with bucket.open(stored) as file:
+            if verify is Verify.LENGTH:
+                checks.measure(stored.size, file.read(BEGINNING))
+                return checks.finish()
+            while data := file.read(_READ):
+                yield from checks.take(data)
+                yield
+        return checks.finish()
+    except (CheckFailedError, CorruptDownloadError):
+        return None
+
+
+@asynccontextmanager
+async def open_objects(bucket: Bucket, export_id: str, disk: Disk) -> AsyncIterator[Objects]:
+    """Read the manifest of an export in a bucket.
+
+    Raises:
+        DownloadError: the bucket can't be used.
+    """
+    with disk:
+        objects = Objects(bucket, export_id, disk)
+        await objects.load()
+        yield objects
