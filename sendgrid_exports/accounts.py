@@ -14,6 +14,7 @@ import attrs
 
 from sendgrid_exports.api.polling import may_have_started
 from sendgrid_exports.api.wire import start_request
+from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.client import ExportClient
 from sendgrid_exports.delays import poll_delay
 from sendgrid_exports.disk import free_descriptors
@@ -42,6 +43,7 @@ from sendgrid_exports.timing import Deadline
 from sendgrid_exports.transfer.claim import Claim, claim, find_manifests
 from sendgrid_exports.transfer.folder import prepare_directory
 from sendgrid_exports.transfer.manifest import Manifest
+from sendgrid_exports.transfer.target import is_url
 from sendgrid_exports.transfer.together import together
 from sendgrid_exports.transfer.transfer import Transfer
 
@@ -130,6 +132,11 @@ def export_with_marks(
         raise TypeError(f"jobs must be a whole number, not {jobs!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
+    if is_url(target) or isinstance(target, Bucket):
+        raise ValueError(
+            "target must be a directory, in which accounts can be locked, and not a bucket: export "
+            "to a bucket account by account, with export_contacts"
+        )
     path = os.fspath(target)
     if not isinstance(path, str):
         raise TypeError(f"target must be a path of text, not {type(path).__name__}")

@@ -138,10 +138,11 @@ class ExportClient:
         self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self._exports = self._make_exports(api_key, on_behalf_of)
         limits = self._downloads.limits
+        connections = self._session.most_connections(self._downloads.connections)
         self._means = Means(
             exports=self._exports,
             session=self._session,
-            connections=Connections(self._downloads.connections, limits.first_connections),
+            connections=Connections(connections, limits.first_connections),
             disk=self._disk,
             clock=self._clock,
             random=random,

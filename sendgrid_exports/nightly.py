@@ -17,7 +17,6 @@ from typing import TypeAlias
 import attrs
 
 from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
-from sendgrid_exports.redaction import redact_url
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import Manifest
 
@@ -75,10 +74,8 @@ def check_pattern(target: str) -> str:
     """Return a pattern of targets, such as `backups/{account}/{date}`.
 
     Raises:
-        ValueError: it does not keep the accounts apart, has other fields, or is a url.
+        ValueError: it does not keep the accounts apart, or has other fields.
     """
-    if "://" in target:
-        raise ValueError(f"target must be a directory, not a url: {redact_url(target)!r}")
     rest = target
     for field in _FIELDS:
         rest = rest.replace(f"{{{field}}}", "")

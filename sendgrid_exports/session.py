@@ -113,6 +113,19 @@ class Session:
         self._clock = clock if clock is not None else SystemClock()
         self._proxies: dict[tuple[str, str], URL | None] = {}
 
+    def most_connections(self, wanted: int) -> int:
+        """Return how many of `wanted` connections to the storage a borrowed session allows.
+
+        A request that waits within the session can't be told from one that gets no answer. One
+        connection is left to the API.
+        """
+        connector = None if self._borrowed is None else self._borrowed.connector
+        if connector is None:
+            return wanted
+        # A limit of 0 is none.
+        in_all = max(1, connector.limit - 1) if connector.limit else wanted
+        return min(wanted, in_all, connector.limit_per_host or wanted)
+
     async def send(
         self,
         method: str,

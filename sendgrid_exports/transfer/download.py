@@ -103,6 +103,8 @@ class _Download:
         for file in files:
             if file.copy.version is not None:
                 self._storage.versions[file.copy.version] = file.number
+        if self._progress.needed:
+            await self._folder.check_space(self._progress.needed)
         async with together() as tasks:
             for file in files:
                 tasks.create_task(self._download(file))

@@ -161,7 +161,8 @@ class Folder:
                 else:
                     kept.append(found)
         finally:
-            await self.save(lambda known: without_files(with_files(known, kept), lost))
+            if self.manifest.files:
+                await self.save(lambda known: without_files(with_files(known, kept), lost))
         for entry in kept:
             if is_in_other_form(entry, policy):
                 await self._replace(entry, policy)

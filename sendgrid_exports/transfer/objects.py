@@ -126,10 +126,10 @@ class Objects:
                 for entry in self.manifest.files
             }
         confirmed = {number: task.result() for number, task in confirming.items()}
-        manifest = with_files(self.manifest, filter(None, confirmed.values()))
-        lost = {number for number, entry in confirmed.items() if entry is None}
         if confirmed:
-            await self.save(lambda _: without_files(manifest, lost))
+            kept = [entry for entry in confirmed.values() if entry is not None]
+            lost = confirmed.keys() - {entry.number for entry in kept}
+            await self.save(lambda known: without_files(with_files(known, kept), lost))
         if self.manifest.state == "complete":
             await self.finish()
 

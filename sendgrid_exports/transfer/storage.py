@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sendgrid_exports.transfer.objects import Objects
 
 _SET_UPS = 10
-_SHORT = 1.0
+_SHORT = 5.0
 
 
 class InterruptedRequestError(Exception):

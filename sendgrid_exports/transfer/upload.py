@@ -45,7 +45,9 @@ async def upload(export: ContactExport, transfer: Transfer, objects: Objects) ->
             await objects.finish()
     except DownloadInProgressError:
         await objects.load()
-        if (result := await find_result(transfer, objects)) is None:
+        # The manifest of a run that is not done yet is not to be touched.
+        done = objects.manifest.state == "complete"
+        if not done or (result := await find_result(transfer, objects)) is None:
             raise
         return result
     transfer.check_count(objects.manifest.contacts)

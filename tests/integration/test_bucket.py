@@ -385,7 +385,7 @@ async def test_of_two_runs_at_once_none_makes_a_wrong_file(
     runs = [make_client(fake).fetch(ID, bucket) for _ in range(3)]
     ended = await asyncio.gather(*runs, return_exceptions=True)
     done = [one for one in ended if isinstance(one, DownloadResult)]
-    assert done
+    assert done, ended
     for one in ended:
         assert isinstance(one, DownloadResult | DownloadInProgressError)
     assert (await verify_download(bucket, ID, deep=True)).ok

@@ -412,6 +412,7 @@ async def test_an_export_whose_files_expired_says_so(
     assert names(tmp_path) == [f"{export.id}.manifest.json"]
     with pytest.raises(ExportNotFoundError):
         await make_client(fake).fetch(export.id, tmp_path / "never seen here")
+    assert names(tmp_path / "never seen here") == []
     with pytest.raises(ExportExpiredError):
         await client.fetch(export.id, tmp_path)
 

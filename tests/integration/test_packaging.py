@@ -40,7 +40,7 @@ def test_the_package_is_typed_and_has_five_dependencies() -> None:
 
 
 # Whole applications, which pin what they run with: they are installed where they run.
-APPLICATIONS = {"airflow"}
+APPLICATIONS = {"airflow", "dask", "dlt"}
 
 
 def test_the_extra_all_is_every_extra_but_the_applications() -> None:

@@ -239,6 +239,20 @@ async def test_the_journal_claims_nothing_of_a_write_that_failed(
     assert not asked_again(fake.storage_requests[before:], known)
 
 
+async def test_a_disk_without_room_for_the_rest_of_a_file_is_found_before_any_request(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake()
+    await add(fake, BODY)
+    known = await broken_off(fake, make_client(fake, downloads=PIECES), tmp_path)
+    before = len(fake.storage_requests)
+    monkeypatch.setattr("sendgrid_exports.transfer.folder.free_space", lambda _: 100)
+    with pytest.raises(InsufficientDiskSpaceError, match="has 100 bytes free"):
+        await make_client(fake).fetch(ID, tmp_path)
+    assert len(fake.storage_requests) == before
+    assert journal(tmp_path) == known
+
+
 async def test_the_first_event_of_a_file_says_what_was_there(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
 ) -> None:

@@ -62,6 +62,33 @@ async def test_all_downloads_of_a_client_share_its_connections(
     assert not client._session._bodies
 
 
+@pytest.mark.parametrize(
+    "connector",
+    [{"limit": 3}, {"limit": 1}, {"limit_per_host": 2}, {"limit": 0}, {"limit": 9}],
+    ids=str,
+)
+async def test_no_request_waits_within_a_borrowed_session_for_its_turn(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, connector: dict[str, Any]
+) -> None:
+    """What waits there can't be told from a storage that does not answer."""
+    fake = await make_fake(contacts=20)
+    fake.inject(Delay(1), times=None)
+    export_id = await fake.add_export(files=6)
+    waited = []
+
+    async def waits(*_: object) -> None:
+        waited.append(1)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_queued_start.append(waits)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(**connector), trace_configs=[trace]
+    ) as session:
+        client = make_client(fake, session=session, downloads=DownloadPolicy(connections=8))
+        await client.fetch(export_id, tmp_path)
+    assert not waited
+
+
 async def test_one_that_has_much_leaves_room_for_one_that_comes_later(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, clock: FakeClock
 ) -> None:

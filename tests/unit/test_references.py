@@ -28,7 +28,7 @@ WORDS = set(
     custom_fields alternate_emails strict replace
     schema zstd snappy lz4 gzip brotli
     md5 weak multipart kms none length
-    cloud
+    cloud global eu
     https AccessDenied NoSuchKey InternalError SlowDown Date
     opentelemetry sendgrid.export sendgrid.export.file sendgrid.export.received By
     sendgrid.export.polls sendgrid.export.retries sendgrid.export.renewals
