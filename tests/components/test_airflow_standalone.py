@@ -31,7 +31,7 @@ if importlib.util.find_spec("airflow") is None:
 
 ROOT = Path(__file__).parents[2]
 TASKS = int(os.environ.get("SENDGRID_TASKS", "200"))
-READY_AFTER = 20 + 0.8 * TASKS
+READY_AFTER = 20 + 1.5 * TASKS
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(2400)]
 
