@@ -212,7 +212,6 @@ def test_a_target_has_an_account_and_perhaps_a_date(target: str) -> None:
         "b/{account}/{name}",
         "b/{account}/{",
         "{account.real}",
-        "s3://b/{account}",
     ],
 )
 def test_any_other_target_is_refused(target: str) -> None:
