@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -312,6 +312,34 @@ class Bucket:
 
     # Uploads
 
+    @contextmanager
+    def writing(self, name: str, *, part: int, parts: int) -> Iterator[BinaryIO]:
+        """Open an object for writing; it appears when the block ends, unless it fails.
+
+        Args:
+            name: as for `upload`.
+            part: as for `upload`.
+            parts: as for `upload`.
+
+        Raises:
+            DownloadError: as for `head`.
+        """
+        url = self.url_of(name)
+        with _translated(url):
+            writer = _obstore().open_writer(
+                self._store, self._key(name), buffer_size=part, max_concurrency=parts
+            )
+        try:
+            yield cast("BinaryIO", _ObjectWriter(writer, url))
+        except BaseException as error:
+            try:
+                writer.__exit__(type(error), error, None)
+            except Exception as failed:  # noqa: BLE001
+                _warn_of_upload(url, failed)
+            raise
+        with _translated(url):
+            writer.close()
+
     @asynccontextmanager
     async def upload(self, name: str, *, part: int, parts: int) -> AsyncIterator[Upload]:
         """Open an upload, which is an object only once it is finished.
@@ -335,6 +363,15 @@ class Bucket:
             yield upload
         finally:
             await upload.abort()
+
+
+def _warn_of_upload(url: str, error: Exception) -> None:
+    logger.warning(
+        "An unfinished upload of %s may be left in the bucket (%s). A lifecycle rule for "
+        "incomplete multipart uploads removes it.",
+        url,
+        _said(error),
+    )
 
 
 @attrs.frozen
@@ -415,12 +452,7 @@ class Upload:
             await unbroken(asyncio.ensure_future(self._writer.__aexit__(type(error), error, None)))
         except Exception as failed:  # noqa: BLE001
             # What ended the upload is the error to report.
-            logger.warning(
-                "An unfinished upload of %s may be left in the bucket (%s). A lifecycle rule for "
-                "incomplete multipart uploads removes it.",
-                self._url,
-                _said(failed),
-            )
+            _warn_of_upload(self._url, failed)
 
 
 def _root_of(store: Any) -> str:
@@ -467,6 +499,28 @@ class _ObjectReader(io.RawIOBase):
             return 0
         data = memoryview(self._bucket.read_range(self._stored, self._position, len(buffer)))
         buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+class _ObjectWriter(io.RawIOBase):
+    """An object on its way into a bucket, as a file."""
+
+    def __init__(self, writer: Any, url: str) -> None:
+        self._writer = writer
+        self._url = url
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        # The writer keeps what it gets until it is sent, and a buffer is reused before that.
+        with _translated(self._url):
+            self._writer.write(bytes(data))
         self._position += len(data)
         return len(data)
 

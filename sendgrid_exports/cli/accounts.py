@@ -12,6 +12,7 @@ from rich.filesize import decimal
 
 from sendgrid_exports import (
     AccountResult,
+    Bucket,
     DownloadResult,
     ExportClient,
     Subuser,
@@ -75,7 +76,7 @@ class _Account:
     state: Literal["verified", "failed", "disabled", "left out", "unfinished"] = "unfinished"
     result: DownloadResult | None = None
     failure: Failure | None = None
-    dropped: list[Path] = attrs.field(factory=list)
+    dropped: list[Path | Bucket] = attrs.field(factory=list)
     doubt: str | None = None
 
     def end(self, ended: AccountResult) -> None:
@@ -168,7 +169,7 @@ def _keep(output: Output, order: Order, account: _Account) -> None:
         order.keep,
         output.warn,
         lambda found: output.warn(
-            f"{found.directory} is not counted: export {found.export_id} is unfinished. Remove "
+            f"{found.target} is not counted: export {found.export_id} is unfinished. Remove "
             "the folder once the export has expired."
         ),
     )

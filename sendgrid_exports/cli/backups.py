@@ -1,4 +1,4 @@
-"""Dated folders: their names, which backups count, and which may be dropped.
+"""Dated folders, on disk or in a bucket: names, which backups count, which may be dropped.
 
 A backup counts if it is complete and its contacts are plausible: not empty, as many as SendGrid
 says, and at least half of those of the newest one that counts. Only backups of the same contacts
@@ -18,25 +18,30 @@ from pathlib import Path
 import attrs
 
 from sendgrid_exports import (
+    Bucket,
     Clock,
+    DownloadError,
     ExportRequest,
     FoundExport,
     SendGridExportsError,
     find_exports,
     verify_download,
 )
+from sendgrid_exports.bucket import ConflictError
 from sendgrid_exports.cli.exits import run
-from sendgrid_exports.transfer.names import is_clutter
+from sendgrid_exports.transfer.names import MANIFEST, is_clutter
 
 __all__ = [
     "Backup",
     "backup_name",
+    "choose_prefix",
     "counting",
     "discard_if_empty",
     "doubt_of",
     "drop_old",
     "find_backups",
     "make_folder",
+    "name_of",
     "older_backups",
     "read_name",
     "series_of",
@@ -117,7 +122,7 @@ def doubt_of(export: FoundExport, reference: FoundExport | None) -> str | None:
     if counted == 0 and not earlier:
         return "it is empty"
     if reference and earlier and counted * 2 < earlier:
-        where = f"{reference.directory.name} holds {earlier:,}"
+        where = f"{reference.target.name} holds {earlier:,}"
         return f"it is empty, and {where}" if counted == 0 else f"it holds {counted:,}, and {where}"
     return None
 
@@ -130,6 +135,25 @@ def counting(exports: Sequence[FoundExport]) -> list[FoundExport]:
         if export.state == "complete" and doubt_of(export, reference) is None:
             found.append(export)
     return found
+
+
+def name_of(place: Path | Bucket | str) -> str:
+    """Return the last part of a path or of a url."""
+    if isinstance(place, Path):
+        return place.resolve().name
+    return str(place).rpartition("/")[2]
+
+
+def choose_prefix(parent: Bucket, clock: Clock) -> Bucket:
+    """Return the dated prefix of a backup that begins now.
+
+    Two backups of the same second get the same one: then it holds two exports, and is neither
+    counted nor dropped.
+
+    Raises:
+        DownloadError: the bucket can't be used.
+    """
+    return parent / backup_name(clock.utc(), parent.list()[1])
 
 
 def make_folder(parent: Path, clock: Clock) -> Path:
@@ -149,39 +173,45 @@ def make_folder(parent: Path, clock: Clock) -> Path:
             return folder
 
 
-def discard_if_empty(folder: Path) -> None:
+def discard_if_empty(folder: Path | Bucket) -> None:
     """Remove a folder that nothing was downloaded to; any other stays as it is."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    if isinstance(folder, Path):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
-def find_backups(directory: Path) -> list[FoundExport]:
-    """Return the exports in `directory`, or else those in its dated folders, the oldest first.
+def find_backups(place: Path | Bucket) -> list[FoundExport]:
+    """Return the exports in `place`, or else those in its dated folders, the oldest first.
 
     Raises:
+        DownloadError: the bucket can't be used.
         OSError: it can't be read.
     """
-    if found := find_exports(directory):
+    if found := find_exports(place):
         return list(found)
-    folders = sorted(
-        (backup, path) for path in directory.iterdir() if (backup := read_name(path.name))
-    )
-    return [one for _, folder in folders if folder.is_dir() for one in find_exports(folder)]
+    folders = sorted((backup, name) for name in _folders(place) if (backup := read_name(name)))
+    return [one for _, name in folders for one in find_exports(place / name)]
 
 
-def older_backups(new: Path) -> list[Path]:
+def _folders(place: Path | Bucket, *, links: bool = True) -> list[str]:
+    if isinstance(place, Bucket):
+        return place.list()[1]
+    return [path.name for path in place.iterdir() if (path.is_dir() if links else _is_folder(path))]
+
+
+def older_backups(new: Path | Bucket) -> list[Path | Bucket]:
     """Return the dated folders beside `new` that are older, the oldest first; links are not.
 
     Beside a backup whose name has the time, a folder whose name is a date alone may be anything.
     """
     newest = read_name(new.name)
     found = [
-        (backup, path)
-        for path in new.parent.iterdir()
-        if not _DAY.fullmatch(path.name) or _DAY.fullmatch(new.name)
-        if (backup := read_name(path.name)) and _is_folder(path)
+        (backup, name)
+        for name in _folders(new.parent, links=False)
+        if not _DAY.fullmatch(name) or _DAY.fullmatch(new.name)
+        if (backup := read_name(name))
     ]
-    return [path for backup, path in sorted(found) if newest is not None and backup < newest]
+    return [new.parent / name for backup, name in sorted(found) if newest and backup < newest]
 
 
 def drop_old(
@@ -189,7 +219,7 @@ def drop_old(
     keep: int,
     warn: Callable[[str], None],
     unfinished: Callable[[FoundExport], None],
-) -> tuple[list[Path], str | None]:
+) -> tuple[list[Path | Bucket], str | None]:
     """Drop the oldest verified backups beside `new`, so that `keep` stay.
 
     The older ones are read again first: one whose bytes are not what its manifest says is left
@@ -204,12 +234,8 @@ def drop_old(
     Returns:
         What was dropped, and why the new one does not count, if so: then nothing was dropped.
     """
-    parent = new.directory.parent
-    for path in parent.iterdir():
-        if (match := _DROPPED.fullmatch(path.name)) and read_name(match[1]) and _is_folder(path):
-            # A run that was killed left it: it had been verified, and was being removed.
-            _remove(path, warn)
-    older = {path: _only_export(path) for path in older_backups(new.directory)}
+    _finish_dropping(new.target.parent, warn)
+    older = {place: _only_export(place) for place in older_backups(new.target)}
     series = series_of(new.request)
     same = [one for one in older.values() if one and series_of(one.request) == series]
     counted = counting(same)
@@ -217,7 +243,7 @@ def drop_old(
         return [], doubt
     if not keep or len(counted) < keep:
         return [], None
-    sound: list[Path] = []
+    sound: list[Path | Bucket] = []
     for path, export in older.items():
         if export and export.request and export not in same:
             continue
@@ -239,18 +265,18 @@ def _is_clutter(path: Path) -> bool:
     return is_clutter(path.name, folder=_is_folder(path))
 
 
-def _only_export(folder: Path) -> FoundExport | None:
+def _only_export(folder: Path | Bucket) -> FoundExport | None:
     try:
         exports = find_exports(folder)
-    except OSError:
+    except (OSError, DownloadError):
         return None
     return exports[0] if len(exports) == 1 else None
 
 
-def _fault_of(folder: Path, export: FoundExport | None) -> str | None:
+def _fault_of(folder: Path | Bucket, export: FoundExport | None) -> str | None:
     """Say why a folder is not a verified backup and nothing else, or return None."""
     try:
-        names = {path.name for path in folder.iterdir() if not _is_clutter(path)}
+        names = _names(folder)
         if export is None:
             # A run leaves an empty folder if it is killed before its export begins.
             return "it does not hold exactly one export" if names else None
@@ -264,12 +290,27 @@ def _fault_of(folder: Path, export: FoundExport | None) -> str | None:
     if report.missing or report.changed:
         return "files are missing or changed"
     # A run leaves its lock if it is killed after its last file.
-    lock = export.manifest.name.replace(".manifest.json", ".lock")
-    others = names - {path.name for path in report.verified} - {export.manifest.name, lock}
+    manifest = name_of(export.manifest)
+    ours = {manifest, manifest.replace(".manifest.json", ".lock")}
+    others = names - {name_of(file) for file in report.verified} - ours
     return f"{min(others)} is not part of an export" if others else None
 
 
-def _drop(folder: Path, warn: Callable[[str], None]) -> bool:
+def _names(folder: Path | Bucket) -> set[str]:
+    if isinstance(folder, Bucket):
+        objects, folders = folder.list()
+        return {each.name for each in objects if not is_clutter(each.name, folder=False)} | {
+            *folders
+        }
+    return {path.name for path in folder.iterdir() if not _is_clutter(path)}
+
+
+def _drop(folder: Path | Bucket, warn: Callable[[str], None]) -> bool:
+    if isinstance(folder, Bucket):
+        # Marked first: what is half gone is then known as what was to be dropped.
+        with contextlib.suppress(ConflictError):
+            folder.parent.create(f".{folder.name}.dropped", b"")
+        return _remove_objects(folder, warn)
     # Renamed first, in one step: a folder under its own name is never half gone.
     doomed = folder.with_name(f".{folder.name}.dropped")
     try:
@@ -278,6 +319,32 @@ def _drop(folder: Path, warn: Callable[[str], None]) -> bool:
         warn(f"{folder} can't be dropped: {error.strerror}.")
         return False
     _remove(doomed, warn)
+    return True
+
+
+def _finish_dropping(parent: Path | Bucket, warn: Callable[[str], None]) -> None:
+    """Remove what a run that was killed left: it had been verified, and was being removed."""
+    if isinstance(parent, Bucket):
+        names = [each.name for each in parent.list()[0]]
+    else:
+        names = [path.name for path in parent.iterdir() if _is_folder(path)]
+    for name in names:
+        if (match := _DROPPED.fullmatch(name)) and read_name(match[1]):
+            if isinstance(parent, Bucket):
+                _remove_objects(parent / match[1], warn)
+            else:
+                _remove(parent / name, warn)
+
+
+def _remove_objects(folder: Bucket, warn: Callable[[str], None]) -> bool:
+    try:
+        # The manifest first: without it the others are not taken for an export.
+        for each in sorted(folder.list()[0], key=lambda each: not each.name.endswith(MANIFEST)):
+            folder.delete(each.name)
+        folder.parent.delete(f".{folder.name}.dropped")
+    except DownloadError as error:
+        warn(f"{folder} can't be dropped: {str(error).rstrip('.')}.")
+        return False
     return True
 
 

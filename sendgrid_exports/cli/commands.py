@@ -16,6 +16,7 @@ import click
 from rich.filesize import decimal
 
 from sendgrid_exports import (
+    Bucket,
     ContactExport,
     DownloadResult,
     ExportClient,
@@ -29,9 +30,10 @@ from sendgrid_exports import (
 )
 from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.cli.accounts import Order, back_up_accounts
-from sendgrid_exports.cli.backups import discard_if_empty, drop_old, make_folder
+from sendgrid_exports.cli.backups import choose_prefix, discard_if_empty, drop_old, make_folder
 from sendgrid_exports.cli.exits import run
 from sendgrid_exports.cli.options import (
+    TargetType,
     access_options,
     accounts_options,
     check_accounts_options,
@@ -46,14 +48,14 @@ from sendgrid_exports.cli.options import (
 from sendgrid_exports.cli.output import Output, fields_of
 from sendgrid_exports.cli.text import count, duration_text, plain, short_name, status_of, time_text
 from sendgrid_exports.events import OnEvent
+from sendgrid_exports.redaction import redact_url
+from sendgrid_exports.transfer.target import is_url
 
 __all__ = ["back_up_demo", "backup", "demo", "fetch", "list_", "show_result", "start", "status"]
 
 T = TypeVar("T")
 
-_DIRECTORY = click.argument(
-    "directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False)
-)
+_TARGET = click.argument("target", metavar="DIR", type=TargetType(path_type=Path, file_okay=False))
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DEMO_SECONDS = 4
 # About what a contact of the embedded server takes, compressed.
@@ -70,7 +72,7 @@ def _ask(arguments: Mapping[str, Any], call: Callable[[ExportClient], Coroutine[
 
 async def _export(
     arguments: Mapping[str, Any],
-    folder: Path,
+    folder: Path | Bucket,
     selection: Mapping[str, Any],
     timeout: float | None,
     on_event: OnEvent,
@@ -83,7 +85,7 @@ async def _export(
 
 
 @click.command(short_help="Start, wait, download, verify: the line for cron.")
-@_DIRECTORY
+@_TARGET
 @selection_options
 @click.option(
     "--keep",
@@ -107,7 +109,7 @@ def backup(
     ctx: click.Context,
     /,
     *,
-    directory: Path,
+    target: Path | Bucket,
     keep: int | None,
     allow_shrink: bool,
     all_subusers: bool,
@@ -120,10 +122,10 @@ def backup(
     """Start an export, wait, download and verify it, into a dated folder of DIR.
 
     Without --list and --segment it holds every contact. Every run makes a folder of its own, such
-    as DIR/2026-03-02T093000Z. With --keep the older ones of the same contacts are verified again;
-    unfinished or damaged ones are neither counted nor dropped. A backup that is empty, in doubt,
-    or holds less than half of the last one does not count either, and drops none, unless
-    --allow-shrink says that this is meant.
+    as DIR/2026-03-02T093000Z. DIR may be a bucket: s3://bucket/prefix, gs://, az://. With --keep
+    the older ones of the same contacts are verified again; unfinished or damaged ones are neither
+    counted nor dropped. A backup that is empty, in doubt, or holds less than half of the last one
+    does not count either, and drops none, unless --allow-shrink says that this is meant.
 
     With --all-subusers it holds every contact of every subuser, each in DIR/ACCOUNT/2026-03-02; DIR
     may say where, as in backups/{date}/{account}. --keep and --timeout apply to each of them. The
@@ -132,8 +134,10 @@ def backup(
     output: Output = ctx.obj
     if all_subusers:
         check_accounts_options(ctx, options)
+        if isinstance(target, Bucket):
+            raise click.UsageError("--all-subusers is for a directory, not for a bucket.", ctx)
         order = Order(
-            directory=directory,
+            directory=target,
             client={**client_arguments(options), "eu_base_url": eu_base_url},
             excepted=excepted,
             jobs=jobs,
@@ -150,7 +154,11 @@ def backup(
     if excepted:
         raise click.UsageError("--except is for --all-subusers.", ctx)
     arguments, selection = client_arguments(options), selection_of(options)
-    folder = make_folder(directory, SystemClock())
+    folder = (
+        choose_prefix(target, SystemClock())
+        if isinstance(target, Bucket)
+        else make_folder(target, SystemClock())
+    )
     output.resume = partial(_resume_line, folder, options)
     try:
         with output.follow() as on_event:
@@ -162,12 +170,12 @@ def backup(
 
     def unfinished(found: FoundExport) -> None:
         expires = found.export.expires_at if found.export else None
-        what = f"{found.directory} is not counted: export {found.export_id} is unfinished"
+        what = f"{found.target} is not counted: export {found.export_id} is unfinished"
         if expires and expires <= SystemClock().utc():
             output.warn(f"{what} and has expired. Remove the folder.")
             return
         output.warn(f"{what}. Resume it before it expires, or remove the folder:")
-        output.line(_resume_line(found.directory, options, found.export_id))
+        output.line(_resume_line(found.target, options, found.export_id))
 
     [new] = [one for one in find_exports(folder) if one.export_id == result.export.id]
     dropped, doubt = drop_old(new, keep or 0, output.warn, unfinished)
@@ -262,33 +270,40 @@ def list_(output: Output, /, **options: Any) -> None:
 
 @click.command(short_help="Wait for an export and download its files.")
 @click.argument("export_id", metavar="ID")
-@_DIRECTORY
+@_TARGET
 @timeout_option("everything together", "1h to wait, then until the export expires")
 @transfer_options
 @access_options
 @output_options
 @click.pass_obj
 def fetch(
-    output: Output, /, *, export_id: str, directory: Path, timeout: float | None, **options: Any
+    output: Output,
+    /,
+    *,
+    export_id: str,
+    target: Path | Bucket,
+    timeout: float | None,
+    **options: Any,
 ) -> None:
     """Wait for an export and download its files to DIR; resumes what an earlier run left."""
     is_path = Path(export_id).is_dir() or "/" in export_id
-    if (is_path and not directory.is_dir()) or (
-        _UUID.fullmatch(str(directory)) and not _UUID.fullmatch(export_id)
+    if (is_path and isinstance(target, Path) and not target.is_dir()) or (
+        _UUID.fullmatch(str(target)) and not _UUID.fullmatch(export_id)
     ):
+        first = redact_url(export_id) if is_url(export_id) else export_id
         raise click.UsageError(
-            f"The id comes before the directory: fetch {directory} {export_id}",
+            f"The id comes before the directory: fetch {target} {first}",
             click.get_current_context(),
         )
     arguments = client_arguments(options) | {"timeout": timeout}
-    output.resume = partial(_resume_line, directory, options)
+    output.resume = partial(_resume_line, target, options)
     with output.follow() as on_event:
-        result = run(fetch_export(export_id, directory, **arguments, on_event=on_event))
+        result = run(fetch_export(export_id, target, **arguments, on_event=on_event))
     show_result(output, result)
 
 
-def _resume_line(directory: Path, options: Mapping[str, Any], export_id: str) -> str:
-    return _command("fetch", export_id, str(directory), *repeat_options(options))
+def _resume_line(target: Path | Bucket, options: Mapping[str, Any], export_id: str) -> str:
+    return _command("fetch", export_id, str(target), *repeat_options(options))
 
 
 def _command(*words: str) -> str:
@@ -301,16 +316,16 @@ def _command(*words: str) -> str:
 
 
 def show_result(
-    output: Output, result: DownloadResult, dropped: Sequence[Path] = (), **document: bool
+    output: Output, result: DownloadResult, dropped: Sequence[Path | Bucket] = (), **document: bool
 ) -> None:
     """Print the files and what verified them; `document` is added to the JSON document."""
     output.document(
         {
             "export_id": result.export.id,
-            "directory": str(result.directory),
+            "directory": str(result.target),
             "contacts": result.contact_count,
             "contact_count": result.export.contact_count,
-            "manifest": str(result.manifest),
+            "manifest": str(result.manifest or result.manifest_url),
             "files": [fields_of(file) for file in result.files],
             "dropped": [str(path) for path in dropped],
             **document,
@@ -321,14 +336,14 @@ def show_result(
     output.table(
         ["file", "size", "verified by"],
         [
-            [short_name(file.path.name), decimal(file.size), ", ".join(file.verified_by)]
+            [short_name(file.name), decimal(file.size), ", ".join(file.verified_by)]
             for file in result.files
         ],
     )
     contacts = result.contact_count
     counted = "contacts not counted" if contacts is None else count(contacts, "contact")
     files = count(len(result.files), "file")
-    output.answer(f"{counted} in {files} of {plain(str(result.directory))}")
+    output.answer(f"{counted} in {files} of {plain(str(result.target))}")
     for path in dropped:
         output.answer(f"dropped {plain(str(path))}")
 

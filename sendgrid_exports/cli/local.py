@@ -12,6 +12,7 @@ import click
 from rich.cells import cell_len
 
 from sendgrid_exports import (
+    Bucket,
     ContactChange,
     FoundExport,
     VerificationReport,
@@ -20,9 +21,9 @@ from sendgrid_exports import (
     verify_download,
     write_parquet,
 )
-from sendgrid_exports.cli.backups import find_backups
+from sendgrid_exports.cli.backups import find_backups, name_of
 from sendgrid_exports.cli.exits import Exit, run
-from sendgrid_exports.cli.options import output_options
+from sendgrid_exports.cli.options import TargetType, output_options
 from sendgrid_exports.cli.output import Output, fields_of
 from sendgrid_exports.cli.text import count, plain
 
@@ -32,31 +33,32 @@ __all__ = ["compare", "contacts", "fitting", "verify"]
 _WIDEST = 36
 _CHANGES_ON_A_TERMINAL = 20
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_TARGET = TargetType(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command(short_help="Verify downloaded files.")
-@click.argument("directory", metavar="DIR", type=_FOLDER)
+@click.argument("target", metavar="DIR", type=_TARGET)
 @click.option("--export", "export_id", metavar="ID", show_default="all", help="Only this export.")
 @output_options
 @click.pass_obj
-def verify(output: Output, /, *, directory: Path, export_id: str | None) -> int:
-    """Read every export in DIR again and compare it with its manifest.
+def verify(output: Output, /, *, target: Path | Bucket, export_id: str | None) -> int:
+    """Compare every export in DIR with its manifest; files on disk are read again.
 
-    DIR holds the files of exports, or the dated folders of `backup`.
+    DIR holds the files of exports, or the dated folders of `backup`. It may be a bucket, where
+    size and ETag are compared: s3://bucket/prefix, gs://, az://.
     """
-    found = [one for one in find_backups(directory) if export_id in {None, one.export_id}]
+    found = [one for one in find_backups(target) if export_id in {None, one.export_id}]
     if not found:
         what = "no export" if export_id is None else f"no export {export_id}"
-        raise click.UsageError(f"There is {what} in {directory}, nor in dated folders of it.")
-    reports = [(one.directory, _report(one)) for one in found]
+        raise click.UsageError(f"There is {what} in {target}, nor in dated folders of it.")
+    reports = [(one.target, _report(one)) for one in found]
     shown = [pair for pair in reports if not output.quiet or not pair[1].ok]
     if shown:
         output.table(
             ["folder", "export", "files", "result"],
             [
                 [
-                    folder.resolve().name,
+                    name_of(folder),
                     report.export_id,
                     str(len(report.verified)),
                     _result(report),
@@ -67,7 +69,7 @@ def verify(output: Output, /, *, directory: Path, export_id: str | None) -> int:
     for folder, report in shown:
         for word in ("missing", "changed", "extra"):
             for path in getattr(report, word):
-                output.answer(f"{word}: {plain(folder.resolve().name)}/{plain(path.name)}")
+                output.answer(f"{word}: {plain(name_of(folder))}/{plain(name_of(path))}")
     ok = all(report.ok for _, report in reports)
     documents = [
         {**fields_of(report), "directory": str(folder), "ok": report.ok}
@@ -79,7 +81,7 @@ def verify(output: Output, /, *, directory: Path, export_id: str | None) -> int:
 
 def _report(found: FoundExport) -> VerificationReport:
     if found.state != "damaged":
-        return run(verify_download(found.directory, found.export_id))
+        return run(verify_download(found.target, found.export_id))
     return VerificationReport(
         export_id=found.export_id,
         complete=True,
@@ -97,7 +99,7 @@ def _result(report: VerificationReport) -> str:
 
 
 @click.command(short_help="Print contacts, or write them to a Parquet file.")
-@click.argument("directory", metavar="DIR", type=_FOLDER)
+@click.argument("target", metavar="DIR", type=_TARGET)
 @click.option("--export", "export_id", metavar="ID", help="Which export, where DIR holds several.")
 @click.option("--parquet", metavar="FILE", type=_FILE, help="Write all contacts to this file.")
 @click.option(
@@ -113,7 +115,7 @@ def contacts(
     output: Output,
     /,
     *,
-    directory: Path,
+    target: Path | Bucket,
     export_id: str | None,
     parquet: Path | None,
     head: int | None,
@@ -127,13 +129,13 @@ def contacts(
         raise click.UsageError("--parquet writes all contacts: leave out --head.")
     if parquet is not None and not parquet.parent.is_dir():
         raise click.UsageError(f"There is no directory {parquet.parent} for the Parquet file.")
-    found = _choose(directory, export_id, output)
+    found = _choose(target, export_id, output)
     if parquet is not None:
-        written = write_parquet(found.directory, parquet, export_id=found.export_id)
+        written = write_parquet(found.target, parquet, export_id=found.export_id)
         output.answer(f"{count(written, 'contact')} in {plain(str(parquet))}")
         output.document({"contacts": written, "path": str(parquet)})
         return
-    rows = itertools.islice(read_contacts(found.directory, export_id=found.export_id), head)
+    rows = itertools.islice(read_contacts(found.target, export_id=found.export_id), head)
     if head is None or output.columns is None or output.json:
         output.objects(rows)
         return
@@ -142,8 +144,8 @@ def contacts(
 
 
 @click.command(short_help="Show what changed between two exports on disk.")
-@click.argument("old", metavar="OLD", type=_FOLDER)
-@click.argument("new", metavar="NEW", type=_FOLDER)
+@click.argument("old", metavar="OLD", type=_TARGET)
+@click.argument("new", metavar="NEW", type=_TARGET)
 @click.option(
     "--head",
     type=click.IntRange(min=0),
@@ -153,17 +155,17 @@ def contacts(
 )
 @output_options
 @click.pass_obj
-def compare(output: Output, /, *, old: Path, new: Path, head: int | None) -> None:
+def compare(output: Output, /, *, old: Path | Bucket, new: Path | Bucket, head: int | None) -> None:
     """Show which contacts were added, removed and changed between two exports on disk.
 
     OLD and NEW hold the files of one export each: two dated folders of `backup`, say. A summary
     comes first; then the changes, of which a terminal shows the first ones, and a pipe or file
     gets all, each as a line of JSON.
     """
-    before, after = (_choose(directory, None, output) for directory in (old, new))
+    before, after = (_choose(target, None, output) for target in (old, new))
     with compare_exports(
-        before.directory,
-        after.directory,
+        before.target,
+        after.target,
         old_export_id=before.export_id,
         new_export_id=after.export_id,
     ) as comparison:
@@ -189,26 +191,26 @@ def compare(output: Output, /, *, old: Path, new: Path, head: int | None) -> Non
             output.answer(f"and {more:,} more: --head {shown + more} prints them, or a pipe")
 
 
-def _choose(directory: Path, export_id: str | None, output: Output) -> FoundExport:
+def _choose(target: Path | Bucket, export_id: str | None, output: Output) -> FoundExport:
     """Return the export that is meant.
 
     Raises:
         click.UsageError: there is none, or more than one.
     """
-    found = [one for one in find_backups(directory) if export_id in {None, one.export_id}]
-    if found and found[0].directory != directory:
+    found = [one for one in find_backups(target) if export_id in {None, one.export_id}]
+    if found and found[0].target != target:
         # Dated folders: the newest finished backup, and a demonstration only among themselves.
         found = [one for one in found if one.state == "complete"]
         found = [one for one in found if not (one.request and one.request.demo)] or found
         found = found[-1:]
         for one in found:
-            output.note(f"Reading {plain(str(one.directory))}.")
+            output.note(f"Reading {plain(str(one.target))}.")
     if not found:
         what = "no finished export" if export_id is None else f"no export {export_id}"
-        raise click.UsageError(f"There is {what} in {directory}, nor in dated folders of it.")
+        raise click.UsageError(f"There is {what} in {target}, nor in dated folders of it.")
     if len(found) > 1:
         ids = ", ".join(one.export_id for one in found)
-        raise click.UsageError(f"{directory} holds several exports. Choose one by --export: {ids}.")
+        raise click.UsageError(f"{target} holds several exports. Choose one by --export: {ids}.")
     return found[0]
 
 

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 import click
 
-from sendgrid_exports import DownloadPolicy
+from sendgrid_exports import Bucket, DownloadPolicy
+from sendgrid_exports.transfer.target import is_url, read_target
 
 __all__ = [
+    "TargetType",
     "access_options",
     "accounts_options",
     "check_accounts_options",
@@ -166,6 +168,20 @@ output_options = _all(
         **_TO_OUTPUT,
     ),
 )
+
+
+class TargetType(click.Path):
+    """A directory, or the url of a bucket."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path or a `Bucket`."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        try:
+            place = read_target(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return place if isinstance(place, Bucket) else super().convert(str(place), param, ctx)
 
 
 def selection_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ Blocking. pyarrow is the extra `arrow`, loaded when it is first used.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sendgrid_exports.contents.files import Source, find_files, require
+from sendgrid_exports.transfer.target import Target, read_target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ def read_arrow(
     different names. Two files are read at a time, so that the next one is ahead of its turn.
 
     Args:
-        source: a finished download, a path, several paths, or a directory.
+        source: a finished download, a path, several paths, a directory or a bucket.
         export_id: which export, where the directory holds several.
         column_types: types of columns by name, for custom fields that are not text; an empty
             text is a null there.
@@ -62,7 +62,7 @@ def read_arrow(
 
 def write_parquet(
     source: Source,
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     export_id: str | None = None,
     column_types: Mapping[str, pa.DataType] | None = None,
@@ -71,11 +71,12 @@ def write_parquet(
 ) -> int:
     """Write the contacts as Parquet, with the schema of `read_arrow` and in bounded memory.
 
-    A file appears under its name once it is whole, and replaces an older one.
+    A file appears under its name once it is whole, and replaces an older one; so does an object.
 
     Args:
-        source: a finished download, a path, several paths, or a directory.
-        path: the file; with `one_file_per_part`, a directory, which is created if missing.
+        source: a finished download, a path, several paths, a directory or a bucket.
+        path: the file, or the url of an object; with `one_file_per_part`, a directory, which is
+            created if missing, or a bucket.
         export_id: which export, where the directory `source` holds several.
         column_types: as for `read_arrow`.
         one_file_per_part: write a file for each file of the export, with the same name.
@@ -94,14 +95,19 @@ def write_parquet(
     from sendgrid_exports.contents.batches import read_ahead, read_table, survey, unite
     from sendgrid_exports.contents.parquet import write_files
 
-    target, types = Path(path), dict(column_types or {})
+    target, types = read_target(path), dict(column_types or {})
     tables = survey(find_files(source, export_id))
     schema = unite(tables, types)
     contents = [read_table(table, schema, types) for table in tables]
     if not one_file_per_part:
-        return write_files([(target, read_ahead(contents))], schema, compression)
-    paths = [target / f"{table.path.name.partition('.')[0]}.parquet" for table in tables]
-    if len(set(paths)) < len(paths):
+        if target == target.parent:
+            raise ValueError(f"path must name a file, and {target} has no name")
+        return write_files(
+            target.parent, [(target.name, read_ahead(contents))], schema, compression
+        )
+    names = [f"{table.path.name.partition('.')[0]}.parquet" for table in tables]
+    if len(set(names)) < len(names):
         raise ValueError("source has several files of one name: write them one by one")
-    target.mkdir(parents=True, exist_ok=True)
-    return write_files(list(zip(paths, contents, strict=True)), schema, compression)
+    if isinstance(target, Path):
+        target.mkdir(parents=True, exist_ok=True)
+    return write_files(target, list(zip(names, contents, strict=True)), schema, compression)

@@ -66,7 +66,7 @@ def compare_exports(
     directory (`TMPDIR`), which is removed at the end.
 
     Args:
-        old: a finished download, a path, several paths, or a directory.
+        old: a finished download, a path, several paths, a directory or a bucket.
         new: as `old`.
         old_export_id: which export, where the directory `old` holds several.
         new_export_id: which export, where the directory `new` holds several.

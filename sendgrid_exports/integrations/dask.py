@@ -38,7 +38,7 @@ def read_dask(
     export with a `max_file_size` that fits, or with one that makes a file for each worker.
 
     Args:
-        source: a finished download, a path, several paths, or a directory.
+        source: a finished download, a path, several paths, a directory or a bucket.
         export_id: which export, where the directory holds several.
         column_types: types of columns by name, for custom fields that are not text; an empty
             text is a null there.

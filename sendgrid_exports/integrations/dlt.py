@@ -55,7 +55,8 @@ def sendgrid(
     field changes the contacts that have it, and the order of columns changes none.
 
     Args:
-        source: a finished download, a path, several paths, or a directory, as for `read_arrow`.
+        source: a finished download, a path, several paths, a directory or a bucket, as for
+            `read_arrow`.
         export_id: which export, where the directory holds several.
         column_types: types of columns by name, as for `read_arrow`.
         history: keep the versions of before.

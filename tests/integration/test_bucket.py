@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
+import io
 import json
 import pickle
 import signal
@@ -14,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
@@ -736,6 +739,39 @@ async def test_what_is_in_a_bucket_is_read_as_from_a_directory(
             assert comparison.summary.unchanged == 500
 
     await asyncio.to_thread(compare)
+
+
+async def test_contacts_are_written_as_parquet_into_a_bucket(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, bucket: Bucket
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, contacts=500, files=3)
+    await make_client(fake).fetch(ID, bucket)
+
+    def write() -> None:
+        assert write_parquet(bucket, bucket / "all.parquet") == 500
+        assert write_parquet(bucket, bucket / "parts", one_file_per_part=True) == 500
+        table = read_arrow(bucket).read_all()
+        assert pyarrow.parquet.read_table(io.BytesIO(content(bucket, "all.parquet"))) == table
+        assert names(bucket / "parts") == [f"{ID}-{n:05}.parquet" for n in (1, 2, 3)]
+        with pytest.raises(ValueError, match="has no name"):
+            write_parquet(bucket, Bucket(MemoryStore()))
+
+    await asyncio.to_thread(write)
+
+
+async def test_parquet_that_can_not_be_written_whole_is_not_there(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    broken = gzip.compress(BODY)[:-8] + bytes(8)
+    (tmp_path / "broken.csv.gz").write_bytes(broken)
+
+    def write() -> None:
+        with pytest.raises(CorruptDownloadError):
+            write_parquet(tmp_path / "broken.csv.gz", bucket / "all.parquet")
+
+    await asyncio.to_thread(write)
+    assert everything(bucket, tmp_path) == []
 
 
 async def test_the_exports_in_a_bucket_are_found(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -54,6 +55,16 @@ async def test_fetching_an_export_twice_downloads_it_once(tmp_path: Path) -> Non
     changed = (tmp_path / "here" / "some-id-00001.csv.gz").stat().st_mtime_ns
     assert await run("fetch_export.py", "some-id", "here", directory=tmp_path) == (0, first, "")
     assert (tmp_path / "here" / "some-id-00001.csv.gz").stat().st_mtime_ns == changed
+
+
+async def test_what_arrived_in_a_bucket_is_asked_by_duckdb(tmp_path: Path) -> None:
+    for target in ("memory://demo", (tmp_path / "exports").as_uri()):
+        code, output, errors = await run("to_a_bucket.py", target, directory=tmp_path)
+        assert (code, errors) == (0, "")
+        assert output.count(f"{target}/") == 5
+        assert "4 files verified" in output
+        counts = [int(word) for word in re.findall(r"│ +(\d+) │", output)]
+        assert sum(counts) == 20_000
 
 
 async def test_the_job_counts_the_contacts_of_every_country(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def drop(backups: Path, keep: int) -> tuple[set[str], list[str]]:
     gone, _ = drop_old(
         new, keep, warnings.append, lambda one: warnings.append(f"unfinished {one.directory.name}")
     )
-    assert not [path for path in gone if path.exists()]
+    assert not [place for place in gone if Path(str(place)).exists()]
     return {path.name for path in backups.iterdir()}, warnings
 
 
