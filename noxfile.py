@@ -133,6 +133,19 @@ def tests_integration(session: nox.Session, extra: str, *modules: str) -> None:
 
 
 @nox.session(tags=["slow"])
+def tests_airflow(session: nox.Session) -> None:
+    """Run the operator in Airflow, and the example DAG in a standalone one."""
+    session.install(".[airflow,cli]", *group("test"), "jsonschema")
+    # A skip must not pass for a success.
+    session.run("python", "-c", "import airflow")
+    tests = session.posargs or [
+        "tests/components/test_airflow.py",
+        "tests/components/test_airflow_standalone.py",
+    ]
+    session.run("python", "-m", "pytest", "-q", "-rs", *tests, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session(tags=["slow"])
 def tests_s3(session: nox.Session) -> None:
     """Run against an S3 server that checks signatures and expiry: LocalStack, without Docker."""
     # The pins of cbor2 and pyopenssl: LocalStack 4.9.2 does not start with later versions.
