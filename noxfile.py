@@ -64,7 +64,9 @@ def tests_lowest(session: nox.Session) -> None:
 
 def lowest_versions() -> list[str]:
     """Return a pin for every lower bound in the dependencies and the extras."""
-    texts = chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    extras = PROJECT["optional-dependencies"]
+    [everything] = map(Requirement, extras["all"])
+    texts = chain(PROJECT["dependencies"], *(extras[extra] for extra in sorted(everything.extras)))
     return sorted(
         {
             f"{requirement.name}=={specifier.version}"
@@ -130,6 +132,21 @@ def tests_integration(session: nox.Session, extra: str, *modules: str) -> None:
     session.run("python", "-c", f"import {', '.join(modules)}")
     tests = session.posargs or [f"tests/integration/test_{extra}.py"]
     session.run("python", "-m", "pytest", "-q", *tests, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session(tags=["slow"])
+def tests_airflow(session: nox.Session) -> None:
+    """Run the operator in Airflow, and the example DAG in a standalone one."""
+    lineage = "apache-airflow-providers-openlineage"
+    session.install(".[airflow,cli]", *group("test"), "jsonschema", lineage)
+    # A skip must not pass for a success.
+    session.run("python", "-c", "import airflow")
+    tests = session.posargs or [
+        "tests/components/test_airflow.py",
+        "tests/components/test_airflow_standalone.py",
+    ]
+    options = ["-q", "-rs", "-p", "no:randomly"]
+    session.run("python", "-m", "pytest", *options, *tests, env={"PYTHONSAFEPATH": "1"})
 
 
 @nox.session(tags=["slow"])

@@ -70,7 +70,7 @@ def open_body(
 def _can_switch(connection: Any, reader: Any) -> bool:
     protocol, transport = connection.protocol, connection.transport
     return (
-        all(hasattr(reader, name) for name in ("read_nowait", "feed_eof", "is_eof"))
+        all(hasattr(reader, name) for name in ("read_nowait", "feed_eof"))
         and all(hasattr(protocol, name) for name in ("pause_reading", "connection_lost"))
         and all(hasattr(transport, name) for name in ("set_protocol", "get_protocol", "abort"))
         and transport.get_protocol() is protocol

@@ -104,6 +104,9 @@ def back_up_accounts(output: Output, order: Order) -> int:
     for name in sorted(set(order.excepted) - accounts.keys()):
         output.warn(f"There is no subuser {plain(name)} to leave out.")
     _show(output, accounts)
+    is_empty = all(account.state in {"disabled", "left out"} for account in accounts.values())
+    if is_empty:
+        output.warn("There is no subuser to back up.")
     failed = [account.name for account in accounts.values() if account.state == "failed"]
     output.document(
         {
@@ -117,7 +120,7 @@ def back_up_accounts(output: Output, order: Order) -> int:
             f"{len(failed):,} of {count(len(accounts), 'subuser')} could not be backed up: "
             f"{', '.join(map(plain, failed))}."
         )
-    return Exit.SOME_FAILED if failed else Exit.DONE
+    return Exit.SOME_FAILED if failed or is_empty else Exit.DONE
 
 
 async def _export(order: Order, accounts: dict[str, _Account], follow: AccountsProgress) -> None:
@@ -195,8 +198,6 @@ def _show(output: Output, accounts: Mapping[str, _Account]) -> None:
     if rows:
         columns = ["account", "state", "contacts", "files", "size", "directory, or why not"]
         output.table(columns, rows)
-    else:
-        output.note("The account has no subusers.")
 
 
 def _document(account: _Account) -> dict[str, Any]:

@@ -143,6 +143,7 @@ class SendGridExportOperator(BaseOperator):
         self._claim: Claim | None = None
         self._result: DownloadResult | None = None
         self._cancel: Callable[[], object] | None = None
+        self._is_killed = False
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Start or resume the export; then defer, or wait and download.
@@ -199,6 +200,7 @@ class SendGridExportOperator(BaseOperator):
             self.log.warning(
                 "Export %s continues at SendGrid; the next try of this task resumes it.", export_id
             )
+        self._is_killed = True
         if self._cancel is not None:
             self._cancel()
 
@@ -233,10 +235,15 @@ class SendGridExportOperator(BaseOperator):
         async def run(client: ExportClient) -> T:
             task, loop = asyncio.current_task(), asyncio.get_running_loop()
             assert task is not None
-            # A handler of signals may call it.
+            # A handler of signals may call it, at any moment.
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-            async with client:
-                return await work(client)
+            if self._is_killed:
+                task.cancel()
+            try:
+                async with client:
+                    return await work(client)
+            finally:
+                self._cancel = None
 
         try:
             return asyncio.run(run(hook.get_conn()))
@@ -244,8 +251,6 @@ class SendGridExportOperator(BaseOperator):
             if is_final(error):
                 raise AirflowFailException(str(error)) from error
             raise
-        finally:
-            self._cancel = None
 
     def _download(self, context: Any, export_id: str, deadline: float | None) -> dict[str, Any]:
         claim = self._claim = Claim(context, self.target)

@@ -100,10 +100,9 @@ class Progress:
             self._durable += durable - copy.durable
         copy.durable = durable
 
-    def received(self, file: File, block: memoryview, now: float) -> None:
-        """Count bytes that arrived, and send what events are due."""
+    def started(self, file: File) -> None:
+        """Say, once, that a file begins to arrive."""
         copy, size = file.copy, file.copy.pieces.total
-        copy.received += len(block)
         if not file.announced:
             file.announced = True
             self._transfer.on_event(
@@ -115,6 +114,11 @@ class Progress:
                     received=copy.pieces.written.size,
                 )
             )
+
+    def received(self, file: File, block: memoryview, now: float) -> None:
+        """Count bytes that arrived, and say so if that is due."""
+        copy, size = file.copy, file.copy.pieces.total
+        copy.received += len(block)
         if now - file.event_at >= 1 / EVENTS_A_SECOND:
             file.event_at = now
             self._transfer.on_event(

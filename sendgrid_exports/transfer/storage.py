@@ -255,6 +255,7 @@ class Storage:
                     failure = Refused(reason=reason)
                 else:
                     self._pin(file, piece, meaning)
+                    self._progress.started(file)
                     async with aclosing(self._body(file, piece, stream)) as blocks:
                         async for block in blocks:
                             yield block

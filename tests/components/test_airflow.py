@@ -113,18 +113,19 @@ def test_airflow_finds_the_provider_and_its_connection_type() -> None:
     assert hook.connection_id_attribute_name == "sendgrid_conn_id"
 
 
-def test_the_form_asks_for_the_key_the_host_and_the_subuser() -> None:
-    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+FORM = """
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+[form] = [one for one in HookMetaService.hook_meta_data() if one.connection_type == "sendgrid"]
+fields = form.standard_fields
+hidden = [field.hidden for field in (fields.host, fields.login, fields.port, fields.url_schema)]
+print(form.hook_name, fields.password.title, *hidden, sep=", ")
+"""
 
-    [form] = [
-        meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "sendgrid"
-    ]
-    assert form.hook_name == "SendGrid"
-    assert form.standard_fields.password.title == "API key"
-    assert form.standard_fields.url_schema.hidden
-    assert form.standard_fields.login.hidden
-    assert form.standard_fields.port.hidden
-    assert not form.standard_fields.host.hidden
+
+def test_the_form_asks_for_the_key_and_the_host() -> None:
+    # In a process of its own: Airflow 3.1 reads it only once, and not when it lists hooks.
+    done = subprocess.run([sys.executable, "-c", FORM], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "SendGrid, API key, False, True, True, True"
 
 
 # The connection
@@ -146,8 +147,6 @@ def test_a_connection_whose_key_may_export_is_good(make_fake: MakeFake) -> None:
         ({"scopes": ["mail.send"]}, {}, "marketing.read"),
         ({}, {"password": "SG.wrong"}, "401"),
         ({}, {"password": ""}, "has no API key"),
-        ({}, {"extra": "on_behalf_of=anna"}, "is not a JSON object"),
-        ({}, {"extra": '["anna"]'}, "is not a JSON object"),
         ({}, {"host": "http://api.sendgrid.test"}, "https://"),
     ],
 )
@@ -263,6 +262,18 @@ async def test_triggers_of_a_connection_share_a_client_until_the_last_ends() -> 
         await one.get("an-id")
     async with shared_client(connection, None) as new:
         assert new is not one
+
+
+@pytest.mark.parametrize("extra", ["on_behalf_of=anna", '["anna"]'])
+async def test_an_extra_that_is_not_an_object_is_explained(extra: str) -> None:
+    from airflow.sdk import Connection
+
+    from sendgrid_exports.integrations.airflow_connection import shared_client
+
+    connection = Connection(conn_id="c", conn_type="sendgrid", password="SG.key", extra=extra)
+    with pytest.raises(ValueError, match="extra of the connection c is not a JSON object"):
+        async with shared_client(connection, None):
+            pytest.fail("it can't be used")
 
 
 async def test_a_hundred_triggers_wait_at_once(make_fake: MakeFake) -> None:
@@ -402,6 +413,9 @@ def test_a_killed_task_stops_at_once_and_names_the_export(
     export_id = json.loads(claim.read_text())["id"]
     assert f"Export {export_id} continues at SendGrid" in capsys.readouterr().out
     operator.on_kill()  # what has ended is not cancelled again
+    with pytest.raises(asyncio.CancelledError):
+        operator.execute(make_context(operator))  # a kill between two calls of SendGrid counts
+    assert starts(fake) == 1
 
 
 def test_the_outlet_is_the_target(make_fake: MakeFake, tmp_path: Path) -> None:

@@ -472,6 +472,7 @@ async def test_an_account_is_exported_once_and_a_second_client_of_that_name_is_a
         ({"timeout": "soon"}, TypeError),
         ({"file_type": "xml"}, ValueError),
         ({"target": "backups"}, ValueError),
+        ({"target": "s3://bucket/{account}"}, ValueError),
         ({"target": b"{account}"}, TypeError),
     ],
 )

@@ -183,6 +183,14 @@ async def test_options_that_do_not_belong_together_are_refused(
     assert command.fake.requests == []
 
 
+async def test_a_backup_of_nothing_is_not_a_success(command: Command, fake: FakeSendGrid) -> None:
+    fake._world.subusers.clear()
+    add(fake, FakeSubuser("off", disabled=True))
+    ended = await back_up(command, "--quiet")
+    assert ended.code == 11
+    assert ended.errors == "There is no subuser to back up.\n"
+
+
 async def test_a_pattern_may_say_where_the_backups_go(command: Command) -> None:
     ended = await command.here("backup", "by/{date}/{account}", "--all-subusers")
     assert ended.code == 0, ended.errors

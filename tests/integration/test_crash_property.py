@@ -317,8 +317,14 @@ class Telling:
         path = self.directory / f"{ID}.manifest.json"
         manifest = read_manifest(path.read_bytes(), ID) if path.exists() else None
         for entry in manifest.files if manifest else ():
-            if entry.name in self.lost:
+            final = self.directory / entry.name
+            # The manifest names a file before the file gets its name.
+            parts = list(self.directory.glob(f"{ID}-{entry.number:05}.*part"))
+            if self.lost & {final.name, f"{ID}-{entry.number:05}.part"}:
                 continue
-            content = (self.directory / entry.name).read_bytes()
-            assert entry.size == len(content)
-            assert entry.sha256 in {None, hashlib.sha256(content).hexdigest()}
+            contents = [path.read_bytes() for path in ([final] if final.exists() else parts)]
+            assert any(
+                entry.size == len(content)
+                and entry.sha256 in {None, hashlib.sha256(content).hexdigest()}
+                for content in contents
+            )

@@ -21,7 +21,9 @@ from sendgrid_exports import (
     DownloadError,
     DownloadInProgressError,
     DownloadPolicy,
+    Event,
     ExportClient,
+    FileFinished,
     SystemClock,
     TransportError,
     export_contacts,
@@ -156,7 +158,10 @@ async def test_a_file_that_got_its_name_before_the_disk_failed_stays_in_the_mani
         if stat.S_ISDIR(status.st_mode) and named and not failed:
             failed.extend(named)
             # Until the others wait for their names.
-            while any(synced.get(path.stat().st_ino, 0) < 2 for path in tmp_path.glob("*-*.part")):
+            for _ in range(500):
+                parts = [synced.get(path.stat().st_ino, 0) for path in tmp_path.glob("*-*.part")]
+                if all(count > 1 for count in parts):
+                    break
                 time.sleep(0.001)
             time.sleep(0.05)
             refuse(errno.EIO)()
@@ -167,6 +172,38 @@ async def test_a_file_that_got_its_name_before_the_disk_failed_stays_in_the_mani
         await make_client(fake).fetch(export_id, tmp_path)
     manifest = json.loads((tmp_path / f"{export_id}.manifest.json").read_bytes())
     assert {path.name for path in failed} <= {entry["name"] for entry in manifest["files"]}
+
+
+async def test_a_file_is_announced_once_its_name_is_durable(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake(contacts=30)
+    export_id = await fake.add_export(files=3)
+    fsync, replace = os.fsync, os.replace
+    volatile: set[str] = set()
+    announced: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        names = set(volatile)
+        fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            volatile.difference_update(names)
+
+    def rename(source: Path, target: Path) -> None:
+        volatile.add(target.name)
+        replace(source, target)
+
+    def see(event: Event) -> None:
+        if isinstance(event, FileFinished):
+            assert event.file.path is not None
+            announced.append(event.file.path.name)
+            assert announced[-1] not in volatile
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", rename)
+    await make_client(fake).fetch(export_id, tmp_path, on_event=see)
+    assert len(announced) == 3
+    assert not volatile
 
 
 async def test_an_error_of_the_disk_that_a_directory_meets_names_it(

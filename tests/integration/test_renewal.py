@@ -16,6 +16,7 @@ from sendgrid_exports import (
     ExportNotReadyError,
     ExportTimeoutError,
     InvalidResponseError,
+    LinkRenewed,
     PollPolicy,
     SendGridExportsError,
     StatusPolled,
@@ -99,6 +100,17 @@ async def test_a_file_under_way_is_not_brought_in_the_place_of_another_either(
     with pytest.raises(DownloadError, match="another file's"):
         await client.fetch(export_id, tmp_path)
     assert not list(tmp_path.glob("*.csv"))
+
+
+async def test_one_renewal_serves_all_files_whose_links_died_together(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, events: list[Event]
+) -> None:
+    fake: FakeSendGrid = await make_fake(contacts=20)
+    fake.inject(ExpiredLink(), times=6)
+    export_id = await fake.add_export(files=6)
+    await make_client(fake).fetch(export_id, tmp_path, on_event=events.append)
+    assert len(fake.storage_requests) == 12
+    assert [event.links for event in events if isinstance(event, LinkRenewed)] == [6]
 
 
 async def test_files_that_hold_the_same_are_each_brought(

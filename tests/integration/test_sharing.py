@@ -22,6 +22,7 @@ from sendgrid_exports import (
     TransportError,
 )
 from sendgrid_exports.session import Session, Stream
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import Delay, FakeClock, FakeSendGrid, Stall
 from tests.integration.conftest import MakeClient, MakeFake, serving
 
@@ -96,7 +97,9 @@ async def test_one_that_has_much_leaves_room_for_one_that_comes_later(
     fake.inject(Delay(1), times=None)
     much = await fake.add_export(files=60, contacts=60)
     little = await fake.add_export(files=1, contacts=5)
-    client = make_client(fake, downloads=DownloadPolicy(connections=4))
+    # No more of its files than these are before one that comes later.
+    limits = Limits(files=8)
+    client = make_client(fake, downloads=DownloadPolicy(connections=4, limits=limits))
     begun = asyncio.Event()
 
     def begins(event: Event) -> None:

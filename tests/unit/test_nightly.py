@@ -205,7 +205,14 @@ def test_a_target_has_an_account_and_perhaps_a_date(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["backups", "b/{date}", "b/{account}/{name}", "b/{account}/{", "{account.real}"]
+    "target",
+    [
+        "backups",
+        "b/{date}",
+        "b/{account}/{name}",
+        "b/{account}/{",
+        "{account.real}",
+    ],
 )
 def test_any_other_target_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match="target"):
