@@ -108,7 +108,7 @@ def tests_buckets(session: nox.Session) -> None:
     azurite = Path(session.create_tmp(), "azurite")
     if shutil.which("npm"):
         session.run("npm", "install", "--prefix", str(azurite), "azurite", external=True)
-    path = f"{azurite / 'node_modules' / '.bin'}{os.pathsep}{session.env['PATH']}"
+    path = f"{azurite / 'node_modules' / '.bin'}{os.pathsep}{os.environ['PATH']}"
     tests = session.posargs or ["tests/components/test_buckets.py"]
     session.run("python", "-m", "pytest", "-rs", *tests, env={**INSTALLED, "PATH": path})
 

@@ -10,6 +10,8 @@
   standard library gets the same, except for received bytes.
 - `find_exports` lists what is in a directory; `verify_download` checks a finished download again,
   from the disk alone.
+- Wherever a directory goes, a bucket goes too: `s3://bucket/prefix`, `gs://`, `az://`, or a
+  `Bucket` around a store of obstore's (the extra `cloud`).
 - `read_contacts`, `read_contacts_async`, `read_arrow` and `write_parquet` read the files;
   `parse_contact` makes a `Contact` of a row; `compare_exports` finds what changed.
 - Every failure is a `SendGridExportsError`, whose documentation says what is retried first.

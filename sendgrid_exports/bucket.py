@@ -6,73 +6,30 @@ becomes of a task, such a request has ended when the thread has. Uploads are asy
 
 from __future__ import annotations
 
-import asyncio
-import io
 import logging
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-import attrs
-
-from sendgrid_exports.disk import unbroken
-from sendgrid_exports.errors import CorruptDownloadError, DownloadError, IncompleteDownloadError
-from sendgrid_exports.redaction import redact_text, redact_url
+from sendgrid_exports.bucket_errors import SET_CREDENTIALS, ConflictError, translated
+from sendgrid_exports.bucket_files import ObjectWriter, Stored, Upload, warn_of_upload
+from sendgrid_exports.errors import CorruptDownloadError, DownloadError
+from sendgrid_exports.redaction import redact_url
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["SCHEMES", "Bucket", "BucketFile", "ConflictError", "Stored", "Upload"]
+__all__ = ["SCHEMES", "Bucket"]
 
 logger = logging.getLogger(__name__)
 
 SCHEMES = ("s3", "gs", "az", "memory")
 """How the urls of buckets begin."""
 
-_READ = 4 * 1024 * 1024
-
-_STATUS = re.compile(r"status(?: code)?: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-# Whoever completes a blob of Azure drops what others have sent of it:
-# https://learn.microsoft.com/rest/api/storageservices/put-block-list
-_LOST_BLOCKS = "InvalidBlockList"
-_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
-# Of what is not in the environment.
-_LACKING = re.compile(r"error: (?:Missing|Account must be specified)")
-# Where obstore asks for credentials that are not in the environment.
-_CREDENTIAL_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
-_SET_CREDENTIALS = (
-    "Set the credentials in the environment as obstore reads it (AWS_ACCESS_KEY_ID, "
-    "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and others), or pass "
-    "Bucket(store) with a store that has them."
-)
-
 # The stores of `memory://` urls live as long as the process.
 _memories: dict[str, Any] = {}
-
-
-class ConflictError(Exception):
-    """An object is not as it was when it was read: someone else has written it."""
-
-
-@attrs.frozen
-class Stored:
-    """An object in a bucket.
-
-    Attributes:
-        name: its key below the bucket's prefix.
-        size: its bytes.
-        etag: its entity tag as the store writes it, or None.
-        version: the store's own number of this version, or None.
-    """
-
-    name: str
-    size: int
-    etag: str | None
-    version: str | None = None
 
 
 class Bucket:
@@ -128,7 +85,7 @@ class Bucket:
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise ValueError(
                 f"target must be a url without user, password, query and fragment: {shown}. "
-                f"{_SET_CREDENTIALS}"
+                f"{SET_CREDENTIALS}"
             )
         if parts.scheme not in SCHEMES or not url.isprintable():
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
@@ -141,7 +98,7 @@ class Bucket:
         if not parts.netloc:
             raise ValueError(f"target must name a bucket, as in {root}bucket/prefix")
         stores = _obstore().store
-        with _translated(root):
+        with translated(root):
             return cls(stores.from_url(root), parts.path, root=root)
 
     def __str__(self) -> str:
@@ -195,7 +152,7 @@ class Bucket:
             DownloadError: the store can't be asked; the message says what to do.
         """
         try:
-            with _translated(self.url_of(name), may_miss=True):
+            with translated(self.url_of(name), may_miss=True):
                 return _stored(name, _obstore().head(self._store, self._key(name)))
         except FileNotFoundError:
             return None
@@ -207,7 +164,7 @@ class Bucket:
             DownloadError: as for `head`.
         """
         try:
-            with _translated(self.url_of(name), may_miss=True):
+            with translated(self.url_of(name), may_miss=True):
                 found = _obstore().get(self._store, self._key(name))
                 return bytes(found.bytes()), _stored(name, found.meta)
         except FileNotFoundError:
@@ -248,7 +205,7 @@ class Bucket:
             return self._put(name, data, "overwrite")
 
     def _put(self, name: str, data: bytes, mode: Any) -> Stored:
-        with _translated(self.url_of(name)):
+        with translated(self.url_of(name)):
             put = _obstore().put(self._store, self._key(name), data, mode=mode)
         return Stored(name, len(data), _quoted(put["e_tag"]), put["version"])
 
@@ -259,7 +216,7 @@ class Bucket:
             DownloadError: as for `head`.
         """
         try:
-            with _translated(self.url_of(name), may_miss=True):
+            with translated(self.url_of(name), may_miss=True):
                 _obstore().delete(self._store, self._key(name))
         except FileNotFoundError:
             pass
@@ -271,7 +228,7 @@ class Bucket:
             DownloadError: as for `head`.
         """
         start = len(self._prefix) + 1 if self._prefix else 0
-        with _translated(self.url):
+        with translated(self.url):
             found = _obstore().list_with_delimiter(self._store, self._prefix or None)
         objects = [_stored(each["path"][start:], each) for each in found["objects"]]
         folders = sorted(each[start:] for each in found["common_prefixes"])
@@ -302,7 +259,7 @@ class Bucket:
         if stored.etag is not None:
             options["if_match"] = stored.etag
         try:
-            with _translated(url, may_miss=True):
+            with translated(url, may_miss=True):
                 got = _obstore().get(self._store, self._key(stored.name), options=options)
                 return memoryview(got.bytes())
         except (ConflictError, FileNotFoundError):
@@ -325,19 +282,19 @@ class Bucket:
             DownloadError: as for `head`.
         """
         url = self.url_of(name)
-        with _translated(url):
+        with translated(url):
             writer = _obstore().open_writer(
                 self._store, self._key(name), buffer_size=part, max_concurrency=parts
             )
         try:
-            yield cast("BinaryIO", _ObjectWriter(writer, url))
+            yield cast("BinaryIO", ObjectWriter(writer, url))
         except BaseException as error:
             try:
                 writer.__exit__(type(error), error, None)
             except Exception as failed:  # noqa: BLE001
-                _warn_of_upload(url, failed)
+                warn_of_upload(url, failed)
             raise
-        with _translated(url):
+        with translated(url):
             writer.close()
 
     @asynccontextmanager
@@ -365,96 +322,6 @@ class Bucket:
             await upload.abort()
 
 
-def _warn_of_upload(url: str, error: Exception) -> None:
-    logger.warning(
-        "An unfinished upload of %s may be left in the bucket (%s). A lifecycle rule for "
-        "incomplete multipart uploads removes it.",
-        url,
-        _said(error),
-    )
-
-
-@attrs.frozen
-class BucketFile:
-    """An object to be read, with as much of a path's interface as readers of files need.
-
-    Attributes:
-        bucket: where it is.
-        stored: the object; reading it meets this version of it alone.
-    """
-
-    bucket: Bucket
-    stored: Stored
-
-    def __str__(self) -> str:
-        return self.bucket.url_of(self.name)
-
-    @property
-    def name(self) -> str:
-        """Its key below the bucket's prefix."""
-        return self.stored.name
-
-    def open(self, mode: str) -> io.BufferedReader:
-        """Open it for reading; `mode` is `rb`.
-
-        Reading raises:
-            CorruptDownloadError: it was replaced meanwhile.
-            DownloadError: as for `Bucket.head`.
-        """
-        assert mode == "rb"
-        return io.BufferedReader(_ObjectReader(self), _READ)
-
-
-class Upload:
-    """An object on its way into a bucket; see `Bucket.upload`."""
-
-    def __init__(self, writer: Any, url: str, part: int) -> None:
-        self._writer = writer
-        self._url = url
-        self._part = part
-        self._written = 0
-        self._ended = False
-
-    async def write(self, block: bytes | memoryview) -> None:
-        """Take the next bytes, which are copied.
-
-        Raises:
-            DownloadError: the store refused them, or those before.
-        """
-        # The writer keeps what it gets until it is sent, and a block is reused before that.
-        data = bytes(block)
-        begins = self._written < self._part <= self._written + len(data)
-        self._written += len(data)
-        with _translated(self._url):
-            writing = asyncio.ensure_future(self._writer.write(data))
-            # Cancelled while it begins, a multipart upload could not be aborted any more.
-            await (unbroken(writing) if begins else writing)
-
-    async def finish(self) -> None:
-        """Complete the upload; a cancellation meanwhile waits for that.
-
-        Raises:
-            ConflictError: what was sent is lost, since another upload of it was completed.
-            DownloadError: the store refused it.
-        """
-        # The writer itself aborts what it can't complete.
-        self._ended = True
-        with _translated(self._url):
-            await unbroken(asyncio.ensure_future(self._writer.close()))
-
-    async def abort(self) -> None:
-        """Drop what was sent, unless the upload is finished."""
-        if self._ended:
-            return
-        self._ended = True
-        error = ConflictError("aborted")
-        try:
-            await unbroken(asyncio.ensure_future(self._writer.__aexit__(type(error), error, None)))
-        except Exception as failed:  # noqa: BLE001
-            # What ended the upload is the error to report.
-            _warn_of_upload(self._url, failed)
-
-
 def _root_of(store: Any) -> str:
     stores = _obstore().store
     inside = getattr(store, "prefix", None)
@@ -471,58 +338,6 @@ def _root_of(store: Any) -> str:
     else:
         raise TypeError(f"store must be a store of obstore, not {type(store).__name__}")
     return f"{root}/{inside}" if inside else root
-
-
-class _ObjectReader(io.RawIOBase):
-    """The bytes of an object, in ranges, so that a slow reader meets no timeout."""
-
-    def __init__(self, file: BucketFile) -> None:
-        self._bucket, self._stored = file.bucket, file.stored
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stored.size}
-        self._position = max(0, start[whence] + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        if self._position >= self._stored.size or not len(buffer):
-            return 0
-        data = memoryview(self._bucket.read_range(self._stored, self._position, len(buffer)))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-
-class _ObjectWriter(io.RawIOBase):
-    """An object on its way into a bucket, as a file."""
-
-    def __init__(self, writer: Any, url: str) -> None:
-        self._writer = writer
-        self._url = url
-        self._position = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: Any) -> int:
-        # The writer keeps what it gets until it is sent, and a buffer is reused before that.
-        with _translated(self._url):
-            self._writer.write(bytes(data))
-        self._position += len(data)
-        return len(data)
 
 
 def _obstore() -> Any:
@@ -549,70 +364,3 @@ def _quoted(etag: str | None) -> str | None:
 
 
 # Errors. What obstore says may hold requests and what was signed: little of it is quoted.
-
-
-@contextmanager
-def _translated(url: str, *, may_miss: bool = False) -> Iterator[None]:
-    """Raise errors of obstore as ours.
-
-    Raises:
-        ConflictError: a condition was not met.
-        FileNotFoundError: the object is not there, which it `may_miss`.
-        NotImplementedError: the store can't do that.
-        DownloadError: anything else.
-    """
-    from obstore import exceptions
-
-    try:
-        yield
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-        raise ConflictError(url) from None
-    except NotImplementedError:
-        raise
-    except FileNotFoundError as error:
-        if not may_miss or _codes(error)[1] in _NO_BUCKET:
-            raise _error(error, url) from None
-        raise
-    except (exceptions.BaseError, OSError, ValueError) as error:
-        if _codes(error)[1] == _LOST_BLOCKS:
-            raise ConflictError(url) from None
-        raise _error(error, url) from None
-
-
-def _error(error: Exception, url: str) -> DownloadError:
-    from obstore import exceptions
-
-    status, code = _codes(error)
-    said, text = _said(error), str(error)
-    kind = DownloadError
-    if _LACKING.search(text):
-        advice = _SET_CREDENTIALS
-    elif isinstance(error, FileNotFoundError):
-        said = "there is no such bucket"
-        advice = "Make it, or correct the url."
-    elif isinstance(error, exceptions.UnauthenticatedError) or any(
-        server in text for server in _CREDENTIAL_SERVERS
-    ):
-        said = "the store knows no such credentials" if status else "there are no credentials"
-        advice = _SET_CREDENTIALS
-    elif isinstance(error, exceptions.PermissionDeniedError) or status == 403:
-        advice = "Allow the credentials to read, write and list objects there."
-    elif status == 429 or (status or 0) >= 500 or "HTTP error" in text:
-        kind = IncompleteDownloadError
-        advice = "Try again later with the same id: what is complete is kept."
-    else:
-        advice = "Check the url, and the store's settings in the environment."
-    return kind(f"{url} can't be used: {said}. {advice}", url=url, status=status, code=code)
-
-
-def _codes(error: Exception) -> tuple[int | None, str | None]:
-    text = str(error)
-    status, code = _STATUS.search(text), _CODE.search(text)
-    return int(status[1]) if status else None, code[1] if code else None
-
-
-def _said(error: Exception) -> str:
-    status, code = _codes(error)
-    if status is not None:
-        return f"the store answered {status}" + (f" {code}" if code else "")
-    return redact_text(str(error).partition("\n")[0]).rstrip(".")

@@ -27,7 +27,7 @@ from sendgrid_exports import (
     find_exports,
     verify_download,
 )
-from sendgrid_exports.bucket import ConflictError
+from sendgrid_exports.bucket_errors import ConflictError
 from sendgrid_exports.cli.exits import run
 from sendgrid_exports.transfer.names import MANIFEST, is_clutter
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from sendgrid_exports.bucket import Bucket, BucketFile
+from sendgrid_exports.bucket import Bucket
+from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.decoding import parse_json
 from sendgrid_exports.errors import CorruptDownloadError, DownloadError, InvalidResponseError
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC

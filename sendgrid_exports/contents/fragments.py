@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from sendgrid_exports.bucket import BucketFile
+from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.contents.files import Source, find_files, require
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sendgrid_exports.api.arguments import check_text
-from sendgrid_exports.bucket import Bucket, Stored
+from sendgrid_exports.bucket import Bucket
+from sendgrid_exports.bucket_files import Stored
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import DownloadError
 from sendgrid_exports.models import VerificationReport

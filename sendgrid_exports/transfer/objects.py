@@ -14,7 +14,9 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.bucket import Bucket, BucketFile, ConflictError, Stored
+from sendgrid_exports.bucket import Bucket
+from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.bucket_files import BucketFile, Stored
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
 from sendgrid_exports.formats.kinds import BEGINNING

@@ -9,7 +9,8 @@ from typing import TypeAlias, TypedDict
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from sendgrid_exports.bucket import SCHEMES, Bucket, BucketFile, Stored
+from sendgrid_exports.bucket import SCHEMES, Bucket
+from sendgrid_exports.bucket_files import BucketFile, Stored
 from sendgrid_exports.transfer.names import check_directory
 
 __all__ = ["Listing", "Target", "is_url", "read_target", "where"]

@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from sendgrid_exports.bucket import ConflictError, Upload
+from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.bucket_files import Upload
 from sendgrid_exports.disk import unbroken
 from sendgrid_exports.errors import DownloadInProgressError, IncompleteDownloadError
 from sendgrid_exports.events import FileFinished

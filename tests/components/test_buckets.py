@@ -32,7 +32,8 @@ from sendgrid_exports import (
     fetch_export,
     verify_download,
 )
-from sendgrid_exports.bucket import BucketFile, ConflictError
+from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FlippedBit, Stall
 from tests.components.conftest import MIB, end, free_port
 from tests.integration.conftest import suspensions
