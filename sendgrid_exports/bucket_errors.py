@@ -16,7 +16,7 @@ __all__ = ["SET_CREDENTIALS", "ConflictError", "brief", "translated"]
 
 _STATUS = re.compile(r"status(?: code)?: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
-# Whoever completes a blob of Azure drops what others have sent of it:
+# Completing a blob of Azure drops what other uploads have sent of it:
 # https://learn.microsoft.com/rest/api/storageservices/put-block-list
 _LOST_BLOCKS = "InvalidBlockList"
 _CONFLICTS = {"AlreadyExistsError", "PreconditionError"}
@@ -33,7 +33,7 @@ SET_CREDENTIALS = (
 
 
 class ConflictError(Exception):
-    """An object is not as it was when it was read: someone else has written it."""
+    """An object is not as it was when it was read: another writer has replaced it."""
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _error(error: Exception, url: str) -> DownloadError:
     if _LACKING.search(text):
         advice = SET_CREDENTIALS
     elif isinstance(error, FileNotFoundError):
-        seen = "there is no such bucket"
+        seen = "the bucket does not exist"
         advice = "Make it, or correct the url."
     elif name == "UnauthenticatedError" or any(host in text for host in _CREDENTIAL_SERVERS):
         seen = "the store knows no such credentials" if status else "there are no credentials"

@@ -1,7 +1,7 @@
 """The objects of an export in a bucket: its files, and the manifest that says which are complete.
 
 The manifest is the commit. It is created and replaced on condition that it is as it was read, so
-of two runs the one that finds it changed ends. There is no lock, and nothing else to clean up.
+of two runs the one that finds it changed ends. Locks, which would need cleaning up, do not exist.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class _Upload:
         try:
             await upload.finish()
         except ConflictError:
-            # Which run goes on is decided by the manifest alone.
+            # The manifest alone decides which run continues.
             step = StartOver("another run has written the same object meanwhile")
             self._storage.next_step(file, step)
             raise StartOverError(plain=False) from None

@@ -457,7 +457,7 @@ async def test_whichever_request_fails_there_is_no_half_of_an_object_and_no_uplo
 
 async def test_a_bucket_that_does_not_exist_is_named(moto: Moto, client: ExportClient) -> None:
     bucket = moto.bucket("prefix", name="no-such-bucket")
-    with pytest.raises(DownloadError, match="there is no such bucket") as failed:
+    with pytest.raises(DownloadError, match="the bucket does not exist") as failed:
         await client.fetch(ID, bucket)
     assert (failed.value.status, failed.value.code) == (404, "NoSuchBucket")
 

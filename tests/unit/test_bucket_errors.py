@@ -54,7 +54,7 @@ CASES = [
     (
         FileNotFoundError(answered(404, "NoSuchBucket")),
         DownloadError,
-        "there is no such bucket. Make it",
+        "the bucket does not exist. Make it",
     ),
     (
         exceptions.GenericError(answered(503, "SlowDown")),
