@@ -4,7 +4,7 @@
     python examples/to_a_bucket.py                      # into a bucket in memory
     python examples/to_a_bucket.py s3://bucket/prefix   # with your credentials in the environment
 
-The contacts come from an embedded server. With SendGrid it is `api_key=` alone that changes.
+The contacts come from an embedded server; for SendGrid, pass your `api_key=` and no `base_url=`.
 """
 
 from __future__ import annotations

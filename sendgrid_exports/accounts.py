@@ -74,7 +74,7 @@ def export_accounts(
     An account that fails does not stop another one. An export is started only when its account
     has its turn, and its files are downloaded as soon as it is ready, so that none expires while
     it waits. At most `jobs` accounts are under way at once, fewer where the process may not open
-    that many files. One that has two exports of others in preparation waits for them.
+    that many files. An account with two other exports in preparation waits for them.
 
     Called again, it exports nothing twice: an account that has a complete export, less than
     `max_age` old, in its directory of today or of the days before, is done without a request. One
@@ -87,7 +87,7 @@ def export_accounts(
 
     Args:
         target: a directory with the fields `{account}` and `{date}` (of today, in UTC, as
-            2026-03-02) in its path. Names of accounts are made safe and stay different.
+            2026-03-02) in its path. Names of accounts are made safe and remain distinct.
         clients: a client for each account, from `for_subuser`, `for_key` with an account, or
             with `on_behalf_of`; taken one by one as accounts end. They should be derived from
             one client, as those share one session, disk threads and limits.
@@ -100,7 +100,7 @@ def export_accounts(
 
     Raises:
         TypeError, ValueError: an argument can't be used, or a client has no account. Those under
-            way are yielded before.
+            way are yielded first.
         Exception: what taking the next client raised, after those under way are yielded.
     """
     return export_with_marks(
@@ -127,7 +127,7 @@ def export_with_marks(
     on_event: OnEvent | None = None,
     marks: Mapping[str, bool] | None = None,
 ) -> AsyncGenerator[AccountResult, None]:
-    """Do what `export_accounts` does, with marks of the command's in the manifests."""
+    """Do what `export_accounts` does, with the command's marks in the manifests."""
     if isinstance(jobs, bool) or not isinstance(jobs, int):
         raise TypeError(f"jobs must be a whole number, not {jobs!r}")
     if jobs < 1:
@@ -261,7 +261,7 @@ class _Night:
             if step is None:
                 step = await self._choose(transfer, found, claimed, paths[0])
             if isinstance(step, Resume):
-                # One that was started before may have come to nothing.
+                # An export that was started earlier may have failed or expired.
                 with contextlib.suppress(
                     ExportExpiredError, ExportFailedError, ExportNotFoundError
                 ):

@@ -1,7 +1,7 @@
 """Buckets: S3, Google Cloud Storage, Azure, and obstore's local and memory stores.
 
 Small objects are read and written by blocking methods, which the callers run in threads: whatever
-becomes of a task, such a request has ended when the thread has. Uploads are asynchronous.
+becomes of a task, such a request ends with its thread. Uploads are asynchronous.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class Bucket:
         return sorted(objects, key=lambda each: each.name), folders
 
     def check_writable(self, name: str) -> None:
-        """See that objects can be written, by one that is deleted again.
+        """Check that objects can be written, with one that is then deleted.
 
         Raises:
             DownloadError: they can't, and no export should be started.
@@ -244,8 +244,8 @@ class Bucket:
         try:
             self.delete(name)
         except DownloadError:
-            # It may be allowed to write alone. The next check replaces what is left.
-            logger.debug("%s can be written, and nothing in it deleted.", self)
+            # Only writing may be allowed. The next check replaces the object that is left.
+            logger.debug("%s can be written to, but nothing in it can be deleted.", self)
 
     def read_range(self, stored: Stored, start: int, size: int) -> bytes | memoryview:
         """Return bytes of one version of an object.
@@ -361,6 +361,3 @@ def _stored(name: str, meta: Any) -> Stored:
 def _quoted(etag: str | None) -> str | None:
     # Azure quotes it in a response's head (RFC 9110 section 8.8.3), and not in a listing.
     return etag if etag is None or etag.endswith('"') else f'"{etag}"'
-
-
-# Errors. What obstore says may hold requests and what was signed: little of it is quoted.

@@ -81,9 +81,9 @@ class ExportClient:
             of its own, which obeys `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` as curl and pip
             do; this machine is never reached through a proxy. A session with `trust_env=True`
             lends its connector, headers, cookies and traces, and the same proxies are obeyed:
-            in no case does a netrc file add credentials to a request.
+            a netrc file never adds credentials to a request.
         base_url: the root of the API; `https://api.eu.sendgrid.com` for subusers in the EU.
-        eu_base_url: where `for_subuser` and `for_key` reach accounts in the EU; to be given where
+        eu_base_url: where `for_subuser` and `for_key` reach accounts in the EU; needed where
             `base_url` is not one of SendGrid's own.
         on_behalf_of: the subuser a parent account acts for, or "account-id" and the id of a
             partner's customer account.
@@ -205,7 +205,7 @@ class ExportClient:
         Args:
             subuser: a subuser, or its username. For a customer account of a partner it is
                 "account-id" and its id, as in `"account-id 12345"`.
-            region: "global" or "eu", which tell the host; None: the subuser's own, or for a
+            region: "global" or "eu", which decides the host; None: the subuser's own, or for a
                 name that of this client.
 
         Raises:
@@ -227,7 +227,7 @@ class ExportClient:
         Args:
             api_key: the API key.
             account: what events and `export_accounts` call the account.
-            region: "global" or "eu", which tell the host; None: that of this client.
+            region: "global" or "eu", which decides the host; None: that of this client.
 
         Raises:
             TypeError, ValueError: an argument can't be used.
@@ -315,7 +315,7 @@ class ExportClient:
         )
 
     async def get(self, export_id: str) -> ContactExport:
-        """Return an export as it is now: one look, no waiting, no second try.
+        """Return an export as it is now: one request, without waiting or a retry.
 
         https://www.twilio.com/docs/sendgrid/api-reference/contacts/export-contacts-status
 
@@ -351,16 +351,16 @@ class ExportClient:
         timeout: Duration | None = None,
         on_event: OnEvent | None = None,
     ) -> ContactExport:
-        """Look at the status until it is ready, and return the export.
+        """Poll the status until the export is ready, and return it.
 
         Args:
             export_id: the export.
             timeout: seconds to wait at most; None: as `PollPolicy.timeout` says.
-            on_event: told of every look.
+            on_event: receives an event for every poll.
 
         Raises:
             ExportFailedError: SendGrid could not make it.
-            ExportTimeoutError: the timeout passed; the export goes on at SendGrid.
+            ExportTimeoutError: the timeout passed; the export continues at SendGrid.
             APIError, TransportError, InvalidResponseError: what can't get better at once, or
                 the last of too many failures in a row.
         """
@@ -386,13 +386,13 @@ class ExportClient:
             target: where the files go: a directory, made if need be; a url such as
                 `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
             timeout: seconds to take at most; None: only the files' own expiry bounds it.
-            on_event: told of everything that happens.
+            on_event: receives every event.
 
         Raises:
             ExportNotReadyError: it is still being prepared, or failed.
-            ExportTimeoutError: the timeout passed; another call goes on.
+            ExportTimeoutError: the timeout passed; another call resumes.
             ExportExpiredError: the files are deleted.
-            DownloadError: a file can't be had, or fails its checks; the subclass says how.
+            DownloadError: a file can't be downloaded, or fails its checks; the subclass says which.
             APIError, TransportError, InvalidResponseError: links could not be renewed.
             OSError: the disk failed.
         """
@@ -412,15 +412,15 @@ class ExportClient:
         timeout: Duration | None = None,
         on_event: OnEvent | None = None,
     ) -> DownloadResult:
-        """Wait for an export and download it; what is on disk already is not asked for again.
+        """Wait for an export and download it; what is there already is not downloaded again.
 
         Args:
-            export_id: the export; all that a second process needs to go on with a first one's work.
+            export_id: the export; all that another process needs to resume the work of this one.
             target: where the files go: a directory, made if need be; a url such as
                 `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
             timeout: seconds for both together; None: `PollPolicy.timeout` bounds the waiting,
                 and the files' own expiry the download.
-            on_event: told of everything that happens.
+            on_event: receives every event.
 
         Raises:
             What `wait` and `download` raise.
@@ -444,10 +444,10 @@ class ExportClient:
                 async for batch in batches:
                     ...
 
-        File after file comes over one connection, as fast as the batches are taken. A break is
-        gone on from, pinned to the same object, with a fresh link where the old one is dead. At
-        its end each file is proved (length, MD5 where the ETag is one, gzip): only a loop that
-        ended without an error had them all, since what was handed out can't be taken back.
+        File after file comes over one connection, as fast as the batches are taken. After a break
+        it resumes within the same object, with a fresh link where the old one is dead. At its end
+        each file is verified (length, MD5 where the ETag is one, gzip): only a loop that ended
+        without an error had every contact, since batches that were yielded can't be taken back.
 
         Args:
             export: a ready export, from `wait` or `get`.
@@ -455,9 +455,9 @@ class ExportClient:
                 its own file. The last batch may have fewer.
             timeout: seconds from the opening to the last batch; None: only the files' own expiry
                 bounds it.
-            errors: what to do with bytes that are no UTF-8: `strict` raises, `replace` puts
+            errors: what to do with bytes that are not UTF-8: `strict` raises, `replace` puts
                 U+FFFD.
-            on_event: told of everything that happens; paths are the names that the files would
+            on_event: receives every event; paths are the names that the files would
                 have on disk.
 
         Raises:
@@ -466,7 +466,7 @@ class ExportClient:
             ExportExpiredError: the files are deleted.
             CorruptDownloadError: a file fails its checks, was replaced in the middle, or holds
                 no contacts.
-            DownloadError: a file can't be had, or not to its end; the subclass says how.
+            DownloadError: a file can't be downloaded to its end; the subclass says why.
             APIError, TransportError, InvalidResponseError: links could not be renewed.
         """
         # Imported here: downloads to disk do not need it.
@@ -627,7 +627,7 @@ def _teller(on_event: object) -> OnEvent:
     if not callable(on_event):
         raise TypeError(f"on_event must be a function, not {type(on_event).__name__}")
     if any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
-        raise TypeError("on_event must be a plain function: nobody would await it")
+        raise TypeError("on_event must be a plain function: a coroutine would not be awaited")
 
     def tell(event: Event) -> None:
         log(event)
@@ -665,7 +665,7 @@ async def fetch_export(
     on_event: OnEvent | None = None,
     **client: Unpack[_ClientArguments],
 ) -> DownloadResult:
-    """Wait for an export and bring its files to disk, complete and verified.
+    """Wait for an export and download its files, complete and verified.
 
     Another call with the same id and target resumes.
 
@@ -675,7 +675,7 @@ async def fetch_export(
             `s3://bucket/prefix`, `gs://`, `az://`, `memory://` or `file://`; or a `Bucket`.
         api_key: SendGrid's API key.
         timeout: seconds for everything; None: see `ExportClient.fetch`.
-        on_event: told of everything that happens.
+        on_event: receives every event.
         client: the other arguments of `ExportClient`.
 
     Raises:
@@ -698,10 +698,10 @@ async def export_contacts(
     on_event: OnEvent | None = None,
     **client: Unpack[_ClientArguments],
 ) -> DownloadResult:
-    """Start an export, wait for it, and bring its files to disk, complete and verified.
+    """Start an export, wait for it, and download its files, complete and verified.
 
-    The id is told at once, by an `ExportStarted` event and a manifest in `target`; should
-    this process die, `fetch_export` with it goes on.
+    The id is in an `ExportStarted` event and in a manifest in `target` at once; should this
+    process die, `fetch_export` with that id resumes.
 
     Args:
         target: where the files go: a directory, made if need be; a url such as
@@ -713,7 +713,7 @@ async def export_contacts(
         max_file_size: as for `ExportClient.start`, in megabytes.
         notify_email: as for `ExportClient.start`.
         timeout: seconds for everything; None: see `ExportClient.fetch`.
-        on_event: told of everything that happens.
+        on_event: receives every event.
         client: the other arguments of `ExportClient`.
 
     Raises:

@@ -110,10 +110,10 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class Threads(ThreadPoolExecutor):
-    """A thread pool that does with the threads it can get, at least one.
+    """A thread pool that makes do with the threads it can get, at least one.
 
     The standard one raises for a thread too many, and runs the work all the same. Here the first
-    thread is started at once, so that it is said before any work if there is none.
+    thread is started at once, so that having none is an error before any work.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Threads(ThreadPoolExecutor):
                 raise DownloadError(
                     f"No thread can be started to read or write files ({error}): the process is "
                     "at a limit. Raise it (ulimit -u, or the container's limit of pids), or run "
-                    "less beside it."
+                    "fewer programs."
                 ) from error
 
 
@@ -169,7 +169,7 @@ class Disk:
     async def run_long(self, steps: Steps[T]) -> T:
         """Like `run`, for work that takes long: some steps at a time, each time in its turn.
 
-        So nobody waits for all of somebody else's work, and a cancellation for one step alone.
+        So a piece of work waits only for a turn of another one, and a cancellation for one step.
         """
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ class Disk:
                 if ended is not None:
                     return ended[0]
         except asyncio.CancelledError:
-            # To flush what is given up may fail, unheard.
+            # Flushing what is given up may fail, which does not matter.
             with contextlib.suppress(OSError):
                 await self.run(steps.close)
             raise
@@ -198,7 +198,7 @@ def _lower_priority() -> None:
 
 
 def _take_turn(steps: Steps[T], stopped: threading.Event) -> tuple[T] | None:
-    """Go on with `steps`; return their result in a tuple, or None if there are more."""
+    """Continue with `steps`; return their result in a tuple, or None if there are more."""
     for _ in range(_STEPS_A_TURN):
         try:
             next(steps)

@@ -72,10 +72,10 @@ class SendGridExportsError(Exception):
 
     Retried before one is raised: polls that failed in a transient way (no connection, a timeout,
     429, 5xx, a body that can't be decoded), in the next slot or when the server says; files after
-    resets, stalls, short bodies, 429 and 5xx, from the last byte; dead links with fresh ones; a
-    file that fails its checks, once; a start only where it certainly was not processed.
+    resets, stalls, short bodies, 403, 404, 429 and 5xx, from the last byte; dead links with fresh
+    ones; a file that fails its checks, once; a start only where it certainly was not processed.
 
-    Never retried: 400, 401, 403 and 404 of the API, `failure`, a deleted file, a refused
+    Never retried: 400, 401, 403 and 404 of the API, `failure`, an expired export, a refused
     signature, a redirect (none is ever followed), a full disk, a start that may have reached
     SendGrid. Two exceptions: a poll that finds no export less than a minute after this client
     started it, and one 401 to a poll after the same wait had a good one.

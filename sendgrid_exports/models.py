@@ -102,11 +102,11 @@ class ExportMetadata:
 
 @attrs.frozen(kw_only=True)
 class ContactExport:
-    """An export job as the status endpoint tells it.
+    """An export job as the status endpoint describes it.
 
     Attributes:
         id: the export's id, opaque.
-        status: where it stands; a status nobody knows counts as pending.
+        status: where it stands; an unknown status counts as pending.
         status_text: the status in SendGrid's own word.
         created_at: when it was begun, or None where SendGrid does not say.
         updated_at: when it last changed, or None.

@@ -3,7 +3,7 @@
 aiohttp connects, speaks TLS, sends the request and parses the head. A body of known length is then
 received by a protocol of our own, into one buffer while the caller uses the other, and its
 connection goes back to aiohttp's pool after exactly the announced bytes. Any other body goes
-through aiohttp's reader. aiohttp is not imported here: this is all that depends on its inside.
+through aiohttp's reader. aiohttp is not imported here: this is all that depends on its internals.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Body(Protocol):
     def blocks(self) -> AsyncGenerator[memoryview, None]:
         """Yield the body in blocks; each is valid until the next is asked for.
 
-        A block is handed on when it is full, at the body's end, or a tenth of a second after its
+        A block is yielded when it is full, at the body's end, or a tenth of a second after its
         first byte. What arrived before an error is yielded before the error is raised.
 
         Raises:
@@ -140,7 +140,7 @@ class BufferedBody(asyncio.BufferedProtocol):
                     raise error
         finally:
             if self._switched:
-                # Bytes of this body are still to come, so the connection is of no more use.
+                # Bytes of this body are still to come, so the connection can't be reused.
                 self._transport.set_protocol(self._handler)
                 self._switched = False
                 self._transport.abort()
@@ -173,7 +173,7 @@ class BufferedBody(asyncio.BufferedProtocol):
             self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the reading; aiohttp's protocol is told as well."""
+        """End the reading, also for aiohttp's protocol."""
         self._switched = False
         self._handler.connection_lost(error)
         self.fail(error or ConnectionResetError("the connection was closed in mid-body"))

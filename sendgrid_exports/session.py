@@ -122,7 +122,7 @@ class Session:
         connector = None if self._borrowed is None else self._borrowed.connector
         if connector is None:
             return wanted
-        # A limit of 0 is none.
+        # A limit of 0 means no limit.
         in_all = max(1, connector.limit - 1) if connector.limit else wanted
         return min(wanted, in_all, connector.limit_per_host or wanted)
 

@@ -72,7 +72,7 @@ def _duration(*, above_zero: bool = False) -> Any:
 
 
 def _seconds(value: Duration) -> float:
-    # Anything else is left to the validator, which knows the name to complain about.
+    # Anything else is left to the validator, which names the setting in its error.
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
@@ -124,7 +124,7 @@ class Limits:
         block: bytes that are received and written at once.
         discovery: what the first request of a file asks for, in bytes; what fits into it takes
             one connection.
-        smallest_piece: below this, in bytes, another request costs more than it brings.
+        smallest_piece: below this, in bytes, another request costs more than it saves.
         first_connections: how many connections a client begins with.
         files: how many files of a download may be under way at once.
         sync_bytes: how many bytes of a file may be written before it is synced.

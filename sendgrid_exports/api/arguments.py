@@ -49,7 +49,7 @@ def check_api_key(value: object) -> str:
     if re.match(r"\s*(export\s+)?[A-Za-z_]\w*\s*=\s*[^=\s]", key):
         raise ValueError("api_key begins with NAME=: pass only what follows it, such as SG.…")
     if key[0] in _QUOTES or key[-1] in _QUOTES:
-        raise ValueError("api_key stands in quotes: pass what is between them, such as SG.…")
+        raise ValueError("api_key is in quotes: pass what is between them, such as SG.…")
     if key.split() != [key]:
         raise ValueError("api_key has spaces in it or around it: remove them")
     return key

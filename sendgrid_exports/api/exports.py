@@ -60,7 +60,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 4
-# Above a period of the rate limits, which is a minute and told in whole seconds.
+# Longer than a period of the rate limits, which is a minute and given in whole seconds.
 _LONGEST_START_DELAY = 90.0
 _MOST_PAGES = 1000
 _SHORTEST_RENEWAL = 60.0
@@ -201,7 +201,7 @@ class Exports:
     async def repeat(
         self, ask: Callable[[], Awaitable[T]], *, deadline: Deadline, on_event: OnEvent
     ) -> T:
-        """Return what `ask`, which changes nothing at SendGrid, returns; again like a poll.
+        """Return what `ask` returns, retried like a poll; it must change nothing at SendGrid.
 
         Raises:
             ExportTimeoutError: the deadline is reached.
@@ -327,7 +327,7 @@ class Exports:
         except SendGridExportsError as error:
             return error
         except TimeoutError:
-            raise timed_out(polling, "the timeout is over") from polling.failure
+            raise timed_out(polling, "the timeout passed") from polling.failure
 
     def _timeout(self, deadline: Deadline) -> AbstractAsyncContextManager[object]:
         left = deadline.left(self._clock.monotonic())

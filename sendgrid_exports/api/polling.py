@@ -182,7 +182,7 @@ def _poll_again(polling: Polling, asked: float | None, now: float, random: Rando
     if delay < left:
         return PollAgain(delay, polling)
     if polling.last or left <= 0:
-        return GiveUp(timed_out(polling, "the timeout is over"))
+        return GiveUp(timed_out(polling, "the timeout passed"))
     kept = min(_TIME_FOR_A_POLL, left / 10)
     return PollAgain(max(asked or 0.0, left - kept), attrs.evolve(polling, last=True))
 

@@ -3,7 +3,7 @@
 https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/rate-limits
 
 A key has a limit, and each account that it acts for may have one of its own. An answer states one
-of them and not which: where more of it is used than the account has sent, it is the key's.
+of them, but not which: if more of it is used than the account has sent, it is the key's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sendgrid_exports.http import read_http_date
 
 __all__ = ["Rate", "Stated", "is_of_account", "read_rate"]
 
-# What else uses the key, or a count that is a little off, finds these left.
+# The share of a limit left for other users of the key, and for a count that is a little off.
 _KEPT = 0.05
-# Beyond that the caller's own timeout and attempts decide.
+# The caller's own timeout and attempts bound longer waits.
 _LONGEST_WAIT = 120.0
 _SAME_PERIOD = 3.0
 # Until an answer states when the period ends.

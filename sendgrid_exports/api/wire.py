@@ -143,7 +143,7 @@ def _check_ids(ids: object, name: str) -> list[str]:
 
 
 def status_request(export_id: str) -> Request:
-    """Return the request for an export's status; any id stays one step of the path."""
+    """Return the request for an export's status; any id is one segment of the path."""
     # Clients and proxies resolve a path of dots away.
     escaped = quote(export_id, safe="")
     if not escaped.strip("."):
@@ -305,7 +305,7 @@ def _advice(status: int, said: str, request: Request, *, is_page: bool) -> str:
     if status < 400:
         return f"No redirect is followed, as the key would go elsewhere. {_ON_THE_WAY}"
     if is_page and status != 429:
-        # What a proxy refuses, no other key or id changes.
+        # Where a proxy refuses, another key or id does not help.
         return _ON_THE_WAY
     if status == 404:
         return _not_found_advice(request)

@@ -30,14 +30,14 @@ __all__ = ["Order", "back_up_accounts"]
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What `backup --all-subusers` was told.
+    """The arguments of `backup --all-subusers`.
 
     Attributes:
         directory: DIR, or a pattern with `{account}`.
         client: the arguments of the parent account's client.
         excepted: usernames that are left out.
         jobs: the most accounts at once.
-        keep: how many backups of each account stay; 0: all.
+        keep: how many backups of each account are kept; 0: all.
         allow_shrink: whether a backup counts although it is much smaller than the last one.
         selection: the file type, and megabytes above which an export is split.
         timeout: seconds for each account, or None.
@@ -68,7 +68,7 @@ class _Account:
         state: what came of it.
         result: the verified export.
         failure: why there is none.
-        dropped: older backups that made room.
+        dropped: the older backups that were dropped.
         doubt: why the backup does not count, or None.
     """
 

@@ -220,14 +220,14 @@ def drop_old(
     warn: Callable[[str], None],
     unfinished: Callable[[FoundExport], None],
 ) -> tuple[list[Path | Bucket], str | None]:
-    """Drop the oldest verified backups beside `new`, so that `keep` stay.
+    """Drop the oldest verified backups beside `new`, so that `keep` are left.
 
     The older ones are read again first: one whose bytes are not what its manifest says is left
     alone. So are, without a word, those that do not count or hold other contacts.
 
     Args:
         new: the backup just made and verified.
-        keep: how many backups stay, the new one among them; 0: all of them.
+        keep: how many backups are kept, the new one among them; 0: all of them.
         warn: receives a sentence about each folder that needs attention.
         unfinished: receives each export that is not complete.
 

@@ -56,7 +56,7 @@ class Exit(enum.IntEnum):
     meaning: str
 
     def __new__(cls, code: int, meaning: str) -> Exit:
-        """Make a number that knows what it means."""
+        """Make a number that has a meaning."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -111,7 +111,7 @@ class Failure(click.ClickException):
 def exit_of(error: BaseException) -> int:
     """Return the exit code for `error`."""
     if isinstance(error, ValueError | TypeError):
-        # The library names an argument; behind a directory that can't be used is the disk's error.
+        # The library names the argument; if it is a directory, the cause is the error of the disk.
         return exit_of(error.__cause__) if isinstance(error.__cause__, OSError) else Exit.USAGE
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), Exit.OTHER)
 

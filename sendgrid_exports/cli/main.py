@@ -33,7 +33,7 @@ class _Group(click.Group):
             name = error.option_name
             if any(name in option.opts for one in self.commands.values() for option in one.params):
                 raise click.UsageError(
-                    f"{name} stands after the command: {ctx.command_path} COMMAND {name}", ctx
+                    f"{name} goes after the command: {ctx.command_path} COMMAND {name}", ctx
                 ) from None
             raise
 
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             # The caller closed it. Opened first, so that no file of ours takes its descriptor.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding lacks ends no backup.
+            # A name that the terminal's encoding lacks must not end a backup.
             stream.reconfigure(errors="backslashreplace")
     output = Output()
     try:

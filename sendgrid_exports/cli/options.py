@@ -221,7 +221,7 @@ def client_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def repeat_options(options: Mapping[str, Any]) -> list[str]:
-    """Return the words that give `fetch` the same options; a timeout starts anew without."""
+    """Return the words that give `fetch` the same options, except for the timeout."""
     given = {
         "--api-key-file": options["key_file"],
         "--base-url": options["base_url"],

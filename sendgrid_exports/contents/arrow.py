@@ -32,7 +32,7 @@ def read_arrow(
     differ are united by name, and what a file lacks is empty. The custom fields of NDJSON become
     columns of their own names; to know them, NDJSON is read twice. Of several columns of one name
     the first keeps it, the second is called `NAME (2)`; names that differ in case alone are
-    different names. Two files are read at a time, so that the next one is ahead of its turn.
+    different names. Two files are read at a time, so that the next one is ready in time.
 
     Args:
         source: a finished download, a path, several paths, a directory or a bucket.

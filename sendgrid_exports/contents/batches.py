@@ -178,7 +178,7 @@ def read_table(table: Table, schema: pa.Schema, asked: Collection[str]) -> Piece
                 done += rest.num_rows
                 yield _typed(rest, table, schema, asked)
         except pa.ArrowInvalid:
-            # The next way takes what is odd here, or the last one says what is wrong with it.
+            # The next way reads what is unusual here; the last one says what is wrong with it.
             continue
         return
 

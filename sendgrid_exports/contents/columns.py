@@ -1,7 +1,7 @@
 """The columns of contacts as Arrow has them: names, types, and texts made into values.
 
-What is text stays that text: an empty one is an empty text, never a null, and so is one that a
-file has no column for. Only a column of another type has nulls, where the text is empty.
+Text stays as it is: an empty one is an empty text, never a null, and so is one that a file has no
+column for. Only a column of another type has nulls, where the text is empty.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _split_all(texts: pa.StringArray) -> pa.ListArray:
 def split_emails(text: str) -> Sequence[str]:
     """Return the addresses in a text of `ALTERNATE_EMAILS`, a list of quoted values.
 
-    A text that is no such list is one address, so that nothing of it is lost.
+    A text that is not such a list is one address, so that nothing of it is lost.
     """
     try:
         return split_values(text) if text else ()

@@ -192,7 +192,7 @@ def read_head(
     try:
         next(contacts, None)
     except CorruptDownloadError:
-        # What is wrong further on is said when it is read.
+        # What is wrong further on is an error when it is read.
         if not rows.begun:
             raise
     finally:

@@ -112,7 +112,7 @@ def _place(value: object) -> AnyFile | Bucket:
 
 
 def _in_place(listing: Listing, export_id: str | None) -> list[AnyFile]:
-    # What others put there, such as macOS its `._` files, does not count.
+    # Files that a system puts there, such as the `._` files of macOS, do not count.
     names = {name: ours for name in listing.names if (ours := parse_name(name))}
     if export_id is None:
         export_id = _only_export(listing, names.values())

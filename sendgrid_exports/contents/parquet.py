@@ -20,7 +20,7 @@ __all__ = ["write_files"]
 _PART = 5 * 1024 * 1024
 _PARTS = 2
 _ROW_GROUP = 16 * 1024
-# A dictionary of texts that all differ takes time and space, and is of no use.
+# A dictionary of texts that all differ takes time and space, and saves nothing.
 _ALL_DIFFER = {"EMAIL", "CONTACT_ID"}
 
 

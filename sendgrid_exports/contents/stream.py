@@ -116,7 +116,7 @@ class ContactStream:
     def __init__(self, stream: FileStream, *, disk: Disk, batch_size: int, errors: Errors) -> None:
         self._stream = stream
         self._transfer = stream.transfer
-        self._transfer.kept = lambda: "what was handed out is incomplete"
+        self._transfer.kept = lambda: "what was yielded is incomplete"
         self._transfer.advice = (
             "drop it and stream again with more time, or download, which can be resumed"
         )

@@ -46,8 +46,8 @@ class PlainText:
     Args:
         fast: inflate by isal, where it is installed. It is three times as fast as zlib, but calls
             some valid files broken, such as one whose header with an extra field and a name is
-            cut by the end of a block, and has perhaps yielded other bytes before it does. So only
-            who can read the data again uses it, and has zlib decide.
+            cut by the end of a block, and has perhaps yielded other bytes before it does. So use
+            it only where the data can be read again, and let zlib decide.
 
     Attributes:
         compressed: whether the data is gzip; known once two bytes have come.

@@ -86,7 +86,7 @@ class Rows:
 
     Args:
         columns: those of the file before, for CSV without a header.
-        united: the columns that each row of CSV shall have, if not its file's own; those that its
+        united: the columns that each row of CSV has, if not only its file's own; those that its
             file lacks are empty.
         errors: what to do with bytes that are not UTF-8: `strict` raises an error, `replace`
             puts U+FFFD.

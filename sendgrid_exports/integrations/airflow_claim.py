@@ -62,7 +62,7 @@ class Claim:
                 self._exists, text = True, self._path.read_text()
                 known = json.loads(text) if text else {"since": self._path.stat().st_mtime}
         elif ti.try_number > 1:
-            # Nothing can be kept: the list of exports has to tell.
+            # Nothing can be kept: the list of exports has to show it.
             known = {"since": context["dag_run"].start_date.timestamp()}
         self.known = known if known.get("done", ti.max_tries) == ti.max_tries else {}
 

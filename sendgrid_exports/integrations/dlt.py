@@ -5,8 +5,8 @@
 
 Names of columns are those that dlt's naming convention makes (`EMAIL` becomes `email`). Where it
 makes one name of several, as of `Plan` and `plan`, the first keeps it and the next is called
-`plan_2`. The pipeline's state keeps who has which name, so that it stays; the description of such
-a column in dlt's schema is its name at SendGrid.
+`plan_2`. The pipeline's state keeps these names, so that they do not change; the description of
+such a column in dlt's schema is its name at SendGrid.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def sendgrid(
             `read_arrow`.
         export_id: which export, where the directory holds several.
         column_types: types of columns by name, as for `read_arrow`.
-        history: keep the versions of before.
+        history: keep earlier versions.
         ignore: columns that alone make no new version, such as `UPDATED_AT`.
 
     Raises:

@@ -54,7 +54,7 @@ def traced(
     """Trace one export while the block runs; pass what is yielded as `on_event`.
 
     Args:
-        on_event: your own listener, told of every event afterwards.
+        on_event: your own listener, which receives every event afterwards.
         tracer_provider: where spans go; None: where the program's other spans go.
         meter_provider: where metrics go; None: where the program's other metrics go.
     """

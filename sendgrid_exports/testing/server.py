@@ -43,7 +43,7 @@ class FakeSendGrid(Settings):
     """The export service on loopback ports: the API, and the storage its links lead to.
 
     It keeps SendGrid's and S3's rules, answers in their words, and breaks in every way asked for
-    by `respond` and `inject`. Files lie in a temporary directory, never in memory. Methods that
+    by `respond` and `inject`. Files are in a temporary directory, never in memory. Methods that
     take an export's id raise `KeyError` for an unknown one::
 
         import asyncio
@@ -271,7 +271,7 @@ class FakeSendGrid(Settings):
         return tuple(file.etag for file in self._world.export(export_id).files)
 
     def file_path(self, export_id: str, number: int) -> Path:
-        """Return where file `number` (from 1) lies that the storage serves.
+        """Return the path of file `number` (from 1) that the storage serves.
 
         Exports with the same generated contacts may share a file: only read it.
         """

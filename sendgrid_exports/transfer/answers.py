@@ -106,7 +106,7 @@ class Receive:
 
 @attrs.frozen
 class StartOver:
-    """What is on disk is of no use: start the file over, if `plain` as one stream, no ranges."""
+    """What is on disk can't be used: start the file over; `plain`: as one stream, no ranges."""
 
     reason: str
     plain: bool = False
@@ -119,11 +119,11 @@ class AllHere:
 
 @attrs.frozen
 class LinkDead:
-    """The link was refused; a fresh one may do.
+    """The link was refused; a fresh one may work.
 
     Attributes:
         reason: what the storage said.
-        expired: whether it is known to have died of age. Otherwise the cause may be an object or
+        expired: whether it is known to have expired. Otherwise the cause may be an object or
             a policy of the storage that has not reached every server, or a deleted file.
         status: of the answer; 404 and 410 say that the file does not exist.
         code: S3's code, or None.
@@ -137,7 +137,7 @@ class LinkDead:
 
 @attrs.frozen
 class TryAgain:
-    """A transient failure; `slow_down`: because too much is asked of the storage."""
+    """A transient failure; `slow_down`: because the storage is overloaded."""
 
     reason: str
     retry_after: float | None = None
@@ -146,7 +146,7 @@ class TryAgain:
 
 @attrs.frozen(kw_only=True)
 class Refused:
-    """A failure that stays; `advice` says what to do about it, where that is known."""
+    """A permanent failure; `advice` says what to do about it, where that is known."""
 
     reason: str
     status: int | None = None
@@ -204,7 +204,7 @@ def _judge_whole(asked: Asked, answer: Answer) -> Meaning:
         return StartOver("the storage answers a range with the whole file", plain=True)
     total = _read_size(answer.headers.get("content-length"))
     if total is None and "chunked" not in answer.headers.get("transfer-encoding", "").lower():
-        return TryAgain("nothing says where the body ends, so a cut would pass for its end")
+        return TryAgain("nothing says where the body ends, so a truncated one would look complete")
     return Receive(
         total=total,
         version=_version(answer, total),
@@ -293,7 +293,7 @@ def _advise(answer: Answer, code: str | None) -> str:
         return (
             f"S3 itself redirects to the bucket's own region{where}, as it does for some hours "
             "after a bucket is made or moved. Redirects are not followed: fetch again later with "
-            "the same id, and if it stays so, tell SendGrid's support."
+            "the same id, and if that fails too, tell SendGrid's support."
         )
     if answer.status in {400, 401, 405}:
         return (

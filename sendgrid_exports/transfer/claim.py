@@ -82,7 +82,7 @@ def _take(directory: Path, lock: Lock) -> None:
 
 def _release(directory: Path, lock: Lock) -> None:
     lock.release()
-    # Of an account that failed at once, nothing is left.
+    # An account that failed at once leaves nothing behind.
     with contextlib.suppress(OSError):
         directory.rmdir()
 

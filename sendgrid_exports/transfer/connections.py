@@ -50,11 +50,11 @@ class Connections:
         self._grant()
 
     def slower(self) -> None:
-        """Have fewer from now on: the storage or the line has had enough."""
+        """Use fewer from now on: the storage or the line is overloaded."""
         self._pace.slower(self._active)
 
     def faster(self) -> None:
-        """Have a little more again, after a request that succeeded."""
+        """Allow a little more again, after a request that succeeded."""
         self._pace.faster()
         self._grant()
 

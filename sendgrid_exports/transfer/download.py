@@ -50,7 +50,7 @@ async def download(export: ContactExport, transfer: Transfer, folder: Folder) ->
 
     Raises:
         ExportTimeoutError, ExportExpiredError: the deadline or the files' expiry came first.
-        SendGridExportsError: a file can't be had.
+        SendGridExportsError: a file can't be downloaded.
         OSError: the disk failed.
     """
     export = await transfer.begin(export)
@@ -73,7 +73,7 @@ class Workers:
         self.tasks.append(self.group.create_task(work))
 
     def cancel(self) -> None:
-        """Cancel those that have not ended, but for the one that calls this."""
+        """Cancel those that have not ended, except the one that calls this."""
         for task in self.tasks:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -145,7 +145,7 @@ class _Download:
         return checked
 
     def _add_workers(self, file: File, workers: Workers, *, at_least: int = 0) -> None:
-        """Have as many connections more as the waiting bytes of a file are worth."""
+        """Open as many more connections as the waiting bytes of a file are worth."""
         most = self._policy.connections_per_file - len(workers.tasks)
         worth = file.copy.pieces.worth(self._smallest_piece)
         for _ in range(max(at_least, min(most, worth))):

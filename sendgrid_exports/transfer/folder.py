@@ -95,7 +95,7 @@ class Folder:
         self.names = names
         self.manifest = manifest
         self.journal = journal
-        self.kept: Callable[[], str] = lambda: "finished files stay"
+        self.kept: Callable[[], str] = lambda: "finished files are kept"
         self._location = location
         self._lock = lock
         self._disk = disk
@@ -130,17 +130,17 @@ class Folder:
             await self._disk.run(self._append, record, synced)
 
     async def check_space(self, needed: int) -> None:
-        """See that the disk has room for `needed` more bytes.
+        """Check that the disk has room for `needed` more bytes.
 
         Raises:
-            InsufficientDiskSpaceError: it has not.
+            InsufficientDiskSpaceError: it does not.
         """
         now = self._clock.monotonic()
-        # Thousands of small files need not ask each.
+        # Thousands of small files need not each ask the disk.
         if now - self._free_at >= _SPACE_SECONDS or needed > (self._free or 0) / 2:
             self._free_at = now
             self._free = await self._disk.run(free_space, self.names.directory)
-        # A disk that does not say how much room it has is given a try.
+        # A disk that does not say how much room it has is tried.
         if self._free is not None and needed > self._free:
             raise InsufficientDiskSpaceError(
                 f"{self.names.directory} has {self._free:,} bytes free, and the files of export "
@@ -282,7 +282,7 @@ class Folder:
         sync_directory(self.names.directory)
 
     async def finish(self) -> None:
-        """Record that every file is there, and remove what is of no more use."""
+        """Record that every file is there, and remove what is no longer needed."""
         await self.save(
             lambda known: attrs.evolve(known, state="complete", contacts=count_contacts(known))
         )
@@ -378,7 +378,7 @@ class Folder:
 
 
 def is_in_other_form(entry: FileEntry, policy: DownloadPolicy) -> bool:
-    """Whether a file is gzip where plain is wanted, or the reverse; what never was gzip stays."""
+    """Whether a file is gzip where plain is wanted, or the reverse; what never was gzip is kept."""
     return entry.raw_compressed and entry.compressed == policy.decompress
 
 
@@ -422,7 +422,7 @@ async def open_folder(
     except OSError as error:
         if isinstance(error, SendGridExportsError) or error.errno not in DISK_FULL:
             raise
-        kept = "finished files stay" if folder is None else folder.kept()
+        kept = "finished files are kept" if folder is None else folder.kept()
         raise InsufficientDiskSpaceError(
             f"{directory} is full: {error}. Make room and fetch again with the same id; {kept}.",
             path=directory,
@@ -432,8 +432,8 @@ async def open_folder(
 def prepare_directory(directory: Path) -> None:
     """Make the directory if need be, and see that an export can be downloaded into it.
 
-    Done once, in small, is all that a download does there: a lock, a file written, synced and
-    renamed. What can't work is then said before an export is started.
+    This does once, on a small scale, all that a download does there: it takes a lock, and writes,
+    syncs and renames a file. So what can't work is an error before an export is started.
 
     Raises:
         ValueError: it is a file or not writable.
@@ -493,7 +493,7 @@ def _load(path: Path, export_id: str) -> Manifest:
         return Manifest(export_id=export_id)
     manifest = read_manifest(data, export_id)
     if manifest is None:
-        logger.warning("The manifest %s is damaged or of another version; starting anew.", path)
+        logger.warning("The manifest %s is damaged or of another version; starting over.", path)
     return manifest or Manifest(export_id=export_id)
 
 

@@ -104,7 +104,7 @@ def read_links(urls: Sequence[str], *, allow_http: bool, now: float) -> tuple[Li
     if problems:
         raise InvalidResponseError(
             f"The download links are not what is documented: {'; '.join(problems)}. Fetch "
-            "again; if it stays so, tell SendGrid's support.",
+            "again; if that fails too, tell SendGrid's support.",
             problems=tuple(problems),
         )
     return tuple(links)
@@ -130,7 +130,7 @@ def is_due(link: Link, *, utc: datetime, now: float) -> bool:
     """Whether to renew the link before a request begins; `utc` is the server's time.
 
     Little of its life must be left. But a link that only just came is tried whatever the clocks
-    say: renewing it would bring no better one.
+    say: renewing it would not give a better one.
     """
     if link.dies_at is None:
         return False

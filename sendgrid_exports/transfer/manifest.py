@@ -49,7 +49,7 @@ class FileEntry:
         raw_size: the bytes the storage sent.
         raw_compressed: whether those were gzip.
         contacts: the contacts in it, or None.
-        verify: how much was asked of it.
+        verify: how deeply it was checked.
         verified_by: the checks the raw bytes passed.
         object_etag: the bucket's entity tag of the file as the bucket writes it; None on disk.
     """
@@ -138,7 +138,7 @@ def check_again(entry: FileEntry, verify: Verify, *, untouched: bool) -> Verify 
 
     Args:
         entry: what the manifest says of it.
-        verify: what is asked of it now.
+        verify: how deeply it is to be checked now.
         untouched: whether it is certainly the file that was entered.
     """
     levels = list(Verify)

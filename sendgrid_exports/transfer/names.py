@@ -1,4 +1,4 @@
-"""What files are called: by us, never by the server. And what else may lie beside them. Pure."""
+"""What files are called: by us, never by the server. And what else may be beside them. Pure."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def is_clutter(name: str, *, folder: bool) -> bool:
     """Whether an operating system puts files, or a folder, of this name into any directory.
 
     macOS: `._name`, `.DS_Store`. Windows: `Thumbs.db`, `desktop.ini`. Synology: the folder
-    X
+    `@eaDir`.
     """
     return name == _CLUTTER_FOLDER if folder else _CLUTTER.fullmatch(name) is not None
 
@@ -84,7 +84,7 @@ def check_directory(directory: object) -> Path:
     """Return `directory` as a path.
 
     Raises:
-        TypeError: it is no path of text.
+        TypeError: it is not a path of text.
         ValueError: it can't name a directory.
     """
     path = directory.__fspath__() if hasattr(directory, "__fspath__") else directory

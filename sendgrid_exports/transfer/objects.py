@@ -1,7 +1,7 @@
 """The objects of an export in a bucket: its files, and the manifest that says which are complete.
 
 The manifest is the commit. It is created and replaced on condition that it is as it was read, so
-of two runs the one that finds it changed ends. Locks, which would need cleaning up, do not exist.
+of two runs the one that finds it changed ends. There are no locks, which would need cleaning up.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Objects:
         manifest = read_manifest(data, export_id) if data is not None else None
         if data is not None and manifest is None:
             logger.warning(
-                "The manifest %s is damaged or of another version; starting anew.",
+                "The manifest %s is damaged or of another version; starting over.",
                 self.bucket.url_of(name),
             )
         self.manifest = manifest or Manifest(export_id=export_id)

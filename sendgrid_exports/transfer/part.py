@@ -93,7 +93,7 @@ class Parts:
         self._progress.synced(copy, size)
 
     async def keep(self, file: File) -> None:
-        """Make durable what has arrived of a file that is left in the middle."""
+        """Make durable what has arrived of a file that is left unfinished."""
         copy = file.copy
         if copy.version is not None and copy.pieces.written.size > copy.durable:
             # The error that ended the download is the one to report.

@@ -89,7 +89,7 @@ class Piece:
         return progress
 
     def take(self, block: memoryview) -> memoryview:
-        """Move on by what arrived, and return as much of it as belongs to the piece."""
+        """Advance by what arrived, and return as much of it as belongs to the piece."""
         if self.end is not None:
             block = block[: self.end - self.position]
         self.position += len(block)
@@ -174,7 +174,7 @@ class FilePieces:
 
         Args:
             connections: how many connections the file may have.
-            smallest: below this, in bytes, another request costs more than it brings.
+            smallest: below this, in bytes, another request costs more than it saves.
             largest: the largest piece, in bytes.
         """
         if not self.waiting:

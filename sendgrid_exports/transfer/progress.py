@@ -1,4 +1,4 @@
-"""How far a transfer is: what callers are told of it, and whether it will be done in time."""
+"""How far a transfer is: what callers learn of it, and whether it will be done in time."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Progress:
             self.needed += total - copy.pieces.written.size
 
     def ended(self, copy: Copy) -> None:
-        """Count a file no more: it is finished, or starts over."""
+        """Stop counting a file: it is finished, or starts over."""
         total = copy.pieces.total
         if total is not None and copy.counted:
             copy.counted = False
@@ -77,7 +77,7 @@ class Progress:
             self.needed -= total - copy.pieces.written.size
 
     def written(self, copy: Copy, size: int) -> None:
-        """Count bytes that were written, and say so, once, if the rest will take too long."""
+        """Count bytes that were written, and report once if the rest will take too long."""
         self._written += size
         if copy.counted:
             self.needed -= size

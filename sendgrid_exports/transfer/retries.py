@@ -1,6 +1,6 @@
 """What follows from a failure: try again, renew the link, start over, or give up. Pure.
 
-Progress resets the budgets: only attempts in a row that brought nothing count. What can't get
+Progress resets the budgets: only attempts in a row without progress count. What can't get
 better is not tried again, so nothing loops while a server keeps answering.
 """
 
@@ -28,12 +28,12 @@ _START_OVERS = 3
 _RENEWALS = 3
 _LONGEST_WAIT = 3600.0
 _FETCH_AGAIN = "Fetch again with the same id"
-_THEN_ANOTHER = f"{_FETCH_AGAIN}; if it stays so, start another export."
+_THEN_ANOTHER = f"{_FETCH_AGAIN}; if that fails too, start another export."
 
 
 @attrs.frozen(kw_only=True)
 class Tries:
-    """How often a file was tried in vain.
+    """How often a file was tried without success.
 
     Attributes:
         starts_over: how often it began again from its first byte.
@@ -103,7 +103,7 @@ def next_step(
     Args:
         failure: what became of the request, or of the check of the whole file.
         tries: the file's counts so far.
-        failures: attempts of this piece in a row that brought nothing, this one included.
+        failures: attempts of this piece in a row without progress, this one included.
         attempts: how many of them are allowed.
         left: seconds until the deadline.
         random: between 0 and 1, for the jitter.
@@ -182,7 +182,7 @@ def error_of(
             )
         case "refused":
             return DownloadError(
-                f"The storage does not give {name}: {reason}. {advice or _THEN_ANOTHER}",
+                f"The storage refuses {name}: {reason}. {advice or _THEN_ANOTHER}",
                 path=path,
                 url=url,
                 status=given_up.status,

@@ -1,6 +1,6 @@
 """The files of an export, block after block, without a disk.
 
-What was handed out can't be taken back: after a break a file continues from its next byte, of the
+What was yielded can't be taken back: after a break a file continues from its next byte, of the
 very same version, or not at all.
 """
 
@@ -53,7 +53,7 @@ class FileStream:
         Raises:
             CorruptDownloadError: another version of it is there now.
             IncompleteDownloadError: it broke off, and nothing pins its version.
-            DownloadError, ExportExpiredError: it can't be had.
+            DownloadError, ExportExpiredError: it can't be downloaded.
             APIError, TransportError, InvalidResponseError: its link could not be renewed.
         """
         while True:
@@ -66,7 +66,7 @@ class FileStream:
                         yield block
                 break
             except StartOverError as again:
-                # Only before the first byte: nothing was handed out.
+                # Only before the first byte: nothing was yielded.
                 again.begin(file, None)
         del self._storage.files[file.number]
 
@@ -83,7 +83,7 @@ class FileStream:
         if isinstance(failure, StartOver):
             raise CorruptDownloadError(
                 f"{path.name} can't be resumed at byte {piece.position:,}: {failure.reason}. The "
-                "contacts handed out belong to a version that is gone: drop them, and stream "
+                "contacts yielded so far are of a version that is gone: drop them, and stream "
                 "again.",
                 path=path,
                 url=file.link.identity,
@@ -92,7 +92,7 @@ class FileStream:
         if isinstance(failure, TryAgain | LinkDead) and not pinned:
             raise IncompleteDownloadError(
                 f"{path.name} broke off at byte {piece.position:,} ({failure.reason}), and "
-                "nothing pins its version, so it can't be resumed. Drop the contacts handed out "
+                "nothing pins its version, so it can't be resumed. Drop the contacts so far "
                 "and stream again, or download, which can start a file over.",
                 path=path,
                 url=file.link.identity,

@@ -60,7 +60,7 @@ def read_target(target: object) -> Path | Bucket:
 
 
 class Listing:
-    """The files right in a directory or a bucket, as they are when it is made.
+    """The files directly in a directory or a bucket, as they are when it is made.
 
     Attributes:
         place: the directory or the bucket.

@@ -1,4 +1,4 @@
-"""One transfer of an export: by what means, until when, and who is told.
+"""One transfer of an export: by what means, until when, and for which listener.
 
 Whatever ends a transfer because time ran out is translated here, and nowhere else.
 """
@@ -91,7 +91,7 @@ class Transfer:
     async def begin(self, export: ContactExport) -> ContactExport:
         """Learn when the files expire, and return the export as it is now.
 
-        Links expire by SendGrid's clock. If no answer has told it yet, the status is polled once.
+        Links expire by SendGrid's clock. If no answer has shown it yet, the status is polled once.
         Where that fails the links may still work: half of the time is left to try them.
 
         Raises:

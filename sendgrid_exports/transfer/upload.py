@@ -37,7 +37,7 @@ async def upload(export: ContactExport, transfer: Transfer, objects: Objects) ->
     Raises:
         DownloadInProgressError: another run was faster, and is not done.
         ExportTimeoutError, ExportExpiredError: the deadline or the files' expiry came first.
-        SendGridExportsError: a file can't be had, or the bucket can't be used.
+        SendGridExportsError: a file can't be downloaded, or the bucket can't be used.
     """
     export = await transfer.begin(export)
     try:
@@ -66,7 +66,7 @@ class _Upload:
         self._progress = Progress(transfer, objects.names, on_disk=False)
         self._places = asyncio.Semaphore(self._policy.limits.uploads)
         self._storage = Storage(transfer, self._progress)
-        transfer.kept = lambda: "the files that are complete stay"
+        transfer.kept = lambda: "the files that are complete are kept"
 
     async def run(self, export: ContactExport) -> None:
         """Download every file of `export` that the manifest does not name."""
@@ -105,7 +105,7 @@ class _Upload:
                 await self._write(file, upload, data)
                 async for _, data in blocks:
                     await self._write(file, upload, data)
-                # Whatever is completed is entered, although its task is cancelled meanwhile.
+                # Whatever is completed is entered, even if its task is cancelled meanwhile.
                 return await unbroken(
                     asyncio.ensure_future(self._publish(file, name, checks, upload))
                 )

@@ -238,7 +238,7 @@ async def test_a_trigger_survives_an_api_that_is_down_for_a_moment(make_fake: Ma
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, "failed"), (403, "failed"), (404, "error")])
-async def test_a_refusal_that_no_retry_can_change_is_told_apart(
+async def test_a_refusal_that_no_retry_can_change_is_distinguished(
     make_fake: MakeFake, status: int, told: str
 ) -> None:
     fake = await asyncio.to_thread(make_fake)
@@ -435,7 +435,7 @@ def test_the_outlet_is_the_target(make_fake: MakeFake, tmp_path: Path) -> None:
     assert make_operator(target=str(tmp_path), outlets=[]).outlets == []
 
 
-def test_an_alias_is_told_the_rendered_target(make_fake: MakeFake, tmp_path: Path) -> None:
+def test_an_alias_gets_the_rendered_target(make_fake: MakeFake, tmp_path: Path) -> None:
     from airflow.sdk import Asset
 
     make_fake()
@@ -447,7 +447,7 @@ def test_an_alias_is_told_the_rendered_target(make_fake: MakeFake, tmp_path: Pat
     assert event.dest_asset_key.uri == Asset(uri=(tmp_path / "today").as_uri()).uri
 
 
-def test_openlineage_is_told_what_was_written(make_fake: MakeFake, tmp_path: Path) -> None:
+def test_openlineage_gets_what_was_written(make_fake: MakeFake, tmp_path: Path) -> None:
     pytest.importorskip(
         "airflow.providers.openlineage", reason="the OpenLineage provider is not installed"
     )

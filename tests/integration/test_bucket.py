@@ -371,7 +371,7 @@ async def test_a_timeout_keeps_the_files_that_are_complete(
     await fake.add_export(export_id=ID, bodies=[b"EMAIL\na@b.c\n", BODY])
     fake.inject(Stall(0), file=2, times=None)
     client = make_client(fake, downloads=DownloadPolicy(read_timeout=0.05, attempts=10**6))
-    with pytest.raises(ExportTimeoutError, match="files that are complete stay"):
+    with pytest.raises(ExportTimeoutError, match="files that are complete are kept"):
         await client.fetch(ID, bucket, timeout=30)
     assert everything(bucket, tmp_path) == [f"{ID}-00001.csv", f"{ID}.manifest.json"]
     fake.clear_faults()

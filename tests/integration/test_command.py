@@ -625,8 +625,8 @@ async def test_what_went_wrong_is_said_in_sentences(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--quiet", "list"), "--quiet stands after the command: "),
-        (("--output", "json", "list"), "--output stands after the command: "),
+        (("--quiet", "list"), "--quiet goes after the command: "),
+        (("--output", "json", "list"), "--output goes after the command: "),
         (("--nothing", "list"), "No such option"),
         (("fetch", "there", "5f0cf4a3"), "fetch 5f0cf4a3 there"),
         (("fetch", "new/there", "5f0cf4a3"), "fetch 5f0cf4a3 new/there"),

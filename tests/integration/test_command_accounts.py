@@ -198,7 +198,7 @@ async def test_a_pattern_may_say_where_the_backups_go(command: Command) -> None:
     assert sorted(path.name for path in day.iterdir()) == SOUND
 
 
-async def test_a_key_that_may_not_list_the_subusers_is_told_so(
+async def test_a_key_that_may_not_list_the_subusers_gets_an_error_that_says_so(
     command: Command, fake: FakeSendGrid
 ) -> None:
     fake.scopes = ("marketing.read",)

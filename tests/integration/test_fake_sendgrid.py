@@ -511,7 +511,7 @@ async def test_faults_can_be_cleared(fake: FakeSendGrid, session: aiohttp.Client
     await body_at(session, fake.links(export_id)[0])
 
 
-async def test_links_etags_and_paths_of_files_are_told(
+async def test_links_etags_and_paths_of_files_are_returned(
     fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     export_id = await fake.add_export(bodies=[b"a", b"b"])

@@ -528,7 +528,7 @@ async def test_longer_body_sends_more_than_asked_for(
     assert got.headers["Content-Range"] == "bytes 4-9/1024"
 
 
-async def test_endless_body_goes_on_after_the_object(
+async def test_endless_body_continues_after_the_object(
     fake: FakeSendGrid, session: aiohttp.ClientSession
 ) -> None:
     url = await link(session, fake)

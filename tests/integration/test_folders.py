@@ -201,7 +201,7 @@ def test_what_a_system_puts_into_a_folder_does_not_keep_a_backup(backups: Path) 
     assert drop(backups, 2) == ({B, C, NEW}, [])
 
 
-def test_a_folder_of_the_name_of_clutter_is_a_persons(backups: Path) -> None:
+def test_a_folder_with_the_name_of_a_clutter_file_is_not_clutter(backups: Path) -> None:
     (backups / A / "._mine").mkdir()
     left, [warning] = drop(backups, 1)
     assert left == {A, NEW}

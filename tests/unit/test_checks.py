@@ -132,7 +132,7 @@ def test_the_checks_that_passed_are_listed(
 
 
 @pytest.mark.parametrize("name", sorted(announced(b"")))
-def test_each_sum_that_differs_is_told(name: str) -> None:
+def test_each_sum_that_differs_is_named(name: str) -> None:
     expected = expect({name: announced(CSV + b"!")[name]}, len(CSV))
     for verify in (Verify.CHECKSUM, Verify.CONTENTS):
         with pytest.raises(CheckFailedError, match="etag-md5" if name == "etag" else name):
@@ -142,7 +142,7 @@ def test_each_sum_that_differs_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("verify", list(Verify))
 @pytest.mark.parametrize("size", [0, len(PACKED) - 1, len(PACKED) + 1])
-def test_another_length_is_told(verify: Verify, size: int) -> None:
+def test_another_length_is_named(verify: Verify, size: int) -> None:
     with pytest.raises(CheckFailedError, match=f"{len(PACKED)} bytes, and {size} were announced"):
         check(PACKED, verify=verify, expected=Expected(size=size))
 
@@ -215,7 +215,7 @@ def test_a_measured_file_has_its_length_and_beginning_checked(data: bytes, begin
     assert checks.finish() == check(data, verify=Verify.LENGTH, expected=Expected(size=len(data)))
 
 
-def test_a_measured_file_of_another_length_is_told() -> None:
+def test_a_measured_file_of_another_length_is_refused() -> None:
     checks = Checks(Verify.LENGTH, Expected(size=5))
     checks.measure(4, b"")
     with pytest.raises(CheckFailedError, match="4 bytes, and 5"):

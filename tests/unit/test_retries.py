@@ -248,7 +248,7 @@ def test_a_used_up_budget_says_why(meaning: Failure, tries: Tries) -> None:
         (
             GiveUp("refused", "405"),
             DownloadError,
-            ": 405. Fetch again with the same id; if it stays so, start another export.",
+            ": 405. Fetch again with the same id; if that fails too, start another export.",
         ),
         (
             GiveUp("refused", "302", "Check the proxies."),
