@@ -182,7 +182,7 @@ def error_of(
             )
         case "refused":
             return DownloadError(
-                f"The storage refuses {name}: {reason}. {advice or _THEN_ANOTHER}",
+                f"The storage does not deliver {name}: {reason}. {advice or _THEN_ANOTHER}",
                 path=path,
                 url=url,
                 status=given_up.status,
