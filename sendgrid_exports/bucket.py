@@ -247,7 +247,7 @@ class Bucket:
             # It may be allowed to write alone. The next check replaces what is left.
             logger.debug("%s can be written, and nothing in it deleted.", self)
 
-    def read_range(self, stored: Stored, start: int, size: int) -> bytes | memoryview:
+    def read_range(self, stored: Stored, start: int, size: int) -> memoryview:
         """Return bytes of one version of an object.
 
         Raises:
@@ -361,6 +361,3 @@ def _stored(name: str, meta: Any) -> Stored:
 def _quoted(etag: str | None) -> str | None:
     # Azure quotes it in a response's head (RFC 9110 section 8.8.3), and not in a listing.
     return etag if etag is None or etag.endswith('"') else f'"{etag}"'
-
-
-# Errors. What obstore says may hold requests and what was signed: little of it is quoted.

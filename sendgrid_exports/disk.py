@@ -38,12 +38,12 @@ __all__ = [
     "free_space",
     "naming",
     "publish",
+    "remove_file",
     "replace_file",
     "size_of",
     "sync_directory",
     "sync_file",
     "sync_whole",
-    "truncate",
     "unbroken",
     "write_file",
 ]
@@ -350,9 +350,9 @@ def append(path: Path, data: bytes) -> None:
             raise
 
 
-def truncate(part: Path) -> None:
-    """Remove a part file, if there is one."""
-    part.unlink(missing_ok=True)
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    path.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:

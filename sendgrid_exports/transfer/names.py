@@ -75,7 +75,7 @@ def is_clutter(name: str, *, folder: bool) -> bool:
     """Whether an operating system puts files, or a folder, of this name into any directory.
 
     macOS: `._name`, `.DS_Store`. Windows: `Thumbs.db`, `desktop.ini`. Synology: the folder
-    X
+    `@eaDir`.
     """
     return name == _CLUTTER_FOLDER if folder else _CLUTTER.fullmatch(name) is not None
 
