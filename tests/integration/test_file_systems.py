@@ -160,7 +160,7 @@ async def test_a_file_that_got_its_name_before_the_disk_failed_stays_in_the_mani
             # Until the others wait for their names.
             for _ in range(500):
                 parts = [synced.get(path.stat().st_ino, 0) for path in tmp_path.glob("*-*.part")]
-                if all(count > 1 for count in parts):
+                if all(count > 0 for count in parts):
                     break
                 time.sleep(0.001)
             time.sleep(0.05)
