@@ -126,7 +126,8 @@ class Storage:
         finished = {entry.number: entry for entry in folder.manifest.files}
         self.identities = known
         for number, entry in finished.items():
-            self.versions[Version(etag=f'"{entry.etag}"', total=entry.raw_size)] = number
+            if entry.etag is not None:
+                self.versions[Version(etag=f'"{entry.etag}"', total=entry.raw_size)] = number
         for number, link in enumerate(match_links(known, links), start=1):
             if number in finished:
                 continue
