@@ -481,9 +481,9 @@ class ExportClient:
         _check_ready(export)
         export = await transfer.begin(export)
         with self._disk as disk:
-            stream = ContactStream(
-                FileStream(transfer, export), disk=disk, batch_size=batch_size, errors=errors
-            )
+            # To read thousands of links takes a while.
+            files = await disk.run(FileStream, transfer, export)
+            stream = ContactStream(files, disk=disk, batch_size=batch_size, errors=errors)
             async with aclosing(stream.batches()) as batches:
                 yield batches
 
