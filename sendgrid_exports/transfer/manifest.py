@@ -23,6 +23,7 @@ from sendgrid_exports.transfer.checks import Checked
 __all__ = [
     "FileEntry",
     "Manifest",
+    "ManifestWriter",
     "as_complete",
     "check_again",
     "count_contacts",
@@ -33,7 +34,6 @@ __all__ = [
     "with_export",
     "with_files",
     "without_files",
-    "write_manifest",
 ]
 
 _VERSION = 1
@@ -217,11 +217,6 @@ class ManifestWriter:
         files = ",".join(f"\n    {self._lines[entry.number][1]}" for entry in manifest.files)
         text = self._head[1].replace('"files": []', f'"files": [{files}\n  ]', 1)
         return text.encode() + b"\n"
-
-
-def write_manifest(manifest: Manifest) -> bytes:
-    """Return the manifest as JSON, a line a file."""
-    return ManifestWriter().write(manifest)
 
 
 def read_manifest(data: bytes, export_id: str | None = None) -> Manifest | None:
