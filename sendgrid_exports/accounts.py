@@ -338,4 +338,4 @@ class _Night:
                 record = client._record(self._request, **self._marks)  # noqa: SLF001
                 await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
             await claimed.fulfil()
-        return await client._fetch(transfer, step.directory, self._timeout)  # noqa: SLF001
+        return await client._fetch(transfer, step.directory)  # noqa: SLF001

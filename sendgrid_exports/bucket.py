@@ -247,7 +247,7 @@ class Bucket:
             # Only writing may be allowed. The next check replaces the object that is left.
             logger.debug("%s can be written to, but nothing in it can be deleted.", self)
 
-    def read_range(self, stored: Stored, start: int, size: int) -> bytes | memoryview:
+    def read_range(self, stored: Stored, start: int, size: int) -> memoryview:
         """Return bytes of one version of an object.
 
         Raises:

@@ -54,12 +54,18 @@ def translated(url: str, *, may_miss: bool = False) -> Iterator[None]:
         kind = type(error)
         code = _codes(error)[1]
         if kind.__name__ in _CONFLICTS or code == _LOST_BLOCKS:
-            raise ConflictError(url) from None
-        if isinstance(error, FileNotFoundError) and may_miss and code not in _NO_BUCKET:
+            failure: Exception = ConflictError(url)
+        elif isinstance(error, FileNotFoundError) and may_miss and code not in _NO_BUCKET:
+            failure = FileNotFoundError(url)
+        elif kind.__module__.startswith("obstore") or isinstance(error, OSError | ValueError):
+            failure = _error(error, url)
+        else:
             raise
-        if kind.__module__.startswith("obstore") or isinstance(error, OSError | ValueError):
-            raise _error(error, url) from None
-        raise
+        try:
+            raise failure from None
+        finally:
+            # What says more than may be quoted is not to be reached from it either.
+            failure.__context__ = None
 
 
 def _error(error: Exception, url: str) -> DownloadError:

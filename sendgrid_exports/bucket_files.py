@@ -94,7 +94,7 @@ class _ObjectReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._position >= self._stored.size or not len(buffer):
             return 0
-        data = memoryview(self._bucket.read_range(self._stored, self._position, len(buffer)))
+        data = self._bucket.read_range(self._stored, self._position, len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

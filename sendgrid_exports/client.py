@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import random as standard_random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -426,7 +427,7 @@ class ExportClient:
             What `wait` and `download` raise.
         """
         check_text(export_id, "export_id")
-        return await self._fetch(self._transfer(export_id, timeout, on_event), target, timeout)
+        return await self._fetch(self._transfer(export_id, timeout, on_event), target)
 
     @asynccontextmanager
     async def stream_contacts(
@@ -481,9 +482,9 @@ class ExportClient:
         _check_ready(export)
         export = await transfer.begin(export)
         with self._disk as disk:
-            stream = ContactStream(
-                FileStream(transfer, export), disk=disk, batch_size=batch_size, errors=errors
-            )
+            # To read thousands of links takes a while.
+            files = await disk.run(FileStream, transfer, export)
+            stream = ContactStream(files, disk=disk, batch_size=batch_size, errors=errors)
             async with aclosing(stream.batches()) as batches:
                 yield batches
 
@@ -511,7 +512,7 @@ class ExportClient:
         )
         async with self._open(transfer.export_id, place) as opened:
             await opened.save(lambda manifest: attrs.evolve(manifest, request=record))
-            return await self._wait_and_download(transfer, opened, timeout)
+            return await self._wait_and_download(transfer, opened)
 
     def _record(self, request: Request, **marks: bool) -> ExportRequest:
         """Return what a manifest keeps of the request for a start."""
@@ -523,20 +524,19 @@ class ExportClient:
         }
         return decode(ExportRequest, asked, "The request")
 
-    async def _fetch(
-        self, transfer: Transfer, target: Target, timeout: Duration | None
-    ) -> DownloadResult:
+    async def _fetch(self, transfer: Transfer, target: Target) -> DownloadResult:
         async with self._open(transfer.export_id, target) as place:
             if result := await find_result(transfer, place):
                 return result
-            return await self._wait_and_download(transfer, place, timeout)
+            return await self._wait_and_download(transfer, place)
 
     async def _wait_and_download(
-        self, transfer: Transfer, place: Folder | Objects, timeout: Duration | None
+        self, transfer: Transfer, place: Folder | Objects
     ) -> DownloadResult:
+        bounded = math.isfinite(transfer.timeout.at)
         export = await self._exports.wait(
             transfer.export_id,
-            deadline=transfer.timeout.earlier(self._wait_deadline(timeout)),
+            deadline=transfer.timeout if bounded else self._wait_deadline(None),
             on_event=transfer.on_event,
             known_ready=place.manifest.state != "pending",
         )

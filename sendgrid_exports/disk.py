@@ -38,12 +38,12 @@ __all__ = [
     "free_space",
     "naming",
     "publish",
+    "remove_file",
     "replace_file",
     "size_of",
     "sync_directory",
     "sync_file",
     "sync_whole",
-    "truncate",
     "unbroken",
     "write_file",
 ]
@@ -216,7 +216,7 @@ class PartFile:
     cancelled task abandoned is over before the file is closed. Where a task is cancelled while
     aiofiles opens or closes a file, nothing would close it. A hop to a thread costs nothing
     beside a block of a megabyte, but more than it takes to write a small file: what fits into one
-    block is opened, written, synced and closed in one hop, by `write_file`.
+    block is opened, written and closed in one hop, by `write_file`.
     """
 
     def __init__(self, path: Path, position: int, writer: Executor) -> None:
@@ -272,11 +272,10 @@ def _close(opening: Future[FileIO]) -> None:
 
 
 def write_file(path: Path, data: memoryview) -> None:
-    """Write a small file, durably."""
+    """Write a small file; it is not synced."""
     with naming(path), path.open("wb", buffering=0) as file:
         while data:
             data = data[file.write(data) :]
-        os.fsync(file.fileno())
 
 
 def publish(part: Path, final: Path) -> None:
@@ -350,9 +349,9 @@ def append(path: Path, data: bytes) -> None:
             raise
 
 
-def truncate(part: Path) -> None:
-    """Remove a part file, if there is one."""
-    part.unlink(missing_ok=True)
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    path.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -134,16 +134,18 @@ class Limits:
         parts: how many parts of a file are sent at the same time.
     """
 
-    block: int = MIB
-    discovery: int = 8 * MIB
-    smallest_piece: int = 4 * MIB
-    first_connections: int = 8
-    files: int = 128
-    sync_bytes: int = 8 * MIB
-    sync_seconds: float = 1.0
-    uploads: int = 4
-    part: int = 5 * MIB
-    parts: int = 3
+    block: int = attrs.field(default=MIB, validator=_whole(1))
+    discovery: int = attrs.field(default=8 * MIB, validator=_whole(1))
+    smallest_piece: int = attrs.field(default=4 * MIB, validator=_whole(1))
+    first_connections: int = attrs.field(default=8, validator=_whole(1))
+    files: int = attrs.field(default=128, validator=_whole(1))
+    sync_bytes: int = attrs.field(default=8 * MIB, validator=_whole(1))
+    sync_seconds: float = attrs.field(
+        default=1.0, converter=_seconds, validator=_duration(above_zero=True)
+    )
+    uploads: int = attrs.field(default=4, validator=_whole(1))
+    part: int = attrs.field(default=5 * MIB, validator=_whole(1))
+    parts: int = attrs.field(default=3, validator=_whole(1))
 
 
 @attrs.frozen(kw_only=True)
@@ -179,7 +181,7 @@ class DownloadPolicy:
     decompress: bool = attrs.field(default=False, validator=_kind(bool, "True or False"))
     verify: Verify = attrs.field(default=Verify.CONTENTS, validator=_kind(Verify, "a Verify"))
     require_count: bool = attrs.field(default=False, validator=_kind(bool, "True or False"))
-    limits: Limits = attrs.field(factory=Limits, repr=False)
+    limits: Limits = attrs.field(factory=Limits, validator=_kind(Limits, "Limits"), repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.require_count and self.verify is not Verify.CONTENTS:

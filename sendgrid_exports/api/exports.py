@@ -125,9 +125,7 @@ class Exports:
                 ) from None
             except SendGridExportsError as error:
                 attempts += 1
-                delay = poll_delay(attempts - 1, self.policy, self._random)
-                if isinstance(error, APIError) and error.retry_after is not None:
-                    delay = max(delay, error.retry_after)
+                delay = self._delay_after(error, attempts)
                 if (
                     not certainly_not_processed(error)
                     or attempts >= _START_ATTEMPTS
@@ -136,7 +134,7 @@ class Exports:
                     raise (
                         error.with_advice(_ORPHAN) if may_have_started(error) else error
                     ) from None
-                on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
+                on_event(Retrying(export_id=None, reason=str(error), delay=delay))
                 await self._clock.sleep(delay)
             else:
                 now = self._clock.monotonic()
@@ -219,16 +217,19 @@ class Exports:
                 ) from None
             except SendGridExportsError as error:
                 failures += 1
-                asked = error.retry_after if isinstance(error, APIError) else None
-                delay = max(poll_delay(failures - 1, self.policy, self._random), asked or 0.0)
+                delay = self._delay_after(error, failures)
                 if (
                     not is_transient(error)
                     or failures >= self.policy.max_failures
                     or delay >= deadline.left(self._clock.monotonic())
                 ):
                     raise
-                on_event(Retrying(export_id=None, path=None, reason=str(error), delay=delay))
+                on_event(Retrying(export_id=None, reason=str(error), delay=delay))
             await self._clock.sleep(delay)
+
+    def _delay_after(self, error: SendGridExportsError, failures: int) -> float:
+        asked = error.retry_after if isinstance(error, APIError) else None
+        return max(poll_delay(failures - 1, self.policy, self._random), asked or 0.0)
 
     async def scopes(self) -> tuple[str, ...]:
         """Return the permissions of the API key.
@@ -345,9 +346,7 @@ class Exports:
             self._note(polling, seen)
             on_event(StatusPolled(export_id=polling.export_id, export=seen, next_poll=delay))
         elif delay is not None:
-            on_event(
-                Retrying(export_id=polling.export_id, path=None, reason=str(seen), delay=delay)
-            )
+            on_event(Retrying(export_id=polling.export_id, reason=str(seen), delay=delay))
 
     def _note(self, polling: Polling, seen: ContactExport) -> None:
         """Remember that an export was ready, and warn of a status that is not documented."""

@@ -17,14 +17,24 @@ from typing import Literal, TypeAlias
 
 from sendgrid_exports.redaction import redact_page, redact_text
 
-__all__ = ["BEGINNING", "Kind", "NotAnExportError", "first_record", "is_enough", "recognise"]
+__all__ = [
+    "BEGINNING",
+    "HEADER_COLUMNS",
+    "Kind",
+    "NotAnExportError",
+    "first_record",
+    "is_enough",
+    "recognise",
+]
 
 Kind: TypeAlias = Literal["csv", "json"]
 
 BEGINNING = 64 * 1024
 """So many bytes of plain text always tell what a file is."""
 
-_FIELDS = {"EMAIL", "CONTACT_ID"}
+HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
+"""The columns that every CSV export has."""
+
 _BLANK = b" \t\r\n"
 _OPEN = r'"[^"]*+(?:""[^"]*+)*+'
 _VALUE = rf'(?:{_OPEN}")?'
@@ -73,7 +83,7 @@ def recognise(beginning: bytes, *, first: bool = True, whole: bool = False) -> K
         _check_object(_decode(text), cut=not whole and b"\n" not in text)
         return "json"
     columns = first_record(text)
-    if _FIELDS.isdisjoint(map(str.upper, columns)) and (
+    if HEADER_COLUMNS.isdisjoint(map(str.upper, columns)) and (
         first or len(columns) < 2 or not _QUOTED_ROW.match(_decode(text))
     ):
         raise NotAnExportError("it is text without the columns of contacts, EMAIL and CONTACT_ID")
@@ -115,7 +125,7 @@ def _check_object(text: str, *, cut: bool) -> None:
         raise NotAnExportError("it is JSON, but not an object on each line") from None
     if not isinstance(found, dict):
         raise NotAnExportError("it is JSON, but not an object on each line")
-    if _FIELDS.isdisjoint(map(str.upper, found)):
+    if HEADER_COLUMNS.isdisjoint(map(str.upper, found)):
         error = next((found[name] for name in _ERRORS if name in found), "")
         said = redact_text(str(error), longest=100)
         raise NotAnExportError(

@@ -9,11 +9,9 @@ from __future__ import annotations
 from codecs import BOM_UTF8
 from typing import Protocol
 
-from sendgrid_exports.formats.kinds import first_record, is_enough
+from sendgrid_exports.formats.kinds import HEADER_COLUMNS, first_record, is_enough
 
-__all__ = ["HEADER_COLUMNS", "CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter"]
-
-HEADER_COLUMNS = {"CONTACT_ID", "EMAIL"}
+__all__ = ["CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter", "record_end"]
 
 _NEITHER_QUOTE_NOR_LINE_FEED = bytes(set(range(256)) - set(b'"\n'))
 _TWO_BYTES = b"\n\r"

@@ -15,7 +15,8 @@ from itertools import chain, count, repeat
 from operator import or_
 from typing import Any, Literal, TypeAlias
 
-from sendgrid_exports.formats.records import HEADER_COLUMNS, record_end
+from sendgrid_exports.formats.kinds import HEADER_COLUMNS
+from sendgrid_exports.formats.records import record_end
 from sendgrid_exports.redaction import redact_text
 
 __all__ = [

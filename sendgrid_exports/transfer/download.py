@@ -219,9 +219,9 @@ class _Download:
         return self._transfer.seconds_left < _NO_MORE_SPLITTING
 
     async def _publish(self, file: File, checked: Checked) -> DownloadedFile:
-        version = file.copy.version
-        etag = version.etag.strip('"') if version is not None else None
-        return await self._folder.publish(file.number, file.link.kind, checked, etag, self._policy)
+        return await self._folder.publish(
+            file.number, file.link.kind, checked, file.copy.version, self._policy
+        )
 
     async def _start_over(self, file: File, again: StartOverError) -> None:
         await self._parts.drop(file)

@@ -40,7 +40,7 @@ from sendgrid_exports.formats.gunzip import BrokenGzipError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
 from sendgrid_exports.timing import Clock
-from sendgrid_exports.transfer.answers import Expected
+from sendgrid_exports.transfer.answers import Expected, Version
 from sendgrid_exports.transfer.checking import check_file, compress, inflate
 from sendgrid_exports.transfer.checks import Checked, CheckFailedError
 from sendgrid_exports.transfer.journal import Record, read_journal, write_journal, write_record
@@ -49,9 +49,11 @@ from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     ManifestWriter,
+    as_complete,
     check_again,
-    count_contacts,
+    new_entry,
     read_manifest,
+    with_check,
     with_files,
     without_files,
 )
@@ -170,7 +172,12 @@ class Folder:
             await self.finish()
 
     async def publish(
-        self, number: int, kind: str, checked: Checked, etag: str | None, policy: DownloadPolicy
+        self,
+        number: int,
+        kind: str,
+        checked: Checked,
+        version: Version | None,
+        policy: DownloadPolicy,
     ) -> DownloadedFile:
         """Give a part file its final name and enter it in the manifest.
 
@@ -180,20 +187,8 @@ class Folder:
             OSError: the disk failed.
         """
         part = self.names.part(number)
-        entry = FileEntry(
-            number=number,
-            name=self.names.final(number, checked.kind or kind, compressed=checked.compressed).name,
-            size=checked.size,
-            sha256=checked.sha256,
-            mtime_ns=0,
-            compressed=checked.compressed,
-            etag=etag,
-            raw_size=checked.size,
-            raw_compressed=checked.compressed,
-            contacts=checked.contacts,
-            verify=policy.verify,
-            verified_by=checked.verified_by,
-        )
+        final = self.names.final(number, checked.kind or kind, compressed=checked.compressed)
+        entry = new_entry(number, final.name, checked, version=version, verify=policy.verify)
         if not is_in_other_form(entry, policy):
             return self.file(await self._publish(entry, part))
         try:
@@ -283,9 +278,7 @@ class Folder:
 
     async def finish(self) -> None:
         """Record that every file is there, and remove what is no longer needed."""
-        await self.save(
-            lambda known: attrs.evolve(known, state="complete", contacts=count_contacts(known))
-        )
+        await self.save(as_complete)
         await self._disk.run(self._tidy)
 
     def file(self, entry: FileEntry) -> DownloadedFile:
@@ -365,16 +358,7 @@ class Folder:
             )
         except CheckFailedError:
             return None
-        if entry.sha256 not in {None, checked.sha256}:
-            return None
-        return attrs.evolve(
-            entry,
-            mtime_ns=status.st_mtime_ns,
-            sha256=checked.sha256,
-            contacts=checked.contacts,
-            verify=level,
-            verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
-        )
+        return with_check(attrs.evolve(entry, mtime_ns=status.st_mtime_ns), checked, level)
 
 
 def is_in_other_form(entry: FileEntry, policy: DownloadPolicy) -> bool:

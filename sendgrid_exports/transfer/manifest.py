@@ -17,18 +17,23 @@ from sendgrid_exports.errors import InvalidResponseError
 from sendgrid_exports.models import ContactExport, ExportRequest
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.settings import Verify
+from sendgrid_exports.transfer.answers import Version
+from sendgrid_exports.transfer.checks import Checked
 
 __all__ = [
     "FileEntry",
     "Manifest",
+    "ManifestWriter",
+    "as_complete",
     "check_again",
     "count_contacts",
     "is_whole",
+    "new_entry",
     "read_manifest",
+    "with_check",
     "with_export",
     "with_files",
     "without_files",
-    "write_manifest",
 ]
 
 _VERSION = 1
@@ -94,6 +99,33 @@ class Manifest:
     request: ExportRequest | None = None
 
 
+def new_entry(
+    number: int,
+    name: str,
+    checked: Checked,
+    *,
+    version: Version | None,
+    verify: Verify,
+    object_etag: str | None = None,
+) -> FileEntry:
+    """Return the entry of a file as the storage sent it, of that `version` if one is known."""
+    return FileEntry(
+        number=number,
+        name=name,
+        size=checked.size,
+        sha256=checked.sha256,
+        mtime_ns=0,
+        compressed=checked.compressed,
+        etag=version.etag.strip('"') if version is not None else None,
+        raw_size=checked.size,
+        raw_compressed=checked.compressed,
+        contacts=checked.contacts,
+        verify=verify,
+        verified_by=checked.verified_by,
+        object_etag=object_etag,
+    )
+
+
 def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...]) -> Manifest:
     """Return the manifest of a download that begins; no secret of the export gets into it."""
     kept = export.without_credentials()
@@ -127,6 +159,11 @@ def count_contacts(manifest: Manifest) -> int | None:
     return None if None in counts else sum(count or 0 for count in counts)
 
 
+def as_complete(manifest: Manifest) -> Manifest:
+    """Return the manifest of a download of which every file is there."""
+    return attrs.evolve(manifest, state="complete", contacts=count_contacts(manifest))
+
+
 def is_whole(manifest: Manifest) -> bool:
     """Whether every file of the export is there."""
     numbers = [file.number for file in manifest.files]
@@ -148,6 +185,19 @@ def check_again(entry: FileEntry, verify: Verify, *, untouched: bool) -> Verify 
     return max(verify, entry.verify, key=levels.index)
 
 
+def with_check(entry: FileEntry, checked: Checked, level: Verify) -> FileEntry | None:
+    """Return the entry of a file that was checked again; None if it holds other bytes."""
+    if entry.sha256 not in {None, checked.sha256}:
+        return None
+    return attrs.evolve(
+        entry,
+        sha256=checked.sha256,
+        contacts=checked.contacts,
+        verify=level,
+        verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
+    )
+
+
 class ManifestWriter:
     """Writes one manifest again and again as files are added; what did not change is kept."""
 
@@ -167,11 +217,6 @@ class ManifestWriter:
         files = ",".join(f"\n    {self._lines[entry.number][1]}" for entry in manifest.files)
         text = self._head[1].replace('"files": []', f'"files": [{files}\n  ]', 1)
         return text.encode() + b"\n"
-
-
-def write_manifest(manifest: Manifest) -> bytes:
-    """Return the manifest as JSON, a line a file."""
-    return ManifestWriter().write(manifest)
 
 
 def read_manifest(data: bytes, export_id: str | None = None) -> Manifest | None:

@@ -28,9 +28,10 @@ from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     ManifestWriter,
+    as_complete,
     check_again,
-    count_contacts,
     read_manifest,
+    with_check,
     with_files,
     without_files,
 )
@@ -145,22 +146,13 @@ class Objects:
             return entry
         # It was replaced by the same bytes, or by others.
         checked = await self._disk.run_long(check_object(self.bucket, stored, entry, level))
-        if checked is None or entry.sha256 not in {None, checked.sha256}:
+        if checked is None:
             return None
-        return attrs.evolve(
-            entry,
-            object_etag=stored.etag,
-            sha256=checked.sha256,
-            contacts=checked.contacts,
-            verify=level,
-            verified_by=tuple(dict.fromkeys([*entry.verified_by, *checked.verified_by])),
-        )
+        return with_check(attrs.evolve(entry, object_etag=stored.etag), checked, level)
 
     async def finish(self) -> None:
         """Record that every file is there."""
-        await self.save(
-            lambda known: attrs.evolve(known, state="complete", contacts=count_contacts(known))
-        )
+        await self.save(as_complete)
 
     def file(self, entry: FileEntry) -> DownloadedFile:
         """Return a complete file as callers see it."""

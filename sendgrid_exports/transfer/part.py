@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from sendgrid_exports.disk import Disk, PartFile, size_of, truncate, write_file
+from sendgrid_exports.disk import Disk, PartFile, remove_file, size_of, write_file
 from sendgrid_exports.transfer.answers import Expected, Version
 from sendgrid_exports.transfer.checking import is_gzip
 from sendgrid_exports.transfer.file import Copy, File
@@ -54,9 +54,8 @@ class Parts:
             await self._disk.run(write_file, path, memoryview(b""))
 
     async def write_whole(self, file: File, data: memoryview) -> None:
-        """Write all of a file at once, durably."""
+        """Write all of a file at once; it is synced when it is published."""
         await self._disk.run(write_file, self.path(file), data)
-        self._progress.synced(file.copy, len(data))
 
     def written(self, file: File, start: int, end: int, syncs: Group) -> None:
         """Note that bytes are in the part file, and sync it if that is due."""
@@ -105,7 +104,7 @@ class Parts:
         self._progress.ended(file.copy)
         if file.copy.journaled:
             await self._folder.record(self._record(file, []))
-        await self._disk.run(truncate, self.path(file))
+        await self._disk.run(remove_file, self.path(file))
 
     async def resume(self, files: Iterable[File]) -> None:
         """Start the files from what an earlier run left of them."""
@@ -114,7 +113,7 @@ class Parts:
             record = self._folder.journal.get(file.number)
             if record is None or not await self._take_up(file, record):
                 useless.append(self.path(file))
-        await self._disk.run(_truncate_all, useless)
+        await self._disk.run(_remove_all, useless)
 
     async def _take_up(self, file: File, record: Record) -> bool:
         copy = file.copy
@@ -190,6 +189,6 @@ def is_usable(record: Record, *, link: str, size: int) -> bool:
     return record.link == link and bool(record.etag) and bool(done) and size >= max(done)
 
 
-def _truncate_all(parts: Iterable[Path]) -> None:
+def _remove_all(parts: Iterable[Path]) -> None:
     for part in parts:
-        truncate(part)
+        remove_file(part)

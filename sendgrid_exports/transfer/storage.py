@@ -120,13 +120,16 @@ class Storage:
             InvalidResponseError: a link is not what is documented.
             OSError: the disk failed.
         """
+        # Not in a thread: where the time is over, no await would return, and the manifest of an
+        # export that has expired is written all the same.
         links = self.read_links(export)
         known = remember_links(folder.manifest.links, links)
         await folder.save(lambda manifest: with_export(manifest, export, known))
         finished = {entry.number: entry for entry in folder.manifest.files}
         self.identities = known
         for number, entry in finished.items():
-            self.versions[Version(etag=f'"{entry.etag}"', total=entry.raw_size)] = number
+            if entry.etag is not None:
+                self.versions[Version(etag=f'"{entry.etag}"', total=entry.raw_size)] = number
         for number, link in enumerate(match_links(known, links), start=1):
             if number in finished:
                 continue
@@ -160,7 +163,8 @@ class Storage:
         export = await self._means.exports.renew(
             transfer.export_id, deadline=transfer.deadline, on_event=transfer.on_event
         )
-        matched = match_links(self.identities, self.read_links(export))
+        links = await self._means.disk.run(self.read_links, export)
+        matched = match_links(self.identities, links)
         for file in self.files.values():
             link = matched[file.number - 1]
             if link is None:
@@ -170,7 +174,7 @@ class Storage:
         transfer.on_event(LinkRenewed(export_id=transfer.export_id, links=len(self.files)))
 
     def read_links(self, export: ContactExport) -> tuple[Link, ...]:
-        """Return the links of an export.
+        """Return the links of an export; of thousands, that takes a while.
 
         Raises:
             InvalidResponseError: one is not a plain https url.

@@ -23,7 +23,7 @@ from sendgrid_exports.transfer.answers import StartOver
 from sendgrid_exports.transfer.checks import CheckFailedError, Checks
 from sendgrid_exports.transfer.download import find_result
 from sendgrid_exports.transfer.file import File
-from sendgrid_exports.transfer.manifest import FileEntry
+from sendgrid_exports.transfer.manifest import new_entry
 from sendgrid_exports.transfer.objects import Objects
 from sendgrid_exports.transfer.progress import Progress
 from sendgrid_exports.transfer.storage import StartOverError, Storage
@@ -156,7 +156,7 @@ class _Upload:
             step = StartOver("another run has written the same object meanwhile")
             self._storage.next_step(file, step)
             raise StartOverError(plain=False) from None
-        bucket, version = self._objects.bucket, file.copy.version
+        bucket = self._objects.bucket
         stored = await self._disk.run(bucket.head, name)
         if stored is None or stored.size != checked.size:
             raise IncompleteDownloadError(
@@ -164,19 +164,12 @@ class _Upload:
                 "once. Fetch again with the same id.",
                 url=bucket.url_of(name),
             )
-        entry = FileEntry(
-            number=file.number,
-            name=name,
-            size=checked.size,
-            sha256=checked.sha256,
-            mtime_ns=0,
-            compressed=checked.compressed,
-            etag=version.etag.strip('"') if version is not None else None,
-            raw_size=checked.size,
-            raw_compressed=checked.compressed,
-            contacts=checked.contacts,
+        entry = new_entry(
+            file.number,
+            name,
+            checked,
+            version=file.copy.version,
             verify=self._policy.verify,
-            verified_by=checked.verified_by,
             object_etag=stored.etag,
         )
         await self._objects.enter(entry)

@@ -142,6 +142,29 @@ async def test_bytes_whose_sync_failed_are_downloaded_again(
     assert fake.storage_requests[before].headers["Range"].startswith("bytes=0-")
 
 
+async def test_a_file_that_came_whole_is_kept_where_the_manifest_can_not_be_written(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake(contacts=10)
+    export_id = await fake.add_export()
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        part = tmp_path / f"{export_id}-00001.part"
+        manifest = tmp_path / f"{export_id}.manifest.json.part"
+        is_manifest = manifest.exists() and os.path.samestat(manifest.stat(), os.fstat(descriptor))
+        (refuse(errno.EIO) if is_manifest and part.exists() else fsync)(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="error"):
+            await make_client(fake).fetch(export_id, tmp_path)
+    before = len(fake.storage_requests)
+    result = await make_client(fake).fetch(export_id, tmp_path)
+    assert result.contact_count == 10
+    assert len(fake.storage_requests) == before
+
+
 async def test_a_file_that_got_its_name_before_the_disk_failed_stays_in_the_manifest(
     make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +183,7 @@ async def test_a_file_that_got_its_name_before_the_disk_failed_stays_in_the_mani
             # Until the others wait for their names.
             for _ in range(500):
                 parts = [synced.get(path.stat().st_ino, 0) for path in tmp_path.glob("*-*.part")]
-                if all(count > 1 for count in parts):
+                if all(count > 0 for count in parts):
                     break
                 time.sleep(0.001)
             time.sleep(0.05)

@@ -30,7 +30,7 @@ from sendgrid_exports import (
     InsufficientDiskSpaceError,
     Verify,
 )
-from sendgrid_exports.disk import append, truncate
+from sendgrid_exports.disk import append, remove_file
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     Delay,
@@ -971,12 +971,12 @@ async def test_a_sync_that_a_start_over_cancels_claims_nothing_later(
             fake.inject(WrongETag('"another-2"'))
             time.sleep(0.3)
 
-    def truncate_and_note(path: Path) -> None:
+    def remove_and_note(path: Path) -> None:
         dropped.append((len(appended), durable(tmp_path)))
-        truncate(path)
+        remove_file(path)
 
     monkeypatch.setattr("sendgrid_exports.transfer.folder.append", append_slowly)
-    monkeypatch.setattr("sendgrid_exports.transfer.part.truncate", truncate_and_note)
+    monkeypatch.setattr("sendgrid_exports.transfer.part.remove_file", remove_and_note)
     client = make_client(fake, downloads=attrs.evolve(PIECES, connections=2))
     result = await client.fetch(ID, tmp_path)
     assert result.files[0].path.read_bytes() == BODY

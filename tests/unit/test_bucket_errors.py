@@ -90,7 +90,7 @@ def test_an_error_of_the_store_says_what_to_do_and_no_secret(
     assert said in str(failed.value)
     assert "s3cr3t" not in str(failed.value)
     assert failed.value.__cause__ is None
-    assert failed.value.__suppress_context__
+    assert failed.value.__context__ is None
     assert (failed.value.url, failed.value.path) == (URL, None)
     assert str(pickle.loads(pickle.dumps(failed.value))) == str(failed.value)
 

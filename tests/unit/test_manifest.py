@@ -17,16 +17,20 @@ from sendgrid_exports.transfer.links import read_links, remember_links
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
+    ManifestWriter,
     count_contacts,
     is_whole,
     read_manifest,
     with_export,
     with_files,
     without_files,
-    write_manifest,
 )
 
 LINKS = ("https://h/a.csv.gzip", "https://h/b.csv.gzip")
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    return ManifestWriter().write(manifest)
 
 
 def entry(number: int = 1, **changes: Any) -> FileEntry:

@@ -22,6 +22,7 @@ DURATIONS = [
     (PollPolicy, "timeout"),
     (DownloadPolicy, "read_timeout"),
     (DownloadPolicy, "speed_window"),
+    (Limits, "sync_seconds"),
 ]
 WHOLES = [
     (PollPolicy, "max_failures", 1),
@@ -30,6 +31,7 @@ WHOLES = [
     (DownloadPolicy, "piece_size", 1),
     (DownloadPolicy, "attempts", 1),
     (DownloadPolicy, "minimum_speed", 0),
+    *((Limits, field.name, 1) for field in attrs.fields(Limits) if field.name != "sync_seconds"),
 ]
 
 
@@ -142,6 +144,7 @@ def test_a_whole_number_has_a_least_value(cls: Any, name: str, least: int) -> No
         (DownloadPolicy, "verify", "contents", TypeError),
         (DownloadPolicy, "decompress", 1, TypeError),
         (DownloadPolicy, "require_count", None, TypeError),
+        (DownloadPolicy, "limits", None, TypeError),
     ],
 )
 def test_other_wrong_values_are_refused_by_their_name(
