@@ -52,7 +52,6 @@ _NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(?:-([2-9]|[1-9]\d+))?", re.ASCII
 # A night's, below the directory of an account.
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DROPPED = re.compile(r"\.(.+)\.dropped")
-# Written into any folder by macOS, Windows and network disks.
 
 
 @attrs.frozen(order=True)
