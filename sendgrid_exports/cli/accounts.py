@@ -92,14 +92,14 @@ def back_up_accounts(output: Output, order: Order) -> int:
     try:
         with output.follow_accounts() as follow:
             run(_export(order, accounts, follow))
+        for account in accounts.values():
+            _keep(output, order, account)
     except BaseException:
         # The same command resumes all of it.
         if accounts:
             _show(output, accounts)
             output.note("Run the same command again: what is verified or started is not repeated.")
         raise
-    for account in accounts.values():
-        _keep(output, order, account)
     for name in sorted(set(order.excepted) - accounts.keys()):
         output.warn(f"There is no subuser {plain(name)} to leave out.")
     _show(output, accounts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sendgrid_exports import ExportClient
+from sendgrid_exports.cli.accounts import Order, back_up_accounts
+from sendgrid_exports.cli.output import Output
 from sendgrid_exports.testing import FakeSendGrid, FakeSubuser
 from tests.integration.command import Command, Ended
 
@@ -205,3 +209,26 @@ async def test_a_key_that_may_not_list_the_subusers_is_told_so(
     ended = await back_up(command)
     assert ended.code == 3
     assert "subusers.read" in ended.errors
+
+
+def test_an_interruption_while_older_backups_are_verified_shows_the_table(tmp_path: Path) -> None:
+    class Interrupted(Output):
+        def warn(self, text: str) -> None:
+            raise KeyboardInterrupt
+
+    errors, answers = Console(file=io.StringIO()), Console(file=io.StringIO())
+    with FakeSendGrid.in_thread(subusers=[FakeSubuser("empty", contacts=0)]) as fake:
+        order = Order(
+            directory=tmp_path,
+            client=fake.credentials,
+            excepted=(),
+            jobs=1,
+            keep=1,
+            allow_shrink=False,
+            selection={},
+            timeout=None,
+        )
+        with pytest.raises(KeyboardInterrupt):
+            back_up_accounts(Interrupted(errors, answers), order)
+    assert answers.file.getvalue().splitlines()[1].split()[:2] == ["empty", "verified"]
+    assert "Run the same command again" in errors.file.getvalue()
