@@ -37,6 +37,7 @@ from sendgrid_exports.nightly import (
     directories,
     find_finished,
     most_jobs,
+    request_of,
 )
 from sendgrid_exports.settings import Duration, read_duration
 from sendgrid_exports.timing import Deadline
@@ -265,9 +266,9 @@ class _Night:
                 with contextlib.suppress(
                     ExportExpiredError, ExportFailedError, ExportNotFoundError
                 ):
-                    return await self._fetch(client, transfer, claimed, step)
+                    return await self._fetch(client, transfer, found, claimed, step)
             step = await self._start(transfer, claimed, paths[0])
-            return await self._fetch(client, transfer, claimed, step)
+            return await self._fetch(client, transfer, found, claimed, step)
 
     async def _choose(
         self,
@@ -330,12 +331,20 @@ class _Night:
         raise AssertionError
 
     async def _fetch(
-        self, client: ExportClient, transfer: Transfer, claimed: Claim, step: Resume
+        self,
+        client: ExportClient,
+        transfer: Transfer,
+        found: list[tuple[Path, Manifest]],
+        claimed: Claim,
+        step: Resume,
     ) -> DownloadResult:
         transfer.export_id = step.export_id
-        if claimed.intended is not None:
+        known = {(path, manifest.export_id): manifest for path, manifest in found}
+        manifest = known.get((step.directory, step.export_id))
+        request = request_of(manifest, client._record(self._request, **self._marks))  # noqa: SLF001
+        if manifest is None or request != manifest.request:
             async with client._open(step.export_id, step.directory) as folder:  # noqa: SLF001
-                record = client._record(self._request, **self._marks)  # noqa: SLF001
-                await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
+                await folder.save(lambda manifest: attrs.evolve(manifest, request=request))
+        if claimed.intended is not None:
             await claimed.fulfil()
         return await client._fetch(transfer, step.directory, self._timeout)  # noqa: SLF001

@@ -167,6 +167,14 @@ async def test_much_less_than_the_last_time_drops_nothing_unless_it_is_meant(
     account = accounts_of(ended)["agency-5"]
     assert (account["counts"], account["dropped"]) == (False, [])
     assert "holds 10, and 2026-01-02 holds 100" in ended.errors
+    # What was exported is meant to be so, and is not exported again.
+    ended = await back_up(command, "--keep", "1", "--allow-shrink", "--output", "json")
+    account = accounts_of(ended)["agency-5"]
+    assert (account["counts"], account["dropped"]) == (True, [str(Path("b/agency-5/2026-01-02"))])
+    ended = await back_up(command, "--output", "json")
+    assert accounts_of(ended)["agency-5"]["counts"]
+    async with ExportClient(**fake.credentials) as client:
+        assert len(await client.for_subuser("agency-5").list_exports()) == 2
 
 
 @pytest.mark.parametrize(
