@@ -113,6 +113,7 @@ def export_accounts(
         max_age=max_age,
         timeout=timeout,
         on_event=on_event,
+        marks={},
     )
 
 
@@ -121,12 +122,12 @@ def export_with_marks(
     clients: Clients,
     *,
     jobs: int,
-    file_type: str = "csv",
-    max_file_size: int | None = None,
+    file_type: str,
+    max_file_size: int | None,
     max_age: Duration = _MAX_AGE,
-    timeout: Duration | None = None,
-    on_event: OnEvent | None = None,
-    marks: Mapping[str, bool] | None = None,
+    timeout: Duration | None,
+    on_event: OnEvent | None,
+    marks: Mapping[str, bool],
 ) -> AsyncGenerator[AccountResult, None]:
     """Do what `export_accounts` does, with marks of the command's in the manifests."""
     if isinstance(jobs, bool) or not isinstance(jobs, int):
@@ -148,7 +149,7 @@ def export_with_marks(
         max_age=timedelta(seconds=read_duration(max_age, "max_age")),
         timeout=None if timeout is None else read_duration(timeout, "timeout"),
         on_event=on_event,
-        marks=marks or {},
+        marks=marks,
     )
     return _results(night, _each(clients), jobs)
 
@@ -180,7 +181,7 @@ async def _next(clients: AsyncIterator[ExportClient]) -> tuple[ExportClient, str
 async def _results(
     night: _Night, clients: AsyncIterator[ExportClient], jobs: int
 ) -> AsyncGenerator[AccountResult, None]:
-    """Yield what came of each account; another one begins as soon as there is room for it."""
+    """Yield what came of each account; another one begins as soon as fewer than `jobs` run."""
     running: set[asyncio.Task[AccountResult]] = set()
     taking: asyncio.Task[tuple[ExportClient, str] | None] | None = None
     ended = False
@@ -205,29 +206,19 @@ async def _results(
                 yield task.result()
 
 
+@attrs.define(kw_only=True)
 class _Night:
     """What all accounts of one call have in common."""
 
-    def __init__(
-        self,
-        *,
-        pattern: str,
-        request: Request,
-        file_type: str,
-        max_age: timedelta,
-        timeout: float | None,
-        on_event: OnEvent | None,
-        marks: Mapping[str, bool],
-    ) -> None:
-        self._pattern = pattern
-        self._request = request
-        self._file_type = file_type
-        self._max_age = max_age
-        self._timeout = timeout
-        self._on_event = on_event
-        self._marks = marks
-        self._names: set[str] = set()
-        self._began: datetime | None = None
+    _pattern: str
+    _request: Request
+    _file_type: str
+    _max_age: timedelta
+    _timeout: float | None
+    _on_event: OnEvent | None
+    _marks: Mapping[str, bool]
+    _names: set[str] = attrs.field(factory=set, init=False)
+    _began: datetime | None = attrs.field(default=None, init=False)
 
     async def affordable(self, client: ExportClient, jobs: int) -> int:
         """Return how many accounts may be under way at once; asked before each, it counts once."""
@@ -277,7 +268,7 @@ class _Night:
         claimed: Claim,
         directory: Path,
     ) -> Resume | Start:
-        """Return what SendGrid's list leaves to do, once the account has room for an export."""
+        """Return what SendGrid's list leaves to do, once the account may start an export."""
         exports, clock = transfer.means.exports, transfer.means.clock
         bound = Deadline.after(exports.policy.timeout, clock.monotonic())
         deadline = bound if self._timeout is None else transfer.timeout

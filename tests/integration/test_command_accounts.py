@@ -233,7 +233,7 @@ def test_an_interruption_while_older_backups_are_verified_shows_the_table(tmp_pa
             jobs=1,
             keep=1,
             allow_shrink=False,
-            selection={},
+            selection={"file_type": "csv", "max_file_size": None},
             timeout=None,
         )
         with pytest.raises(KeyboardInterrupt):
