@@ -136,10 +136,14 @@ def backup(
     same command, run again within 12 hours, repeats nothing that was verified or started.
     """
     output: Output = ctx.obj
+    check_accounts_options(ctx, all_subusers=all_subusers)
     if all_subusers:
-        check_accounts_options(ctx, options)
         if isinstance(target, Bucket):
-            raise click.UsageError("--all-subusers is for a directory, not for a bucket.", ctx)
+            raise click.UsageError(
+                "--all-subusers needs a directory. Into a bucket, back up each subuser by its own "
+                "command, with --on-behalf-of.",
+                ctx,
+            )
         order = Order(
             directory=target,
             client={**client_arguments(options), "eu_base_url": eu_base_url},
@@ -155,8 +159,6 @@ def backup(
             timeout=timeout,
         )
         ctx.exit(back_up_accounts(output, order))
-    if excepted:
-        raise click.UsageError("--except is for --all-subusers.", ctx)
     arguments, selection = client_arguments(options), selection_of(options)
     folder = (
         choose_prefix(target, SystemClock())

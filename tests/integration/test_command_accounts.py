@@ -184,6 +184,8 @@ async def test_much_less_than_the_last_time_drops_nothing_unless_it_is_meant(
         ("--all-subusers", "--segment", "x"),
         ("--all-subusers", "--on-behalf-of", "x"),
         ("--except", "x"),
+        ("--jobs", "8"),
+        ("--eu-base-url", "http://127.0.0.1:1"),
     ],
 )
 async def test_options_that_do_not_belong_together_are_refused(
