@@ -124,7 +124,7 @@ class Limits:
         block: bytes that are received and written at once.
         discovery: what the first request of a file asks for, in bytes; what fits into it takes
             one connection.
-        smallest_piece: below this, in bytes, another request costs more than it brings.
+        smallest_piece: below this, in bytes, another request costs more than it saves.
         first_connections: how many connections a client begins with.
         files: how many files of a download may be under way at once.
         sync_bytes: how many bytes of a file may be written before it is synced.
