@@ -84,6 +84,7 @@ class _Account:
         self.state = "failed" if ended.result is None else "verified"
         if ended.error is not None:
             self.failure = Failure(ended.error)
+            self.failure.__cause__ = ended.error
 
 
 def back_up_accounts(output: Output, order: Order) -> int:
@@ -93,6 +94,8 @@ def back_up_accounts(output: Output, order: Order) -> int:
         with output.follow_accounts() as follow:
             run(_export(order, accounts, follow))
         for account in accounts.values():
+            if account.failure is not None:
+                output.trace(account.failure)
             _keep(output, order, account)
     except BaseException:
         # The same command resumes all of it.

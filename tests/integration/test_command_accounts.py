@@ -101,8 +101,10 @@ async def test_a_region_whose_host_is_unknown_is_the_failure_of_its_subuser_alon
     command: Command, fake: FakeSendGrid
 ) -> None:
     add(fake, FakeSubuser("in eu", region="eu"))
-    ended = await back_up(command, "--output", "json", "--quiet")
+    ended = await back_up(command, "--output", "json", "--quiet", "--verbose")
     assert ended.code == 11
+    assert ended.errors.count("Traceback") == 1
+    assert "in for_subuser" in ended.errors
     accounts = accounts_of(ended)
     assert "eu_base_url" in accounts["in eu"]["error"]["message"]
     assert sum(account["state"] == "verified" for account in accounts.values()) == 6
