@@ -228,7 +228,7 @@ def test_an_interruption_while_older_backups_are_verified_shows_the_table(tmp_pa
         def warn(self, text: str) -> None:
             raise KeyboardInterrupt
 
-    errors, answers = Console(file=io.StringIO()), Console(file=io.StringIO())
+    errors, answers = io.StringIO(), io.StringIO()
     with FakeSendGrid.in_thread(subusers=[FakeSubuser("empty", contacts=0)]) as fake:
         order = Order(
             directory=tmp_path,
@@ -241,6 +241,6 @@ def test_an_interruption_while_older_backups_are_verified_shows_the_table(tmp_pa
             timeout=None,
         )
         with pytest.raises(KeyboardInterrupt):
-            back_up_accounts(Interrupted(errors, answers), order)
-    assert answers.file.getvalue().splitlines()[1].split()[:2] == ["empty", "verified"]
-    assert "Run the same command again" in errors.file.getvalue()
+            back_up_accounts(Interrupted(Console(file=errors), Console(file=answers)), order)
+    assert answers.getvalue().splitlines()[1].split()[:2] == ["empty", "verified"]
+    assert "Run the same command again" in errors.getvalue()
