@@ -37,6 +37,7 @@ from sendgrid_exports.nightly import (
     directories,
     find_finished,
     most_jobs,
+    request_of,
 )
 from sendgrid_exports.settings import Duration, read_duration
 from sendgrid_exports.timing import Deadline
@@ -112,6 +113,7 @@ def export_accounts(
         max_age=max_age,
         timeout=timeout,
         on_event=on_event,
+        marks={},
     )
 
 
@@ -120,12 +122,12 @@ def export_with_marks(
     clients: Clients,
     *,
     jobs: int,
-    file_type: str = "csv",
-    max_file_size: int | None = None,
+    file_type: str,
+    max_file_size: int | None,
     max_age: Duration = _MAX_AGE,
-    timeout: Duration | None = None,
-    on_event: OnEvent | None = None,
-    marks: Mapping[str, bool] | None = None,
+    timeout: Duration | None,
+    on_event: OnEvent | None,
+    marks: Mapping[str, bool],
 ) -> AsyncGenerator[AccountResult, None]:
     """Do what `export_accounts` does, with the command's marks in the manifests."""
     if isinstance(jobs, bool) or not isinstance(jobs, int):
@@ -147,7 +149,7 @@ def export_with_marks(
         max_age=timedelta(seconds=read_duration(max_age, "max_age")),
         timeout=None if timeout is None else read_duration(timeout, "timeout"),
         on_event=on_event,
-        marks=marks or {},
+        marks=marks,
     )
     return _results(night, _each(clients), jobs)
 
@@ -179,7 +181,7 @@ async def _next(clients: AsyncIterator[ExportClient]) -> tuple[ExportClient, str
 async def _results(
     night: _Night, clients: AsyncIterator[ExportClient], jobs: int
 ) -> AsyncGenerator[AccountResult, None]:
-    """Yield what came of each account; another one begins as soon as there is room for it."""
+    """Yield what came of each account; another one begins as soon as fewer than `jobs` run."""
     running: set[asyncio.Task[AccountResult]] = set()
     taking: asyncio.Task[tuple[ExportClient, str] | None] | None = None
     ended = False
@@ -204,29 +206,19 @@ async def _results(
                 yield task.result()
 
 
+@attrs.define(kw_only=True)
 class _Night:
     """What all accounts of one call have in common."""
 
-    def __init__(
-        self,
-        *,
-        pattern: str,
-        request: Request,
-        file_type: str,
-        max_age: timedelta,
-        timeout: float | None,
-        on_event: OnEvent | None,
-        marks: Mapping[str, bool],
-    ) -> None:
-        self._pattern = pattern
-        self._request = request
-        self._file_type = file_type
-        self._max_age = max_age
-        self._timeout = timeout
-        self._on_event = on_event
-        self._marks = marks
-        self._names: set[str] = set()
-        self._began: datetime | None = None
+    _pattern: str
+    _request: Request
+    _file_type: str
+    _max_age: timedelta
+    _timeout: float | None
+    _on_event: OnEvent | None
+    _marks: Mapping[str, bool]
+    _names: set[str] = attrs.field(factory=set, init=False)
+    _began: datetime | None = attrs.field(default=None, init=False)
 
     async def affordable(self, client: ExportClient, jobs: int) -> int:
         """Return how many accounts may be under way at once; asked before each, it counts once."""
@@ -265,9 +257,9 @@ class _Night:
                 with contextlib.suppress(
                     ExportExpiredError, ExportFailedError, ExportNotFoundError
                 ):
-                    return await self._fetch(client, transfer, claimed, step)
+                    return await self._fetch(client, transfer, found, claimed, step)
             step = await self._start(transfer, claimed, paths[0])
-            return await self._fetch(client, transfer, claimed, step)
+            return await self._fetch(client, transfer, found, claimed, step)
 
     async def _choose(
         self,
@@ -276,7 +268,7 @@ class _Night:
         claimed: Claim,
         directory: Path,
     ) -> Resume | Start:
-        """Return what SendGrid's list leaves to do, once the account has room for an export."""
+        """Return what SendGrid's list leaves to do, once the account may start an export."""
         exports, clock = transfer.means.exports, transfer.means.clock
         bound = Deadline.after(exports.policy.timeout, clock.monotonic())
         deadline = bound if self._timeout is None else transfer.timeout
@@ -330,12 +322,20 @@ class _Night:
         raise AssertionError
 
     async def _fetch(
-        self, client: ExportClient, transfer: Transfer, claimed: Claim, step: Resume
+        self,
+        client: ExportClient,
+        transfer: Transfer,
+        found: list[tuple[Path, Manifest]],
+        claimed: Claim,
+        step: Resume,
     ) -> DownloadResult:
         transfer.export_id = step.export_id
-        if claimed.intended is not None:
+        known = {(path, manifest.export_id): manifest for path, manifest in found}
+        manifest = known.get((step.directory, step.export_id))
+        request = request_of(manifest, client._record(self._request, **self._marks))  # noqa: SLF001
+        if manifest is None or request != manifest.request:
             async with client._open(step.export_id, step.directory) as folder:  # noqa: SLF001
-                record = client._record(self._request, **self._marks)  # noqa: SLF001
-                await folder.save(lambda manifest: attrs.evolve(manifest, request=record))
+                await folder.save(lambda manifest: attrs.evolve(manifest, request=request))
+        if claimed.intended is not None:
             await claimed.fulfil()
         return await client._fetch(transfer, step.directory)  # noqa: SLF001

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import attrs
 
-from sendgrid_exports.models import ContactExport, ExportListing, ExportStatus
+from sendgrid_exports.models import ContactExport, ExportListing, ExportRequest, ExportStatus
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import Manifest
 
@@ -31,6 +31,7 @@ __all__ = [
     "directories",
     "find_finished",
     "most_jobs",
+    "request_of",
 ]
 
 _FIELDS = ("account", "date")
@@ -216,6 +217,21 @@ def _is_wanted(manifest: Manifest, file_type: str) -> bool:
 
 def _is_kind(links: Iterable[str], file_type: str) -> bool:
     return all(read_kind(link.partition("?")[0]) == file_type for link in links)
+
+
+def request_of(manifest: Manifest | None, asked: ExportRequest) -> ExportRequest | None:
+    """Return what a manifest is to say of the request for its export; None where it is unknown.
+
+    Args:
+        manifest: that of the export on disk; None where it was started just now, or found in
+            SendGrid's list, which shows that it has all contacts.
+        asked: what this run asks for.
+    """
+    if manifest is None:
+        return asked
+    if manifest.request is not None and asked.allow_shrink:
+        return attrs.evolve(manifest.request, allow_shrink=True)
+    return manifest.request
 
 
 def most_jobs(jobs: int, *, free: int | None, connections: int) -> int:

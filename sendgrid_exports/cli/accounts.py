@@ -16,10 +16,9 @@ from sendgrid_exports import (
     DownloadResult,
     ExportClient,
     Subuser,
-    find_exports,
 )
 from sendgrid_exports.accounts import export_with_marks
-from sendgrid_exports.cli.backups import drop_old
+from sendgrid_exports.cli.backups import drop_older_than
 from sendgrid_exports.cli.exits import Exit, Failure, run
 from sendgrid_exports.cli.output import Output, fields_of
 from sendgrid_exports.cli.progress import AccountsProgress
@@ -30,14 +29,14 @@ __all__ = ["Order", "back_up_accounts"]
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """The arguments of `backup --all-subusers`.
+    """The options of `backup --all-subusers`.
 
     Attributes:
         directory: DIR, or a pattern with `{account}`.
         client: the arguments of the parent account's client.
         excepted: usernames that are left out.
         jobs: the most accounts at once.
-        keep: how many backups of each account are kept; 0: all.
+        keep: how many backups of each account are kept; None: all.
         allow_shrink: whether a backup counts although it is much smaller than the last one.
         selection: the file type, and megabytes above which an export is split.
         timeout: seconds for each account, or None.
@@ -47,7 +46,7 @@ class Order:
     client: Mapping[str, Any]
     excepted: Collection[str]
     jobs: int
-    keep: int
+    keep: int | None
     allow_shrink: bool
     selection: Mapping[str, Any]
     timeout: float | None
@@ -69,7 +68,7 @@ class _Account:
         result: the verified export.
         failure: why there is none.
         dropped: the older backups that were dropped.
-        doubt: why the backup does not count, or None.
+        counts: whether the backup counts.
     """
 
     name: str
@@ -77,7 +76,7 @@ class _Account:
     result: DownloadResult | None = None
     failure: Failure | None = None
     dropped: list[Path | Bucket] = attrs.field(factory=list)
-    doubt: str | None = None
+    counts: bool = False
 
     def end(self, ended: AccountResult) -> None:
         """Take over what came of the account."""
@@ -85,6 +84,7 @@ class _Account:
         self.state = "failed" if ended.result is None else "verified"
         if ended.error is not None:
             self.failure = Failure(ended.error)
+            self.failure.__cause__ = ended.error
 
 
 def back_up_accounts(output: Output, order: Order) -> int:
@@ -93,14 +93,16 @@ def back_up_accounts(output: Output, order: Order) -> int:
     try:
         with output.follow_accounts() as follow:
             run(_export(order, accounts, follow))
+        for account in accounts.values():
+            if account.failure is not None:
+                output.trace(account.failure)
+            _keep(output, order, account)
     except BaseException:
         # The same command resumes all of it.
         if accounts:
             _show(output, accounts)
             output.note("Run the same command again: what is verified or started is not repeated.")
         raise
-    for account in accounts.values():
-        _keep(output, order, account)
     for name in sorted(set(order.excepted) - accounts.keys()):
         output.warn(f"There is no subuser {plain(name)} to leave out.")
     _show(output, accounts)
@@ -162,10 +164,8 @@ def _client_of(client: ExportClient, subuser: Subuser, account: _Account) -> Exp
 def _keep(output: Output, order: Order, account: _Account) -> None:
     if account.result is None:
         return
-    directory = account.result.directory
-    [new] = [one for one in find_exports(directory) if one.export_id == account.result.export.id]
-    account.dropped, account.doubt = drop_old(
-        new,
+    account.dropped, account.counts = drop_older_than(
+        account.result,
         order.keep,
         output.warn,
         lambda found: output.warn(
@@ -173,11 +173,6 @@ def _keep(output: Output, order: Order, account: _Account) -> None:
             "the folder once the export has expired."
         ),
     )
-    if account.doubt:
-        output.warn(
-            f"{directory} does not count as a backup: {account.doubt}. No older one is dropped. "
-            "If this is meant, add --allow-shrink."
-        )
 
 
 def _show(output: Output, accounts: Mapping[str, _Account]) -> None:
@@ -210,7 +205,7 @@ def _document(account: _Account) -> dict[str, Any]:
             "contacts": result.contact_count,
             "files": [fields_of(file) for file in result.files],
             "dropped": [str(path) for path in account.dropped],
-            "counts": account.doubt is None,
+            "counts": account.counts,
         }
     if failure is not None:
         error = {"type": failure.kind, "message": failure.message}

@@ -21,6 +21,7 @@ from sendgrid_exports import (
     Bucket,
     Clock,
     DownloadError,
+    DownloadResult,
     ExportRequest,
     FoundExport,
     SendGridExportsError,
@@ -39,6 +40,7 @@ __all__ = [
     "discard_if_empty",
     "doubt_of",
     "drop_old",
+    "drop_older_than",
     "find_backups",
     "make_folder",
     "name_of",
@@ -52,7 +54,6 @@ _NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(?:-([2-9]|[1-9]\d+))?", re.ASCII
 # A night's, below the directory of an account.
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DROPPED = re.compile(r"\.(.+)\.dropped")
-# Written into any folder by macOS, Windows and network disks.
 
 
 @attrs.frozen(order=True)
@@ -212,6 +213,27 @@ def older_backups(new: Path | Bucket) -> list[Path | Bucket]:
         if (backup := read_name(name))
     ]
     return [new.parent / name for backup, name in sorted(found) if newest and backup < newest]
+
+
+def drop_older_than(
+    result: DownloadResult,
+    keep: int | None,
+    warn: Callable[[str], None],
+    unfinished: Callable[[FoundExport], None],
+) -> tuple[list[Path | Bucket], bool]:
+    """Drop what `drop_old` does once `result` is verified, and warn where it does not count.
+
+    Returns:
+        What was dropped, and whether the new backup counts.
+    """
+    [new] = [one for one in find_exports(result.target) if one.export_id == result.export.id]
+    dropped, doubt = drop_old(new, keep or 0, warn, unfinished)
+    if doubt:
+        warn(
+            f"{result.target} does not count as a backup: {doubt}. No older one is dropped. If "
+            "this is meant, add --allow-shrink."
+        )
+    return dropped, doubt is None
 
 
 def drop_old(

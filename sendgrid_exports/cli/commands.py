@@ -25,12 +25,16 @@ from sendgrid_exports import (
     PollPolicy,
     SystemClock,
     fetch_export,
-    find_exports,
     verify_download,
 )
 from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.cli.accounts import Order, back_up_accounts
-from sendgrid_exports.cli.backups import choose_prefix, discard_if_empty, drop_old, make_folder
+from sendgrid_exports.cli.backups import (
+    choose_prefix,
+    discard_if_empty,
+    drop_older_than,
+    make_folder,
+)
 from sendgrid_exports.cli.exits import run
 from sendgrid_exports.cli.options import (
     TargetType,
@@ -132,16 +136,20 @@ def backup(
     same command, run again within 12 hours, repeats nothing that was verified or started.
     """
     output: Output = ctx.obj
+    check_accounts_options(ctx, all_subusers=all_subusers)
     if all_subusers:
-        check_accounts_options(ctx, options)
         if isinstance(target, Bucket):
-            raise click.UsageError("--all-subusers is for a directory, not for a bucket.", ctx)
+            raise click.UsageError(
+                "--all-subusers needs a directory. Into a bucket, back up each subuser by its own "
+                "command, with --on-behalf-of.",
+                ctx,
+            )
         order = Order(
             directory=target,
             client={**client_arguments(options), "eu_base_url": eu_base_url},
             excepted=excepted,
             jobs=jobs,
-            keep=keep or 0,
+            keep=keep,
             allow_shrink=allow_shrink,
             selection={
                 name: value
@@ -151,8 +159,6 @@ def backup(
             timeout=timeout,
         )
         ctx.exit(back_up_accounts(output, order))
-    if excepted:
-        raise click.UsageError("--except is for --all-subusers.", ctx)
     arguments, selection = client_arguments(options), selection_of(options)
     folder = (
         choose_prefix(target, SystemClock())
@@ -177,14 +183,8 @@ def backup(
         output.warn(f"{what}. Resume it before it expires, or remove the folder:")
         output.line(_resume_line(found.target, options, found.export_id))
 
-    [new] = [one for one in find_exports(folder) if one.export_id == result.export.id]
-    dropped, doubt = drop_old(new, keep or 0, output.warn, unfinished)
-    if doubt:
-        output.warn(
-            f"{folder} does not count as a backup: {doubt}. No older one is dropped. If this is "
-            "meant, add --allow-shrink."
-        )
-    show_result(output, result, dropped, counts=doubt is None)
+    dropped, counts = drop_older_than(result, keep, output.warn, unfinished)
+    show_result(output, result, dropped, counts=counts)
 
 
 @click.command(short_help="Start an export and print its id.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from sendgrid_exports import Bucket, DownloadPolicy
 from sendgrid_exports.transfer.target import is_url, read_target
@@ -190,16 +191,18 @@ def selection_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**selection, "file_type": "json" if options["as_json"] else "csv"}
 
 
-def check_accounts_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
-    """See that no option is about one account alone.
+def check_accounts_options(ctx: click.Context, *, all_subusers: bool) -> None:
+    """See that no option is about one account alone, or about many where there is one.
 
     Raises:
         click.UsageError: one is.
     """
-    names = {"list_ids": "--list", "segment_ids": "--segment", "on_behalf_of": "--on-behalf-of"}
-    for name, option in names.items():
-        if options[name]:
-            raise click.UsageError(f"{option} can't be used with --all-subusers.", ctx)
+    alone = {"list_ids": "--list", "segment_ids": "--segment", "on_behalf_of": "--on-behalf-of"}
+    many = {"excepted": "--except", "jobs": "--jobs", "eu_base_url": "--eu-base-url"}
+    for name, option in (alone if all_subusers else many).items():
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            said = "can't be used with" if all_subusers else "is only for"
+            raise click.UsageError(f"{option} {said} --all-subusers.", ctx)
 
 
 def client_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,13 @@ class Output:
         between = "\n" if self._begun else between
         sys.stdout.write(f"{between}]\n" if within is None else f"{between}]}}\n")
 
+    def trace(self, failure: Failure) -> None:
+        """Print where a failure comes from, if that is wanted."""
+        if self.verbose:
+            # Without the values of variables, among which the key is.
+            trace = "".join(traceback.format_exception(failure.__cause__)).rstrip()
+            self.warn("\n".join(redact_text(row, longest=500) for row in trace.splitlines()))
+
     def fail(self, error: click.ClickException) -> int:
         """Print why the command failed and how to resume it, and return the exit code."""
         if error.exit_code == PIPE_CLOSED:
@@ -188,10 +195,7 @@ class Output:
                 )
             if export_id and self.resume and failure.resumable:
                 line = self.resume(export_id)
-            if self.verbose:
-                # Without the values of variables, among which the key is.
-                trace = "".join(traceback.format_exception(failure.__cause__)).rstrip()
-                self.warn("\n".join(redact_text(row, longest=500) for row in trace.splitlines()))
+            self.trace(failure)
         _say(self._errors, message, "red")
         if line:
             self.line(f"Resume with: {line}")

@@ -47,7 +47,53 @@ _LINES_BESIDE_FILES = 5
 _LINES_BESIDE_ACCOUNTS = 2
 
 
-class Progress:
+class _Bars(progress.Progress):
+    """Bars at the foot of a terminal, gone once they are stopped."""
+
+    def __init__(self, *columns: progress.ProgressColumn, console: Console) -> None:
+        super().__init__(
+            *columns,
+            console=console,
+            refresh_per_second=_FRAMES_A_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            expand=True,
+        )
+
+
+class _Follower:
+    """Shows what happens in a `with` block: on the bars of a table, or in lines."""
+
+    def __init__(
+        self,
+        table: _Bars,
+        note: Callable[[str], None],
+        warn: Callable[[str], None],
+        *,
+        bars: bool,
+    ) -> None:
+        self._table = table
+        self._note = note
+        self._warn = warn
+        self._bars = bars
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._table.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars:
+            self._table.stop()
+
+
+class Progress(_Follower):
     """Receives the events of one export, and shows them.
 
     Attributes:
@@ -64,11 +110,9 @@ class Progress:
         bars: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(_Table(console, self._header), note, warn, bars=bars)
         self.export_id: str | None = None
         self.verified = 0
-        self._note = note
-        self._warn = warn
-        self._bars = bars
         self._clock = clock
         self._began = self._said = clock()
         self._polled: StatusPolled | None = None
@@ -80,22 +124,7 @@ class Progress:
         self._sizes: dict[int, int] = {}
         self._received_in_all = self._size_in_all = 0
         self._tasks: dict[int, progress.TaskID] = {}
-        self._table = _Table(console, self._header)
         self._all = self._table.add_task("all", total=None, visible=False)
-
-    def __enter__(self) -> Self:
-        if self._bars:
-            self._table.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bars:
-            self._table.stop()
 
     def __call__(self, event: Event) -> None:
         """Show what happened."""
@@ -214,7 +243,7 @@ class _Speed(progress.TransferSpeedColumn):
         return super().render(task) if task.speed else Text("")
 
 
-class _Table(progress.Progress):
+class _Table(_Bars):
     def __init__(self, console: Console, header: Callable[[int], tuple[str, str]]) -> None:
         right = Column(no_wrap=True, justify="right")
         super().__init__(
@@ -226,11 +255,6 @@ class _Table(progress.Progress):
             _Speed(table_column=right),
             progress.TimeRemainingColumn(compact=True, table_column=right),
             console=console,
-            refresh_per_second=_FRAMES_A_SECOND,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            expand=True,
         )
         self._header = header
 
@@ -247,7 +271,7 @@ class _Table(progress.Progress):
         yield Text(status, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-class AccountsProgress:
+class AccountsProgress(_Follower):
     """Receives the events of many accounts: a bar for all, and one for each under way."""
 
     def __init__(
@@ -258,39 +282,18 @@ class AccountsProgress:
         *,
         bars: bool,
     ) -> None:
-        self._note = note
-        self._warn = warn
-        self._bars = bars
-        self._table = _AccountsTable(
+        table = _AccountsTable(
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=None),
             progress.TextColumn("{task.fields[state]}", markup=False, justify="right"),
             console=console,
-            refresh_per_second=_FRAMES_A_SECOND,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            expand=True,
         )
+        super().__init__(table, note, warn, bars=bars)
         self._all = self._table.add_task("all accounts", total=None, state="listing the subusers")
         self._tasks: dict[str, progress.TaskID] = {}
         self._received: dict[str, dict[int, int]] = {}
         self._sizes: dict[str, dict[int, int]] = {}
         self._expected = self._verified = self._failed = 0
-
-    def __enter__(self) -> Self:
-        if self._bars:
-            self._table.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bars:
-            self._table.stop()
 
     def expect(self, accounts: int) -> None:
         """Say how many accounts there are."""
@@ -329,8 +332,6 @@ class AccountsProgress:
             case StatusPolled(export=export):
                 self._table.update(task, state=status_of(export))
             case FileStarted() | BytesReceived():
-                # Of an unfinished file nothing is kept in a bucket.
-                self._on_disk = event.path is not None
                 self._receive(name, event.number, event.received, event.size)
             case FileFinished(file=file):
                 size = self._sizes.get(name, {}).get(file.number, file.size)
@@ -362,7 +363,7 @@ class AccountsProgress:
             say(plain(text))
 
 
-class _AccountsTable(progress.Progress):
+class _AccountsTable(_Bars):
     def get_renderables(self) -> Iterable[RenderableType]:
         """Yield as many accounts as the screen is high, and all of them in the last line."""
         if not self.tasks:

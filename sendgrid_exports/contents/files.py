@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 
 from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.bucket_files import BucketFile
-from sendgrid_exports.decoding import parse_json
-from sendgrid_exports.errors import CorruptDownloadError, DownloadError, InvalidResponseError
+from sendgrid_exports.contents.find import id_of
+from sendgrid_exports.errors import CorruptDownloadError, DownloadError
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC
 from sendgrid_exports.models import DownloadResult
 from sendgrid_exports.transfer.manifest import read_manifest
@@ -139,7 +139,7 @@ def _in_place(listing: Listing, export_id: str | None) -> list[AnyFile]:
 
 def _only_export(listing: Listing, names: Iterable[OurName]) -> str:
     stems = {name.stem for name in names if name.is_final or name.ending == MANIFEST}
-    ids = sorted(_id_of(listing.read(f"{stem}.{MANIFEST}"), stem) for stem in stems)
+    ids = sorted(id_of(listing.read(f"{stem}.{MANIFEST}") or b"", stem) for stem in stems)
     if len(ids) > 1:
         raise ValueError(
             f"{listing.place} holds several exports; pass export_id, one of {', '.join(ids)}"
@@ -150,15 +150,6 @@ def _only_export(listing: Listing, names: Iterable[OurName]) -> str:
             **where(listing.place),
         )
     return ids[0]
-
-
-def _id_of(manifest: bytes | None, stem: str) -> str:
-    try:
-        content = parse_json(manifest or b"", "The manifest")
-    except InvalidResponseError:
-        return stem
-    export_id = content.get("export_id") if isinstance(content, dict) else None
-    return export_id if isinstance(export_id, str) and safe_name(export_id) == stem else stem
 
 
 def _in_manifest(listing: Listing, name: str, export_id: str) -> list[AnyFile]:

@@ -35,10 +35,7 @@ def find_exports(target: Target) -> tuple[FoundExport, ...]:
 
 def _read(listing: Listing, name: str, stem: str) -> FoundExport:
     data = listing.read(name) or b""
-    export_id = _id_in(data)
-    manifest = (
-        read_manifest(data, export_id) if export_id and safe_name(export_id) == stem else None
-    )
+    manifest = read_manifest(data, id_of(data, stem))
     at = listing.locate(name)
     if manifest is None:
         return FoundExport(export_id=stem, state="damaged", target=listing.place, manifest=at)
@@ -54,10 +51,11 @@ def _read(listing: Listing, name: str, stem: str) -> FoundExport:
     )
 
 
-def _id_in(data: bytes) -> str:
+def id_of(manifest: bytes, stem: str) -> str:
+    """Return the export's id as its manifest has it, or else the beginning of the file's name."""
     try:
-        value = parse_json(data, "The manifest")
+        content = parse_json(manifest, "The manifest")
     except InvalidResponseError:
-        return ""
-    export_id = value.get("export_id") if isinstance(value, dict) else None
-    return export_id if isinstance(export_id, str) else ""
+        return stem
+    export_id = content.get("export_id") if isinstance(content, dict) else None
+    return export_id if isinstance(export_id, str) and safe_name(export_id) == stem else stem

@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from sendgrid_exports import (
-    APIError,
     Clock,
     ContactExport,
     ExportClient,
@@ -23,9 +22,10 @@ from sendgrid_exports import (
     ExportNotFoundError,
     ExportStatus,
     ExportTimeoutError,
+    SendGridExportsError,
     SystemClock,
-    TransportError,
 )
+from sendgrid_exports.api.polling import may_have_started
 
 __all__ = ["Claim", "find_or_start"]
 
@@ -135,8 +135,8 @@ async def find_or_start(
             file_type=file_type,
             max_file_size=max_file_size,
         )
-    except (APIError, TransportError) as error:
-        if _certainly_not_started(error):
+    except SendGridExportsError as error:
+        if not may_have_started(error):
             await asyncio.to_thread(claim.keep, {})
         raise
     await asyncio.to_thread(claim.keep, {**since, "id": export_id})
@@ -149,12 +149,6 @@ async def _see(client: ExportClient, export_id: str) -> ContactExport | None:
         return await client.wait(export_id, timeout=_FIRST_WAIT)
     except (ExportFailedError, ExportTimeoutError) as error:
         return error.export
-
-
-def _certainly_not_started(error: APIError | TransportError) -> bool:
-    if isinstance(error, APIError):
-        return 400 <= error.status < 500
-    return not error.request_sent
 
 
 def _is_of(

@@ -99,7 +99,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.session = open_shared_session(_SHARED_CONNECTIONS)
-        self.clients: dict[tuple[str | None, ...], ExportClient] = {}
+        self.clients: dict[tuple[str, str], ExportClient] = {}
         self.users = 0
 
 
@@ -108,7 +108,7 @@ _SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictiona
 
 @asynccontextmanager
 async def shared_client(connection: Any, on_behalf_of: str | None) -> AsyncIterator[ExportClient]:
-    """Lend the client of this event loop for a connection and a subuser.
+    """Lend the client of this event loop for a connection, or one for its subuser.
 
     Raises:
         TypeError, ValueError: the connection can't be used.
@@ -120,10 +120,12 @@ async def shared_client(connection: Any, on_behalf_of: str | None) -> AsyncItera
     shared = _SHARED[loop]
     shared.users += 1
     try:
-        key = (arguments["api_key"], arguments["base_url"], arguments["on_behalf_of"])
+        # SendGrid limits the requests of a key, whoever they are for: one client paces them.
+        key = (arguments["api_key"], arguments["base_url"])
         if key not in shared.clients:
-            shared.clients[key] = ExportClient(**arguments, session=shared.session)
-        yield shared.clients[key]
+            shared.clients[key] = ExportClient(key[0], base_url=key[1], session=shared.session)
+        client, subuser = shared.clients[key], arguments["on_behalf_of"]
+        yield client.for_subuser(subuser) if subuser else client
     finally:
         shared.users -= 1
         if not shared.users:

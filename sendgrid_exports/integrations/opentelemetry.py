@@ -9,8 +9,8 @@ for each file. Names follow https://opentelemetry.io/docs/specs/semconv/general/
 | metric, a counter | unit | |
 |---|---|---|
 | `sendgrid.export.received` | `By` | bytes of files that arrived |
-| `sendgrid.export.polls` | `{poll}` | looks at the status that succeeded |
-| `sendgrid.export.retries` | `{retry}` | tries that failed, by `sendgrid.export.retry.target` |
+| `sendgrid.export.polls` | `{poll}` | polls of the status that succeeded |
+| `sendgrid.export.retries` | `{retry}` | attempts that failed, by `sendgrid.export.retry.target` |
 | `sendgrid.export.renewals` | `{link}` | links renewed |
 
 Metrics carry no id, as every export has another one; spans do. Neither carries a secret.
@@ -68,15 +68,14 @@ def traced(
         if on_event is not None:
             on_event(event)
 
-    error: BaseException | None = None
     try:
         with trace.use_span(span, record_exception=False, set_status_on_exception=False):
             yield tell
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
+    except BaseException as error:
+        # A cancelled export is one that failed, too.
         listener.close(error)
+        raise
+    listener.close(None)
 
 
 class _Listener:
@@ -91,10 +90,10 @@ class _Listener:
             "sendgrid.export.received", unit="By", description="Bytes of files that arrived."
         )
         self._polls = meter.create_counter(
-            "sendgrid.export.polls", unit="{poll}", description="Looks that succeeded."
+            "sendgrid.export.polls", unit="{poll}", description="Polls that succeeded."
         )
         self._retries = meter.create_counter(
-            "sendgrid.export.retries", unit="{retry}", description="Tries that failed."
+            "sendgrid.export.retries", unit="{retry}", description="Attempts that failed."
         )
         self._renewals = meter.create_counter(
             "sendgrid.export.renewals", unit="{link}", description="Links renewed."

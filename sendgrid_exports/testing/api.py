@@ -23,7 +23,7 @@ from aiohttp import web
 
 from sendgrid_exports.testing.accounts import Account, FakeSubuser, Region
 from sendgrid_exports.testing.http import drop, http_date
-from sendgrid_exports.testing.world import Export, Recording, World
+from sendgrid_exports.testing.world import Export, Recording, Times, World
 
 __all__ = ["Call", "FakeAPI", "ScriptedAnswer", "body_of"]
 
@@ -51,29 +51,20 @@ _TEXTS: Final = {
 
 
 @attrs.define(kw_only=True)
-class ScriptedAnswer:
-    """An answer in the queue: `times` None is for ever, `status` None drops the connection."""
+class ScriptedAnswer(Times):
+    """An answer in the queue; `status` None drops the connection."""
 
     status: int | None
     body: bytes
     content_type: str
     headers: Mapping[str, str]
-    times: int | None
-    skip: int
     on: Call | None
     processed: bool
     delay: float
 
     def applies(self, call: Call | None) -> bool:
         """Return whether a request for `call` is answered so, and count it."""
-        if self.times == 0 or self.on not in {None, call}:
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        if self.times is not None:
-            self.times -= 1
-        return True
+        return self.on in {None, call} and self.count()
 
 
 class FakeAPI:

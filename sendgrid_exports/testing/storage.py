@@ -21,7 +21,7 @@ from aiohttp import web
 from sendgrid_exports.testing import faults
 from sendgrid_exports.testing.http import Answer, http_date, send
 from sendgrid_exports.testing.signing import Verdict
-from sendgrid_exports.testing.world import Recording, StoredFile, World
+from sendgrid_exports.testing.world import Recording, StoredFile, Times, World
 
 __all__ = ["FakeStorage", "FaultRule"]
 
@@ -29,29 +29,20 @@ _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))")
 
 
 @attrs.define(kw_only=True)
-class FaultRule:
-    """A fault at the storage: `times` None is for ever, `file` and `export_id` None for any."""
+class FaultRule(Times):
+    """A fault at the storage; `file` and `export_id` None are for any."""
 
     fault: faults.Fault
     file: int | None
     export_id: str | None
-    times: int | None
-    skip: int
 
     def strikes(self, export_id: str, file: int, under_way: int) -> bool:
         """Return whether a request for this file meets the fault, and count it."""
-        if self.times == 0 or self.file not in {None, file}:
-            return False
-        if self.export_id not in {None, export_id}:
+        if self.file not in {None, file} or self.export_id not in {None, export_id}:
             return False
         if isinstance(self.fault, faults.TooManyAtOnce) and under_way <= self.fault.limit:
             return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        if self.times is not None:
-            self.times -= 1
-        return True
+        return self.count()
 
 
 class FakeStorage:

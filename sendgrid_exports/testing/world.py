@@ -27,6 +27,7 @@ __all__ = [
     "Recording",
     "Settings",
     "StoredFile",
+    "Times",
     "World",
 ]
 
@@ -60,6 +61,25 @@ class Settings(Account):
     subuser_rate_limit: int | None = None
     clock: Clock = attrs.field(factory=SystemClock)
     seed: int = 0
+
+
+@attrs.define(kw_only=True)
+class Times:
+    """Which of the requests that something is for meet it: `times` None is for ever."""
+
+    times: int | None
+    skip: int
+
+    def count(self) -> bool:
+        """Count a request, and return whether it meets it."""
+        if self.times == 0:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
 
 
 @attrs.frozen(kw_only=True)

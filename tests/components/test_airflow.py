@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 
+from sendgrid_exports import RateLimitedError
 from sendgrid_exports.testing import FakeSendGrid, FakeSubuser
 from sendgrid_exports.testing.thread import ThreadedFakeSendGrid
 
@@ -262,6 +263,31 @@ async def test_triggers_of_a_connection_share_a_client_until_the_last_ends() -> 
         await one.get("an-id")
     async with shared_client(connection, None) as new:
         assert new is not one
+
+
+async def test_triggers_for_subusers_share_the_pace_of_the_key(make_fake: MakeFake) -> None:
+    from airflow.sdk import Connection
+
+    from sendgrid_exports.integrations.airflow_connection import shared_client
+
+    fake = await asyncio.to_thread(make_fake, subusers=[FakeSubuser("anna")])
+    connection = Connection(
+        conn_id="c", conn_type="sendgrid", password=fake.api_key, host=fake.base_url
+    )
+    spent = {
+        "X-RateLimit-Limit": "1",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": str(int(time.time()) + 60),
+    }
+    await asyncio.to_thread(fake.respond, 429, headers=spent, on="status")
+    async with shared_client(connection, None) as one, shared_client(connection, "anna") as other:
+        with pytest.raises(RateLimitedError):
+            await one.get("an-id")
+        asking = asyncio.create_task(other.get("an-id"))
+        asked, _ = await asyncio.wait({asking}, timeout=0.5)
+        assert not asked
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 @pytest.mark.parametrize("extra", ["on_behalf_of=anna", '["anna"]'])

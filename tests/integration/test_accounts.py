@@ -21,11 +21,13 @@ from sendgrid_exports import (
     Event,
     ExportClient,
     ExportFailedError,
+    ExportRequest,
     ExportStarted,
     ExportTimeoutError,
     PermissionDeniedError,
     ServerError,
     export_accounts,
+    find_exports,
 )
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, FakeSubuser, Stall
 from tests.integration.conftest import MakeClient, MakeFake
@@ -349,6 +351,10 @@ async def test_an_export_in_preparation_is_taken_and_one_that_is_ready_is_too_ol
     assert exported["a"] == ids["a"]
     assert exported["b"] != ids["b"]
     assert await starts(make_client(fake), "ab") == {"a": 1, "b": 2}
+    for name in "ab":
+        directory = str(target).format(account=name, date=DATE)
+        [one] = await asyncio.to_thread(find_exports, directory)
+        assert one.request == ExportRequest(host="127.0.0.1", on_behalf_of=name)
 
 
 async def test_an_unfinished_export_that_came_to_nothing_is_started_anew(

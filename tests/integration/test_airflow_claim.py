@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sendgrid_exports import (
+    APIError,
     AuthenticationError,
     ExportClient,
     ExportStatus,
@@ -99,12 +100,12 @@ async def test_an_export_that_is_not_ready_is_returned_as_it_is(
     assert seen.expires_at is not None
 
 
-@pytest.mark.parametrize("status", [None, 502])
+@pytest.mark.parametrize("status", [None, 408, 502])
 async def test_an_export_whose_start_was_not_answered_is_found_in_the_list(
     fake: FakeSendGrid, new_try: NewTry, begin: Callable[..., Any], status: int | None
 ) -> None:
     fake.respond(status, on="start", processed=True)
-    with pytest.raises((TransportError, ServerError)):
+    with pytest.raises((TransportError, APIError)):
         await begin(await new_try(), list_ids=["a", "b"])
     export_id, _ = await begin(await new_try(), list_ids=["b", "a"])
     assert starts(fake) == 1

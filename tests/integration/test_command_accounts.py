@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sendgrid_exports import ExportClient
+from sendgrid_exports.cli.accounts import Order, back_up_accounts
+from sendgrid_exports.cli.output import Output
 from sendgrid_exports.testing import FakeSendGrid, FakeSubuser
 from tests.integration.command import Command, Ended
 
@@ -97,8 +101,10 @@ async def test_a_region_whose_host_is_unknown_is_the_failure_of_its_subuser_alon
     command: Command, fake: FakeSendGrid
 ) -> None:
     add(fake, FakeSubuser("in eu", region="eu"))
-    ended = await back_up(command, "--output", "json", "--quiet")
+    ended = await back_up(command, "--output", "json", "--quiet", "--verbose")
     assert ended.code == 11
+    assert ended.errors.count("Traceback") == 1
+    assert "in for_subuser" in ended.errors
     accounts = accounts_of(ended)
     assert "eu_base_url" in accounts["in eu"]["error"]["message"]
     assert sum(account["state"] == "verified" for account in accounts.values()) == 6
@@ -163,6 +169,14 @@ async def test_much_less_than_the_last_time_drops_nothing_unless_it_is_meant(
     account = accounts_of(ended)["agency-5"]
     assert (account["counts"], account["dropped"]) == (False, [])
     assert "holds 10, and 2026-01-02 holds 100" in ended.errors
+    # What was exported is meant to be so, and is not exported again.
+    ended = await back_up(command, "--keep", "1", "--allow-shrink", "--output", "json")
+    account = accounts_of(ended)["agency-5"]
+    assert (account["counts"], account["dropped"]) == (True, [str(Path("b/agency-5/2026-01-02"))])
+    ended = await back_up(command, "--output", "json")
+    assert accounts_of(ended)["agency-5"]["counts"]
+    async with ExportClient(**fake.credentials) as client:
+        assert len(await client.for_subuser("agency-5").list_exports()) == 2
 
 
 @pytest.mark.parametrize(
@@ -172,6 +186,8 @@ async def test_much_less_than_the_last_time_drops_nothing_unless_it_is_meant(
         ("--all-subusers", "--segment", "x"),
         ("--all-subusers", "--on-behalf-of", "x"),
         ("--except", "x"),
+        ("--jobs", "8"),
+        ("--eu-base-url", "http://127.0.0.1:1"),
     ],
 )
 async def test_options_that_do_not_belong_together_are_refused(
@@ -205,3 +221,26 @@ async def test_a_key_that_may_not_list_the_subusers_gets_an_error_that_says_so(
     ended = await back_up(command)
     assert ended.code == 3
     assert "subusers.read" in ended.errors
+
+
+def test_an_interruption_while_older_backups_are_verified_shows_the_table(tmp_path: Path) -> None:
+    class Interrupted(Output):
+        def warn(self, text: str) -> None:
+            raise KeyboardInterrupt
+
+    errors, answers = io.StringIO(), io.StringIO()
+    with FakeSendGrid.in_thread(subusers=[FakeSubuser("empty", contacts=0)]) as fake:
+        order = Order(
+            directory=tmp_path,
+            client=fake.credentials,
+            excepted=(),
+            jobs=1,
+            keep=1,
+            allow_shrink=False,
+            selection={"file_type": "csv", "max_file_size": None},
+            timeout=None,
+        )
+        with pytest.raises(KeyboardInterrupt):
+            back_up_accounts(Interrupted(Console(file=errors), Console(file=answers)), order)
+    assert answers.getvalue().splitlines()[1].split()[:2] == ["empty", "verified"]
+    assert "Run the same command again" in errors.getvalue()

@@ -94,7 +94,7 @@ async def test_a_url_that_holds_credentials_is_refused_and_not_shown(command: Co
 async def test_a_bucket_is_not_for_all_subusers_nor_for_plain_files(
     command: Command, target: str
 ) -> None:
-    for option, said in (("--all-subusers", "not for a bucket"), ("--decompress", "a directory")):
+    for option, said in (("--all-subusers", "needs a directory"), ("--decompress", "a directory")):
         ended = await command.here("backup", target, option)
         assert ended.code == 2, ended.errors
         assert said in ended.errors

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sendgrid_exports import ContactExport, ExportListing, ExportStatus, NamedId
+from sendgrid_exports import ContactExport, ExportListing, ExportRequest, ExportStatus, NamedId
 from sendgrid_exports.nightly import (
     AskAgain,
     Resume,
@@ -20,6 +20,7 @@ from sendgrid_exports.nightly import (
     directories,
     find_finished,
     most_jobs,
+    request_of,
 )
 from sendgrid_exports.transfer.manifest import Manifest
 
@@ -270,3 +271,27 @@ def test_accounts_at_once_are_as_many_as_the_process_may_open_files_for(
     jobs: int, free: int | None, connections: int, most: int
 ) -> None:
     assert most_jobs(jobs, free=free, connections=connections) == most
+
+
+STRICT = ExportRequest(host="h")
+LENIENT = ExportRequest(host="h", allow_shrink=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "kept"),
+    [
+        (STRICT, STRICT, STRICT),
+        (STRICT, LENIENT, LENIENT),
+        (LENIENT, STRICT, LENIENT),
+        # Of an export that was fetched by its id, only the id is known.
+        (None, LENIENT, None),
+    ],
+)
+def test_a_request_on_disk_stays_but_for_the_leave_to_shrink(
+    known: ExportRequest | None, asked: ExportRequest, kept: ExportRequest | None
+) -> None:
+    assert request_of(Manifest(export_id="x", request=known), asked) == kept
+
+
+def test_an_export_that_was_started_or_listed_has_the_request_of_this_run() -> None:
+    assert request_of(None, LENIENT) == LENIENT
