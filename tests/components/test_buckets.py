@@ -36,7 +36,7 @@ from sendgrid_exports.bucket_errors import ConflictError
 from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FlippedBit, Stall
 from tests.components.conftest import MIB, end, free_port
-from tests.integration.conftest import suspensions
+from tests.integration.conftest import cancelled_at
 
 obstore = pytest.importorskip("obstore.store", reason="obstore is not installed: the extra cloud")
 
@@ -317,26 +317,16 @@ async def test_cancelled_at_any_await_it_leaves_no_upload_and_whole_objects_alon
     export = await client.wait("one")
     for number in range(1, 10_000):
         bucket = moto.bucket(f"cancelled-{number}")
-        running: list[asyncio.Task[DownloadResult]] = []
-
-        def cancel(
-            count: int,
-            number: int = number,
-            running: list[asyncio.Task[DownloadResult]] = running,
-        ) -> None:
-            if count == number:
-                running[0].cancel()
-
-        async with suspensions(cancel) as started:
-            running.append(asyncio.create_task(client.download(export, bucket)))
-            await asyncio.wait(running)
+        download, started = await cancelled_at(number, client.download(export, bucket))
+        assert started
         assert all(task.done() for task in started)
         assert moto.uploads() == []
         objects = {each.name: each.size for each in bucket.list()[0]}
         objects.pop("one.manifest.json", None)
         assert objects in ({}, {"one-00001.csv": len(BODY)})
         assert set(objects) == set(entries(bucket, "one"))
-        if not running[0].cancelled():
+        if not download.cancelled():
+            assert len(download.result().files) == 1
             break
     assert number > 30
 

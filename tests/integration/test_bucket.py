@@ -58,7 +58,7 @@ from sendgrid_exports.testing import (
     Status,
     WrongETag,
 )
-from tests.integration.conftest import MakeClient, MakeFake, suspensions
+from tests.integration.conftest import MakeClient, MakeFake, cancelled_at
 
 ID = "an-export"
 KIB = 1024
@@ -461,24 +461,7 @@ async def test_cancelled_at_any_await_it_leaves_whole_objects_and_nothing_else(
     for number in range(1, 10_000):
         store = tmp_path / str(number)
         bucket = Bucket(LocalStore(store, mkdir=True))
-        running: list[asyncio.Task[DownloadResult]] = []
-
-        def cancel(
-            count: int,
-            number: int = number,
-            running: list[asyncio.Task[DownloadResult]] = running,
-        ) -> None:
-            if count == number:
-                running[0].cancel()
-
-        async with suspensions(cancel) as started:
-            running.append(asyncio.create_task(client.download(export, bucket)))
-            try:
-                await running[0]
-            except asyncio.CancelledError:
-                cancelled += 1
-            else:
-                break
+        download, started = await cancelled_at(number, client.download(export, bucket))
         assert started
         assert all(task.done() for task in started)
         found = {path.name for path in store.rglob("*") if path.is_file()}
@@ -486,6 +469,10 @@ async def test_cancelled_at_any_await_it_leaves_whole_objects_and_nothing_else(
         assert found - {f"{ID}.manifest.json"} == set(complete)
         for name, entry in complete.items():
             assert hashlib.sha256((store / name).read_bytes()).hexdigest() == entry["sha256"]
+        if not download.cancelled():
+            assert len(download.result().files) == 2
+            break
+        cancelled += 1
     assert cancelled > 30
     assert names(bucket) == [f"{ID}-00001.csv", f"{ID}-00002.csv", f"{ID}.manifest.json"]
 
