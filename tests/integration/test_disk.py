@@ -385,6 +385,30 @@ async def test_a_file_is_synced_then_named_in_the_manifest_then_renamed_and_its_
     ]
 
 
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")
+async def test_a_name_that_a_killed_run_did_not_give_is_durable_before_anything_is_said_of_it(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id="x", bodies=[b"EMAIL\n".ljust(100, b"\n")])
+    [file] = (await make_client(fake).fetch("x", tmp_path)).files
+    assert file.path is not None
+    # As between the manifest and the rename.
+    file.path.rename(tmp_path / "x-00001.part")
+    synced: list[tuple[str, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        name = (DESCRIPTORS / str(descriptor)).readlink().name
+        synced.append((name, (tmp_path / "x-00001.csv").exists()))
+
+    requests = len(fake.storage_requests)
+    monkeypatch.setattr(os, "fsync", sync)
+    await make_client(fake).fetch("x", tmp_path)
+    assert (tmp_path.name, True) in synced
+    assert file.path.read_bytes() == b"EMAIL\n".ljust(100, b"\n")
+    assert len(fake.storage_requests) == requests
+
+
 def test_what_can_not_be_appended_leaves_no_half_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
