@@ -14,7 +14,8 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 import pytest
 
-from sendgrid_exports import DownloadPolicy, Event, ExportClient
+from sendgrid_exports import Bucket, DownloadPolicy, Event, ExportClient
+from sendgrid_exports.bucket_errors import ConflictError
 from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
@@ -200,6 +201,23 @@ async def suspensions(
         yield started
     finally:
         loop.set_task_factory(None)
+
+
+def check_conditional_writes(bucket: Bucket) -> None:
+    """See that objects are created where there are none, and replaced where they are as known."""
+    first = bucket.create("a", b"1")
+    with pytest.raises(ConflictError):
+        bucket.create("a", b"2")
+    second = bucket.update("a", b"3", first)
+    with pytest.raises(ConflictError):
+        bucket.update("a", b"4", first)
+    assert bucket.head("a") == second
+    assert bucket.list()[0] == [second]
+    bucket.delete("a")
+    bucket.delete("a")
+    assert (bucket.head("a"), bucket.read("a")) == (None, None)
+    with pytest.raises(ConflictError):
+        bucket.update("a", b"5", second)
 
 
 async def cancelled_at(

@@ -839,6 +839,18 @@ async def test_netrc_never_adds_credentials(
         assert {request.headers["X-Ours"] for request in fake.requests} == {"yes"}
 
 
+async def test_a_borrowed_session_without_trust_env_obeys_no_proxy(
+    proxied: list[str], clock: FakeClock
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = ExportClient(
+            "SG.key", base_url="https://nowhere.invalid", session=session, clock=clock
+        )
+        with pytest.raises(TransportError):
+            await client.list_exports()
+    assert proxied == []
+
+
 async def test_a_borrowed_session_with_trust_env_obeys_https_proxy(
     proxied: list[str], clock: FakeClock
 ) -> None:

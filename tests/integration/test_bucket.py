@@ -42,6 +42,7 @@ from sendgrid_exports import (
     verify_download,
     write_parquet,
 )
+from sendgrid_exports.bucket_files import Upload
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     EarlyEnd,
@@ -58,7 +59,12 @@ from sendgrid_exports.testing import (
     Status,
     WrongETag,
 )
-from tests.integration.conftest import MakeClient, MakeFake, cancelled_at
+from tests.integration.conftest import (
+    MakeClient,
+    MakeFake,
+    cancelled_at,
+    check_conditional_writes,
+)
 
 ID = "an-export"
 KIB = 1024
@@ -101,6 +107,57 @@ def everything(bucket: Bucket, tmp_path: Path) -> list[str]:
     """Return all objects, and what a local store keeps of unfinished uploads."""
     kept = [path.name for path in (tmp_path / "store").rglob("*") if "#" in path.name]
     return names(bucket) + kept
+
+
+async def test_objects_are_created_and_replaced_on_condition(bucket: Bucket) -> None:
+    await asyncio.to_thread(check_conditional_writes, bucket)
+
+
+@pytest.mark.parametrize("write", ["create", "update"])
+async def test_a_write_whose_answer_was_lost_is_no_other_run(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    write: str,
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, contacts=10)
+    sent, lost = getattr(Bucket, write), []
+
+    def lose(self: Bucket, name: str, *written: Any) -> Any:
+        stored = sent(self, name, *written)
+        if name.endswith(".manifest.json") and not lost:
+            lost.append(name)
+            # Sent again, it meets what it wrote itself.
+            return sent(self, name, *written)
+        return stored
+
+    monkeypatch.setattr(Bucket, write, lose)
+    assert (await make_client(fake).fetch(ID, bucket)).contact_count == 10
+    assert lost == [f"{ID}.manifest.json"]
+    assert (await verify_download(bucket, ID, deep=True)).ok
+
+
+async def test_an_object_that_is_replaced_at_once_is_not_entered_in_the_manifest(
+    make_fake: MakeFake, make_client: MakeClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY])
+    finish = Upload.finish
+
+    async def finish_and_replace(upload: Upload) -> None:
+        await finish(upload)
+        [stored] = [each for each in bucket.list()[0] if each.name == f"{ID}-00001.csv"]
+        await asyncio.to_thread(bucket.update, stored.name, b"EMAIL\n", stored)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "finish", finish_and_replace)
+        with pytest.raises(IncompleteDownloadError, match="is not what was uploaded"):
+            await make_client(fake).fetch(ID, bucket)
+    assert entries(bucket) == {}
+    await make_client(fake).fetch(ID, bucket)
+    assert content(bucket, f"{ID}-00001.csv") == BODY
 
 
 async def test_an_export_becomes_verified_objects(
