@@ -160,6 +160,15 @@ async def test_an_object_that_is_replaced_at_once_is_not_entered_in_the_manifest
     assert content(bucket, f"{ID}-00001.csv") == BODY
 
 
+async def test_no_more_files_are_uploaded_at_once_than_the_limit(
+    make_fake: MakeFake, make_client: MakeClient, bucket: Bucket, opened: list[int]
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY] * 6)
+    await make_client(fake).fetch(ID, bucket)
+    assert (len(opened), max(opened)) == (6, 2)
+
+
 async def test_an_export_becomes_verified_objects(
     make_fake: MakeFake, make_client: MakeClient, bucket: Bucket, events: list[Event]
 ) -> None:
