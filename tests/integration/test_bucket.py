@@ -123,7 +123,8 @@ async def test_a_write_whose_answer_was_lost_is_no_other_run(
 ) -> None:
     fake = await make_fake()
     await fake.add_export(export_id=ID, contacts=10)
-    sent, lost = getattr(Bucket, write), []
+    sent = getattr(Bucket, write)
+    lost: list[str] = []
 
     def lose(self: Bucket, name: str, *written: Any) -> Any:
         stored = sent(self, name, *written)
