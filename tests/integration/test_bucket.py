@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import signal
 import sys
@@ -168,6 +169,26 @@ async def test_no_more_files_are_uploaded_at_once_than_the_limit(
     await fake.add_export(export_id=ID, bodies=[BODY] * 6)
     await make_client(fake).fetch(ID, bucket)
     assert (len(opened), max(opened)) == (6, 2)
+
+
+async def test_nothing_is_written_to_the_disk(make_fake: MakeFake, make_client: MakeClient) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY, gzip.compress(BODY)])
+    bucket, watching = Bucket(MemoryStore()), True
+    written: list[object] = []
+
+    def watch(event: str, arguments: Any) -> None:
+        if watching and event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            written.append(arguments[0])
+
+    # It can't be removed, only be told to do nothing.
+    sys.addaudithook(watch)
+    try:
+        await make_client(fake).fetch(ID, bucket)
+    finally:
+        watching = False
+    assert len(entries(bucket)) == 2
+    assert written == []
 
 
 async def test_an_export_becomes_verified_objects(
