@@ -497,8 +497,8 @@ async def test_a_file_system_is_asked_again_where_half_is_needed_or_a_second_lat
     seconds: float,
 ) -> None:
     # Somebody else fills it between the two files.
-    seen = iter([free, 100])
-    monkeypatch.setattr("sendgrid_exports.transfer.folder.free_space", lambda _: next(seen))
+    seen = [free, 100]
+    monkeypatch.setattr("sendgrid_exports.transfer.folder.free_space", lambda _: seen.pop(0))
     fake = await make_fake()
     fake.inject(Delay(seconds), skip=1)
     export_id = await fake.add_export(bodies=[b"," * 600, b"," * 600])
