@@ -162,7 +162,12 @@ def test_backups_of_other_contacts_displace_nothing_and_stay(
         rewrite(backups / name, request={**manifest["request"], **changes})
     assert drop(backups, 2) == ({A, B, C, NEW}, [])
     assert drop(backups, 1) == ({A, C, NEW}, [])
-    # Whether they are whole is for the next backup of those contacts to say.
+
+
+def test_whether_backups_of_other_contacts_are_whole_is_not_asked(backups: Path) -> None:
+    for name in (A, C):
+        manifest = json.loads((backups / name / "some-id.manifest.json").read_text())
+        rewrite(backups / name, request={**manifest["request"], "list_ids": ["one"]})
     flip_a_byte(backups / A)
     rewrite(backups / C, state="downloading")
     assert drop(backups, 1) == ({A, C, NEW}, [])
