@@ -32,11 +32,10 @@ from sendgrid_exports import (
     fetch_export,
     verify_download,
 )
-from sendgrid_exports.bucket_errors import ConflictError
 from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FlippedBit, Stall
 from tests.components.conftest import MIB, end, free_port
-from tests.integration.conftest import suspensions
+from tests.integration.conftest import cancelled_at, check_conditional_writes
 
 obstore = pytest.importorskip("obstore.store", reason="obstore is not installed: the extra cloud")
 
@@ -237,19 +236,7 @@ async def test_an_export_becomes_objects_that_verify(
 
 
 async def test_objects_are_created_and_replaced_on_condition(bucket: Bucket) -> None:
-    first = bucket.create("a", b"1")
-    with pytest.raises(ConflictError):
-        bucket.create("a", b"2")
-    second = bucket.update("a", b"3", first)
-    with pytest.raises(ConflictError):
-        bucket.update("a", b"4", first)
-    assert bucket.head("a") == second
-    assert bucket.list()[0] == [second]
-    bucket.delete("a")
-    bucket.delete("a")
-    assert (bucket.head("a"), bucket.read("a")) == (None, None)
-    with pytest.raises(ConflictError):
-        bucket.update("a", b"5", second)
+    check_conditional_writes(bucket)
 
 
 async def test_an_object_is_read_in_ranges_of_one_version(bucket: Bucket) -> None:
@@ -317,26 +304,16 @@ async def test_cancelled_at_any_await_it_leaves_no_upload_and_whole_objects_alon
     export = await client.wait("one")
     for number in range(1, 10_000):
         bucket = moto.bucket(f"cancelled-{number}")
-        running: list[asyncio.Task[DownloadResult]] = []
-
-        def cancel(
-            count: int,
-            number: int = number,
-            running: list[asyncio.Task[DownloadResult]] = running,
-        ) -> None:
-            if count == number:
-                running[0].cancel()
-
-        async with suspensions(cancel) as started:
-            running.append(asyncio.create_task(client.download(export, bucket)))
-            await asyncio.wait(running)
+        download, started = await cancelled_at(number, client.download(export, bucket))
+        assert started
         assert all(task.done() for task in started)
         assert moto.uploads() == []
         objects = {each.name: each.size for each in bucket.list()[0]}
         objects.pop("one.manifest.json", None)
         assert objects in ({}, {"one-00001.csv": len(BODY)})
         assert set(objects) == set(entries(bucket, "one"))
-        if not running[0].cancelled():
+        if not download.cancelled():
+            assert len(download.result().files) == 1
             break
     assert number > 30
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 import pytest
 
-from sendgrid_exports import DownloadPolicy, Event, ExportClient
+from sendgrid_exports import Bucket, DownloadPolicy, Event, ExportClient
+from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
+T = TypeVar("T")
 MakeFake: TypeAlias = "Callable[..., Awaitable[FakeSendGrid]]"
 MakeClient: TypeAlias = "Callable[..., ExportClient]"
 Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -114,6 +118,40 @@ MANY_AT_ONCE = Limits(first_connections=1000)
 
 
 @pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait for a disk."""
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _: None, raising=False)
+
+
+@pytest.fixture
+def under_way() -> list[object]:
+    """The requests to the storage that are under way."""
+    return []
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, under_way: list[object]) -> list[int]:
+    """How many requests were under way whenever another began, itself included."""
+    counts: list[int] = []
+    stream = Session.stream
+
+    @asynccontextmanager
+    async def counted(self: Session, url: str, **options: Any) -> AsyncIterator[Stream]:
+        token = object()
+        under_way.append(token)
+        counts.append(len(under_way))
+        try:
+            async with stream(self, url, **options) as opened:
+                yield opened
+        finally:
+            under_way.remove(token)
+
+    monkeypatch.setattr(Session, "stream", counted)
+    return counts
+
+
+@pytest.fixture
 def events() -> list[Event]:
     """Collect events: pass its `append` as `on_event`."""
     return []
@@ -163,3 +201,39 @@ async def suspensions(
         yield started
     finally:
         loop.set_task_factory(None)
+
+
+def check_conditional_writes(bucket: Bucket) -> None:
+    """See that objects are created where there are none, and replaced where they are as known."""
+    first = bucket.create("a", b"1")
+    with pytest.raises(ConflictError):
+        bucket.create("a", b"2")
+    second = bucket.update("a", b"3", first)
+    with pytest.raises(ConflictError):
+        bucket.update("a", b"4", first)
+    assert bucket.head("a") == second
+    assert bucket.list()[0] == [second]
+    bucket.delete("a")
+    bucket.delete("a")
+    assert (bucket.head("a"), bucket.read("a")) == (None, None)
+    with pytest.raises(ConflictError):
+        bucket.update("a", b"5", second)
+
+
+async def cancelled_at(
+    number: int, work: Coroutine[Any, Any, T]
+) -> tuple[asyncio.Task[T], list[asyncio.Task[Any]]]:
+    """Do some work, and cancel it when something within suspends for the time `number`.
+
+    Returns its task, which has ended, and those of the package that started within.
+    """
+    running: list[asyncio.Task[T]] = []
+
+    def cancel(count: int) -> None:
+        if count == number:
+            running[0].cancel()
+
+    async with suspensions(cancel) as started:
+        running.append(asyncio.create_task(work))
+        await asyncio.wait(running)
+    return running[0], started

@@ -17,6 +17,7 @@ import pytest
 
 from sendgrid_exports import (
     AccountResult,
+    APIError,
     DownloadInProgressError,
     Event,
     ExportClient,
@@ -318,6 +319,56 @@ async def test_a_start_that_fails_twice_is_the_error_of_its_account(
     found = await export_all(make_client(fake), target, "a")
     assert isinstance(found["a"].error, ServerError)
     assert verified(await export_all(make_client(fake), target, "a")) == {"a": 1000}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_start_that_is_refused_is_not_repeated_and_leaves_no_note(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    target: Path,
+    left_behind: Any,
+    clock: FakeClock,
+    status: int,
+) -> None:
+    fake = await make_fake(subusers=[FakeSubuser("a")])
+    fake.respond(status, on="start", times=None)
+    found = await export_all(make_client(fake), target, "a")
+    assert isinstance(found["a"].error, APIError)
+    assert found["a"].error.status == status
+    assert len([request for request in fake.api_requests if request.method == "POST"]) == 1
+    assert clock.sleeps == []
+    assert left_behind() == []
+
+
+async def test_a_list_that_is_asked_for_obeys_retry_after_within_the_timeout(
+    make_fake: MakeFake, make_client: MakeClient, target: Path, clock: FakeClock
+) -> None:
+    fake = await make_fake(subusers=[FakeSubuser("a", statuses=["ready"])])
+    fake.respond(503, headers={"Retry-After": "120"}, on="list")
+    assert verified(await export_all(make_client(fake), target, "a", timeout=600)) == {"a": 1000}
+    assert clock.sleeps[0] == 120
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [({"headers": {"Retry-After": "120"}}, ServerError), ({"delay": 1000.0}, ExportTimeoutError)],
+    ids=["asks for more time than there is", "comes too late"],
+)
+async def test_a_list_that_does_not_come_ends_an_account_by_its_timeout(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    target: Path,
+    clock: FakeClock,
+    answer: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    fake = await make_fake(subusers=[FakeSubuser("a")])
+    fake.respond(503, on="list", times=None, **answer)
+    began = clock.monotonic()
+    found = await export_all(make_client(fake), target, "a", timeout=60)
+    assert type(found["a"].error) is error
+    assert clock.monotonic() - began <= 60
+    assert not asked_to_start(fake)
 
 
 async def test_a_run_that_died_while_it_started_an_export_leaves_a_note(

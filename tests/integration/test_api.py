@@ -37,6 +37,7 @@ from sendgrid_exports import (
     TransportError,
     __version__,
 )
+from sendgrid_exports.session import open_shared_session
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, RecordedRequest
 from tests.integration.conftest import MakeClient, serving
 
@@ -839,6 +840,18 @@ async def test_netrc_never_adds_credentials(
         assert {request.headers["X-Ours"] for request in fake.requests} == {"yes"}
 
 
+async def test_a_borrowed_session_without_trust_env_obeys_no_proxy(
+    proxied: list[str], clock: FakeClock
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = ExportClient(
+            "SG.key", base_url="https://nowhere.invalid", session=session, clock=clock
+        )
+        with pytest.raises(TransportError):
+            await client.list_exports()
+    assert proxied == []
+
+
 async def test_a_borrowed_session_with_trust_env_obeys_https_proxy(
     proxied: list[str], clock: FakeClock
 ) -> None:
@@ -869,6 +882,36 @@ async def test_a_session_that_changes_the_authorization_is_named(
 
 
 # Sessions: borrowed, and our own
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+async def test_no_session_of_ours_keeps_a_cookie(
+    fake: FakeSendGrid, make_client: MakeClient, shared: bool
+) -> None:
+    # Those of a host that has no name are kept by no session.
+    base_url = fake.base_url.replace("127.0.0.1", "localhost")
+    session = open_shared_session(2) if shared else None
+    client = make_client(fake, base_url=base_url, session=session)
+    for _ in range(2):
+        fake.respond(200, body=SUCCESS, headers={"Set-Cookie": "sticky=1; Path=/"}, on="status")
+        await client.get("x")
+    await client.close()
+    if session is not None:
+        await session.close()
+    assert [request.headers.get("Cookie") for request in fake.api_requests] == [None, None]
+
+
+async def test_an_answer_that_does_not_end_is_an_error(clock: FakeClock) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+            await writer.drain()
+
+    async with serving(answer) as url, ExportClient("SG.key", base_url=url, clock=clock) as client:
+        with pytest.raises(InvalidResponseError, match="longer than 67,108,864 bytes"):
+            await client.get("x")
 
 
 async def test_settings_of_a_borrowed_session_are_overridden(

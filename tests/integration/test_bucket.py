@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import signal
 import sys
@@ -42,6 +43,7 @@ from sendgrid_exports import (
     verify_download,
     write_parquet,
 )
+from sendgrid_exports.bucket_files import Upload
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import (
     EarlyEnd,
@@ -58,7 +60,12 @@ from sendgrid_exports.testing import (
     Status,
     WrongETag,
 )
-from tests.integration.conftest import MakeClient, MakeFake, suspensions
+from tests.integration.conftest import (
+    MakeClient,
+    MakeFake,
+    cancelled_at,
+    check_conditional_writes,
+)
 
 ID = "an-export"
 KIB = 1024
@@ -101,6 +108,87 @@ def everything(bucket: Bucket, tmp_path: Path) -> list[str]:
     """Return all objects, and what a local store keeps of unfinished uploads."""
     kept = [path.name for path in (tmp_path / "store").rglob("*") if "#" in path.name]
     return names(bucket) + kept
+
+
+async def test_objects_are_created_and_replaced_on_condition(bucket: Bucket) -> None:
+    await asyncio.to_thread(check_conditional_writes, bucket)
+
+
+@pytest.mark.parametrize("write", ["create", "update"])
+async def test_a_write_whose_answer_was_lost_is_no_other_run(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    write: str,
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, contacts=10)
+    sent = getattr(Bucket, write)
+    lost: list[str] = []
+
+    def lose(self: Bucket, name: str, *written: Any) -> Any:
+        stored = sent(self, name, *written)
+        if name.endswith(".manifest.json") and not lost:
+            lost.append(name)
+            # Sent again, it meets what it wrote itself.
+            return sent(self, name, *written)
+        return stored
+
+    monkeypatch.setattr(Bucket, write, lose)
+    assert (await make_client(fake).fetch(ID, bucket)).contact_count == 10
+    assert lost == [f"{ID}.manifest.json"]
+    assert (await verify_download(bucket, ID, deep=True)).ok
+
+
+async def test_an_object_that_is_replaced_at_once_is_not_entered_in_the_manifest(
+    make_fake: MakeFake, make_client: MakeClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY])
+    finish = Upload.finish
+
+    async def finish_and_replace(upload: Upload) -> None:
+        await finish(upload)
+        [stored] = [each for each in bucket.list()[0] if each.name == f"{ID}-00001.csv"]
+        await asyncio.to_thread(bucket.update, stored.name, b"EMAIL\n", stored)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "finish", finish_and_replace)
+        with pytest.raises(IncompleteDownloadError, match="is not what was uploaded"):
+            await make_client(fake).fetch(ID, bucket)
+    assert entries(bucket) == {}
+    await make_client(fake).fetch(ID, bucket)
+    assert content(bucket, f"{ID}-00001.csv") == BODY
+
+
+async def test_no_more_files_are_uploaded_at_once_than_the_limit(
+    make_fake: MakeFake, make_client: MakeClient, bucket: Bucket, opened: list[int]
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY] * 6)
+    await make_client(fake).fetch(ID, bucket)
+    assert (len(opened), max(opened)) == (6, 2)
+
+
+async def test_nothing_is_written_to_the_disk(make_fake: MakeFake, make_client: MakeClient) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id=ID, bodies=[BODY, gzip.compress(BODY)])
+    bucket, watching = Bucket(MemoryStore()), True
+    written: list[object] = []
+
+    def watch(event: str, arguments: Any) -> None:
+        if watching and event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            written.append(arguments[0])
+
+    # It can't be removed, only be told to do nothing.
+    sys.addaudithook(watch)
+    try:
+        await make_client(fake).fetch(ID, bucket)
+    finally:
+        watching = False
+    assert len(entries(bucket)) == 2
+    assert written == []
 
 
 async def test_an_export_becomes_verified_objects(
@@ -461,24 +549,7 @@ async def test_cancelled_at_any_await_it_leaves_whole_objects_and_nothing_else(
     for number in range(1, 10_000):
         store = tmp_path / str(number)
         bucket = Bucket(LocalStore(store, mkdir=True))
-        running: list[asyncio.Task[DownloadResult]] = []
-
-        def cancel(
-            count: int,
-            number: int = number,
-            running: list[asyncio.Task[DownloadResult]] = running,
-        ) -> None:
-            if count == number:
-                running[0].cancel()
-
-        async with suspensions(cancel) as started:
-            running.append(asyncio.create_task(client.download(export, bucket)))
-            try:
-                await running[0]
-            except asyncio.CancelledError:
-                cancelled += 1
-            else:
-                break
+        download, started = await cancelled_at(number, client.download(export, bucket))
         assert started
         assert all(task.done() for task in started)
         found = {path.name for path in store.rglob("*") if path.is_file()}
@@ -486,6 +557,10 @@ async def test_cancelled_at_any_await_it_leaves_whole_objects_and_nothing_else(
         assert found - {f"{ID}.manifest.json"} == set(complete)
         for name, entry in complete.items():
             assert hashlib.sha256((store / name).read_bytes()).hexdigest() == entry["sha256"]
+        if not download.cancelled():
+            assert len(download.result().files) == 2
+            break
+        cancelled += 1
     assert cancelled > 30
     assert names(bucket) == [f"{ID}-00001.csv", f"{ID}-00002.csv", f"{ID}.manifest.json"]
 

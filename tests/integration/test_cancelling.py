@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +18,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 BODIES = [random_file(90_000, seed=1), PACKED, random_file(100, seed=3)]
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("fsync", "fdatasync"):
-        monkeypatch.setattr(os, name, lambda _: None, raising=False)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.fixture

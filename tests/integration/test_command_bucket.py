@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 from obstore.store import LocalStore
 
-from sendgrid_exports import Bucket, export_contacts, find_exports, verify_download
+from sendgrid_exports import (
+    Bucket,
+    DownloadError,
+    export_contacts,
+    find_exports,
+    verify_download,
+)
 from sendgrid_exports.cli.backups import drop_old, find_backups, read_name
 from sendgrid_exports.testing import FakeSendGrid, Stall
 from tests.integration.command import Command
@@ -192,6 +198,21 @@ def test_what_a_killed_run_was_dropping_is_dropped_by_the_next(backups: Bucket) 
     backups.create(".2026-not-ours.dropped", b"")
     left, warnings = drop(backups, 4)
     assert (left, warnings) == ([B, C, NEW, ".2026-not-ours.dropped"], [])
+
+
+def test_what_can_not_be_deleted_is_known_as_what_was_to_be_dropped(
+    backups: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Bucket, name: str) -> None:
+        raise DownloadError(f"{self.url_of(name)} can't be deleted.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "delete", refuse)
+        left, warnings = drop(backups, 3)
+    assert left == [A, B, C, NEW, f".{A}.dropped"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"{backups / A} can't be dropped: ")
+    assert drop(backups, 3) == ([B, C, NEW], [])
 
 
 def test_a_dropped_backup_leaves_nothing(backups: Bucket) -> None:

@@ -387,6 +387,30 @@ async def test_a_file_is_synced_then_named_in_the_manifest_then_renamed_and_its_
     assert size > 100 or [name for name, *_ in seen].count("x-00001.part") == 1
 
 
+@pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="descriptors are listed on Linux")
+async def test_a_name_that_a_killed_run_did_not_give_is_durable_before_anything_is_said_of_it(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake()
+    await fake.add_export(export_id="x", bodies=[b"EMAIL\n".ljust(100, b"\n")])
+    [file] = (await make_client(fake).fetch("x", tmp_path)).files
+    assert file.path is not None
+    # As between the manifest and the rename.
+    file.path.rename(tmp_path / "x-00001.part")
+    synced: list[tuple[str, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        name = (DESCRIPTORS / str(descriptor)).readlink().name
+        synced.append((name, (tmp_path / "x-00001.csv").exists()))
+
+    requests = len(fake.storage_requests)
+    monkeypatch.setattr(os, "fsync", sync)
+    await make_client(fake).fetch("x", tmp_path)
+    assert (tmp_path.name, True) in synced
+    assert file.path.read_bytes() == b"EMAIL\n".ljust(100, b"\n")
+    assert len(fake.storage_requests) == requests
+
+
 def test_what_can_not_be_appended_leaves_no_half_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,8 +499,8 @@ async def test_a_file_system_is_asked_again_where_half_is_needed_or_a_second_lat
     seconds: float,
 ) -> None:
     # Somebody else fills it between the two files.
-    seen = iter([free, 100])
-    monkeypatch.setattr("sendgrid_exports.transfer.folder.free_space", lambda _: next(seen))
+    seen = [free, 100]
+    monkeypatch.setattr("sendgrid_exports.transfer.folder.free_space", lambda _: seen.pop(0))
     fake = await make_fake()
     fake.inject(Delay(seconds), skip=1)
     export_id = await fake.add_export(bodies=[b"," * 600, b"," * 600])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import resource
 from collections.abc import Awaitable, Callable, Iterator
@@ -43,7 +44,9 @@ from sendgrid_exports.testing import (
     WrongContentRange,
     WrongETag,
 )
-from tests.integration.conftest import MakeClient, MakeFake
+from tests.integration.conftest import MakeClient, MakeFake, serving
+
+MIB = 1024 * 1024
 
 POLICY = DownloadPolicy(read_timeout=0.1)
 
@@ -140,6 +143,29 @@ async def test_every_request_cut_still_arrives_since_progress_resets_the_budget(
     await arrives(fake, client, tmp_path)
     starts = [request.headers["Range"].partition("-")[0] for request in fake.storage_requests]
     assert starts == [f"bytes={n * 10_000}" for n in range(len(starts))]
+
+
+async def test_of_an_error_that_does_not_end_little_is_read(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while sent < 256 * MIB:
+            writer.write(b"100000\r\n" + bytes(MIB) + b"\r\n")
+            await writer.drain()
+            sent += MIB
+
+    fake = await make_fake()
+    async with serving(answer) as url:
+        body = {"id": "x", "status": "ready", "urls": [f"{url}/x.csv"], "contact_count": 10}
+        fake.respond(200, body=body, times=None, on="status")
+        with pytest.raises(DownloadError, match="400"):
+            await make_client(fake).fetch("x", tmp_path)
+    assert sent < 64 * MIB
 
 
 @pytest.mark.parametrize("fault", [Reset(after=30_000), TruncatedChunks(after=30_000)], ids=repr)

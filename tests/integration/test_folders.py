@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -162,6 +164,15 @@ def test_backups_of_other_contacts_displace_nothing_and_stay(
     assert drop(backups, 1) == ({A, C, NEW}, [])
 
 
+def test_whether_backups_of_other_contacts_are_whole_is_not_asked(backups: Path) -> None:
+    for name in (A, C):
+        manifest = json.loads((backups / name / "some-id.manifest.json").read_text())
+        rewrite(backups / name, request={**manifest["request"], "list_ids": ["one"]})
+    flip_a_byte(backups / A)
+    rewrite(backups / C, state="downloading")
+    assert drop(backups, 1) == ({A, C, NEW}, [])
+
+
 @pytest.mark.parametrize(
     "litter", ["._some-id.manifest.json", ".DS_Store", "Thumbs.db", "@eaDir/x"]
 )
@@ -256,6 +267,21 @@ def test_what_was_half_dropped_goes_with_the_next_run(backups: Path) -> None:
     (backups / ".mine.dropped").mkdir()
     left, warnings = drop(backups, 9)
     assert (left, warnings) == ({B, C, NEW, ".mine.dropped"}, [])
+
+
+def test_a_backup_is_never_half_gone_under_its_own_name(
+    backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        left, warnings = drop(backups, 3)
+    assert left == {f".{A}.dropped", B, C, NEW}
+    assert warnings == [f"{backups / f'.{A}.dropped'} can't be removed: Input/output error."]
+    assert [one.target.name for one in find_backups(backups)] == [B, C, NEW]
+    assert drop(backups, 3) == ({B, C, NEW}, [])
 
 
 def test_folders_are_made_by_the_clock_and_never_shared(tmp_path: Path) -> None:

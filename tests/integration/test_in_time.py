@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sendgrid_exports import (
+    BytesReceived,
     DownloadPolicy,
     Event,
     ExportClient,
@@ -18,6 +20,7 @@ from sendgrid_exports import (
     RunningLate,
     Verify,
 )
+from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, Fault, Slow, Stall, Status, Trickle
 from tests.integration.conftest import MakeClient, MakeFake
 
@@ -78,6 +81,27 @@ async def test_too_late_for_the_timeout_is_told_once_and_early(
     # The last sync may end while everything is being stopped: then more is durable than said.
     assert 0 < said(caught.value) <= durable(tmp_path) <= files * SIZE * 0.7
     assert not list(tmp_path.glob("*.csv"))
+
+
+@pytest.mark.parametrize("limits", [Limits(block=4096)])
+async def test_bytes_are_told_of_at_most_ten_times_a_second_and_file(
+    make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
+) -> None:
+    fake = await make_fake(compressed=False)
+    export_id = await fake.add_export(contacts=2000, files=2)
+    told: list[tuple[int, float]] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, BytesReceived):
+            told.append((event.number, clock.monotonic()))
+            clock.advance(0.011)
+
+    await make_client(fake).fetch(export_id, tmp_path, on_event=note)
+    assert sum(len(file) for file in await fake.file_bytes(export_id)) > 100 * 4096
+    for number in (1, 2):
+        times = [time for file, time in told if file == number]
+        assert times
+        assert all(later - time >= 0.1 - 1e-9 for time, later in itertools.pairwise(times))
 
 
 async def test_too_late_for_the_expiry_is_told_and_ends_as_expired(

@@ -34,6 +34,7 @@ from sendgrid_exports.testing import FakeSendGrid
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "tests" / "benchmarks" / "results.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -321,6 +322,41 @@ def test_the_table_of_exit_codes_is_that_of_the_help() -> None:
     assert {int(code): meaning for code, meaning in rows} == {
         int(code): code.meaning for code in Exit
     }
+
+
+def measured(work: str) -> dict[str, float]:
+    """Return the seconds of each tool in the one work that was measured with that title."""
+    sections = [section.partition("\n") for section in RESULTS.split("\n## ")[1:]]
+    [table] = [table for title, _, table in sections if re.match(work, title)]
+    return {
+        tool: float(time)
+        for tool, time in re.findall(r"^\| (.+?) \| ([\d.]+) s", table, re.MULTILINE)
+    }
+
+
+def test_the_figures_are_those_that_were_measured() -> None:
+    _, _, figures = README.partition("<!-- figures -->")
+    figures = " ".join(figures.partition("<!-- end of figures -->")[0].split())
+    [day] = re.findall(r"^- (\d{4}-\d{2}-\d{2}), by ", RESULTS, re.MULTILINE)
+    exports = measured("4 gzip CSV exports")
+    checked = exports["sendgrid_exports"] / exports["curl --parallel; md5sum; sha256sum; gzip -t"]
+    files = measured("4 (large )?files of .* MiB, lengths checked$")
+    unchecked = files["sendgrid_exports, LENGTH"] / files["curl --parallel"]
+    assert re.findall(r"\d{4}-\d{2}-\d{2}|\d+\.\d+", figures) == [
+        day,
+        f"{checked:.2f}",
+        f"{unchecked:.1f}",
+    ]
+
+
+def test_the_chart_shows_what_was_measured() -> None:
+    [chart] = re.findall(r"\]\((tests/\S+\.svg)\)", README)
+    # Its text is drawn; a comment before each says what it is.
+    texts = re.findall("<!-- (.*) -->", (ROOT / chart).read_text())
+    drawn = [text for text in texts if re.fullmatch(r"\d+\.\d", text)]
+    assert sorted(drawn) == sorted(
+        f"{time:.1f}" for time in measured("4 gzip CSV exports").values()
+    )
 
 
 @pytest.mark.parametrize("policy", [PollPolicy, DownloadPolicy])

@@ -21,7 +21,15 @@ from sendgrid_exports import (
     SendGridExportsError,
     StatusPolled,
 )
-from sendgrid_exports.testing import Delay, EarlyEnd, ExpiredLink, FakeClock, FakeSendGrid, Reset
+from sendgrid_exports.testing import (
+    Delay,
+    EarlyEnd,
+    ExpiredLink,
+    FakeClock,
+    FakeSendGrid,
+    Reset,
+    Status,
+)
 from tests.integration.conftest import MakeClient, MakeFake
 
 
@@ -202,6 +210,29 @@ async def test_no_event_and_no_error_carries_a_link_that_opens_anything(
     assert not any(signature.encode() in told for signature in signatures)
     [seen, *_] = [event.export for event in events if isinstance(event, StatusPolled)]
     assert seen.urls == tuple(url.partition("?")[0] for url in seen.urls) != ()
+
+
+@pytest.mark.parametrize("offset", [-3600, 0, 3600])
+async def test_a_link_is_renewed_before_it_expires_by_the_clock_of_the_server(
+    make_fake: MakeFake,
+    make_client: MakeClient,
+    clock: FakeClock,
+    tmp_path: Path,
+    events: list[Event],
+    offset: int,
+) -> None:
+    fake: FakeSendGrid = await make_fake(link_lifetime=300)
+    fake.inject(Status(503, retry_after=200))
+    fake.inject(Status(503, retry_after=80))
+    export_id = await fake.add_export(contacts=10)
+    client = make_client(fake, clock=clock.offset(offset))
+    result = await client.fetch(export_id, tmp_path, on_event=events.append)
+    assert result.contact_count == 10
+    # After 200 s the link has 100 s to live, and after 280 s less than a tenth of its life.
+    assert [request.status for request in fake.storage_requests] == [503, 503, 206]
+    links = [request.query for request in fake.storage_requests]
+    assert links[0] == links[1] != links[2]
+    assert len([event for event in events if isinstance(event, LinkRenewed)]) == 1
 
 
 async def test_what_sendgrid_said_is_the_same_the_second_time(

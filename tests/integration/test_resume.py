@@ -68,15 +68,12 @@ SHORT = gzip.compress(b"EMAIL\n" + random.Random(1).randbytes(6_000).hex().encod
 PACKED = gzip.compress(b"EMAIL\n" + random.Random(1).randbytes(150_000).hex().encode(), mtime=0)
 
 
-@pytest.fixture(autouse=True)
-def synced_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let small files take the course of large ones, and nobody wait for a disk."""
-    for name in ("fsync", "fdatasync"):
-        monkeypatch.setattr(os, name, lambda _: None, raising=False)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.fixture
 def limits() -> Limits:
+    """Let small files take the course of large ones."""
     return Limits(sync_bytes=16 * KIB, block=4 * KIB)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +19,10 @@ from sendgrid_exports import (
     IncompleteDownloadError,
     TransportError,
 )
-from sendgrid_exports.session import Session, Stream
+from sendgrid_exports.session import Session
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import Delay, FakeClock, FakeSendGrid, Stall
 from tests.integration.conftest import MakeClient, MakeFake, serving
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests were under way whenever another began, itself included."""
-    counts: list[int] = []
-    under_way: set[object] = set()
-    stream = Session.stream
-
-    @asynccontextmanager
-    async def counted(self: Session, url: str, **options: Any) -> AsyncIterator[Stream]:
-        token = object()
-        under_way.add(token)
-        counts.append(len(under_way))
-        try:
-            async with stream(self, url, **options) as answer:
-                yield answer
-        finally:
-            under_way.discard(token)
-
-    monkeypatch.setattr(Session, "stream", counted)
-    return counts
 
 
 async def test_all_downloads_of_a_client_share_its_connections(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from sendgrid_exports import (
     Retrying,
 )
 from sendgrid_exports.disk import PartFile
-from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, Slow, Trickle
 from tests.integration.conftest import MANY_AT_ONCE, MakeClient, MakeFake
 
@@ -179,33 +178,6 @@ class SharedLine:
             last = now  # The same connection, and another request.
         self._sent[sender] = last + share
         await self._clock.sleep(max(0.0, last + share - now))
-
-
-@pytest.fixture
-def under_way() -> list[object]:
-    """The requests that are under way."""
-    return []
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch, under_way: list[object]) -> list[int]:
-    """How many requests were under way whenever another began, itself included."""
-    counts: list[int] = []
-    stream = Session.stream
-
-    @asynccontextmanager
-    async def counted(self: Session, url: str, **options: Any) -> AsyncIterator[Stream]:
-        token = object()
-        under_way.append(token)
-        counts.append(len(under_way))
-        try:
-            async with stream(self, url, **options) as opened:
-                yield opened
-        finally:
-            under_way.remove(token)
-
-    monkeypatch.setattr(Session, "stream", counted)
-    return counts
 
 
 @pytest.mark.parametrize("limits", [MANY_AT_ONCE])

@@ -100,6 +100,15 @@ def test_every_entry_comes_back(export_id: str, file: FileEntry) -> None:
     assert read_manifest(write_manifest(manifest), export_id) == manifest
 
 
+def test_what_sendgrid_said_is_written_without_its_secrets() -> None:
+    link = f"{LINKS[0]}?X-Amz-Signature=s3cr3t"
+    said = f"ready at {link} for Bearer SG.s3cr3t.key"
+    manifest = with_export(Manifest(export_id="id"), export(link, message=said), LINKS)
+    assert b"s3cr3t" not in write_manifest(manifest)
+    assert manifest.export is not None
+    assert manifest.export.message == f"ready at {LINKS[0]}?[redacted] for Bearer [redacted]"
+
+
 def changed(**changes: Any) -> bytes:
     return json.dumps({**json.loads(write_manifest(FULL)), **changes}).encode()
 
