@@ -54,9 +54,8 @@ class Parts:
             await self._disk.run(write_file, path, memoryview(b""))
 
     async def write_whole(self, file: File, data: memoryview) -> None:
-        """Write all of a file at once, durably."""
+        """Write all of a file at once, durably; the journal names it only if it is left so."""
         await self._disk.run(write_file, self.path(file), data)
-        self._progress.synced(file.copy, len(data))
 
     def written(self, file: File, start: int, end: int, syncs: Group) -> None:
         """Note that bytes are in the part file, and sync it if that is due."""
