@@ -319,7 +319,7 @@ async def test_a_broken_file_ends_the_contacts_with_its_code(command: Command) -
     export_id = await command.fake.add_export(contacts=500, files=1)
     await command.here("fetch", export_id, "here")
     [file] = (command.directory / "here").glob("*.csv.gz")
-    file.write_bytes(file.read_bytes()[:-20])
+    file.write_bytes(file.read_bytes()[:-20] + bytes(20))
     for options in ((), ("--output", "json")):
         ended = await command.here("contacts", "here", *options)
         assert ended.code == 7
@@ -705,6 +705,25 @@ async def test_json_on_stdout_moves_no_cursor(command: Command) -> None:
     ended = await command.here("contacts", "here")
     assert ended.output.rstrip("\n").isprintable()
     assert json.loads(ended.output)["email"] == "‮\x9b31m‮"
+
+
+@pytest.mark.parametrize("damage", ["emptied", "missing", "manifest"])
+async def test_contacts_of_a_damaged_backup_are_not_taken_for_all_of_them(
+    command: Command, damage: str
+) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    [folder] = (command.directory / "backups").iterdir()
+    first = next(folder.glob("*-00001.csv.gz"))
+    if damage == "emptied":
+        first.write_bytes(b"")
+    elif damage == "missing":
+        first.unlink()
+    else:
+        next(folder.glob("*.manifest.json")).write_bytes(b"{")
+    for words in (("contacts",), ("contacts", "--parquet", "all"), ("compare", str(folder))):
+        ended = await command.here(*words, str(folder))
+        assert (ended.code, ended.output) == (7, ""), ended.errors
+    assert not (command.directory / "all").exists()
 
 
 async def test_control_c_in_the_demonstration_leaves_nothing_behind(command: Command) -> None:
