@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -779,6 +781,19 @@ async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
     assert words[1] in heard.decode()
     again = await command.here(*words, "--output", "json")
     assert document(again)["contacts"] == 500
+
+
+def test_control_c_while_modules_are_loaded_says_no_more_than_that(tmp_path: Path) -> None:
+    # A module that the command loads, in place of the real one, presses the keys.
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "sendgrid_exports", "list"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")
 
 
 async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command) -> None:
