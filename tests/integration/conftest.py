@@ -13,9 +13,12 @@ from typing import Any, TypeAlias
 import attrs
 import pytest
 
+import sendgrid_exports
 from sendgrid_exports import DownloadPolicy, Event, ExportClient
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
+
+_PACKAGE = Path(sendgrid_exports.__file__).parent
 
 MakeFake: TypeAlias = "Callable[..., Awaitable[FakeSendGrid]]"
 MakeClient: TypeAlias = "Callable[..., ExportClient]"
@@ -153,8 +156,8 @@ async def suspensions(
 
     def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(run(work), loop=loop, **options)
-        code = Path(work.cr_code.co_filename).parts
-        if "sendgrid_exports" in code and "testing" not in code:
+        code = Path(work.cr_code.co_filename)
+        if code.is_relative_to(_PACKAGE) and not code.is_relative_to(_PACKAGE / "testing"):
             started.append(task)
         return task
 
