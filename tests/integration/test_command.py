@@ -700,6 +700,42 @@ async def test_a_reader_of_the_progress_that_leaves_ends_no_backup(command: Comm
     assert (await command.here("verify", "backups")).code == 0
 
 
+NO_ROOM = Path("/dev/full")
+
+
+@pytest.mark.skipif(not NO_ROOM.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_no_room_for_the_answer_is_one_line_and_its_code(command: Command, form: str) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    for words in (("verify", "backups", "--output", form), ("--help",)):
+        with NO_ROOM.open("wb") as full:
+            process = await asyncio.create_subprocess_exec(
+                *(*COMMAND, *command.words(words)),
+                cwd=command.directory,
+                env=CLEAN,
+                stdout=full,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, errors = await process.communicate()
+        assert process.returncode == 8
+        assert errors == b"Disk error: No space left on device.\n"
+
+
+@pytest.mark.skipif(not NO_ROOM.exists(), reason="needs /dev/full")
+async def test_a_backup_needs_no_room_for_what_it_says_of_its_progress(command: Command) -> None:
+    with NO_ROOM.open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, *command.words(("backup", "backups", "--output", "json"))),
+            cwd=command.directory,
+            env={**CLEAN, "SENDGRID_API_KEY": command.fake.api_key},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=full,
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert json.loads(output)["contacts"] == 500
+
+
 async def test_json_on_stdout_moves_no_cursor(command: Command) -> None:
     body = '{"contact_id": "1", "email": "\\u202e\\u009b31m‮"}\n'.encode()
     export_id = await command.fake.add_export(bodies=[body], file_type="json")
