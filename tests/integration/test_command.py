@@ -736,6 +736,19 @@ async def test_a_backup_needs_no_room_for_what_it_says_of_its_progress(command: 
     assert json.loads(output)["contacts"] == 500
 
 
+async def test_an_argument_that_is_empty_or_endless_is_told_as_one(command: Command) -> None:
+    # As of a variable that was not set.
+    ended = await command.here("fetch", "", "here")
+    assert (ended.code, ended.errors) == (2, "Export_id must not be empty.\n")
+    for words in (("backup", ""), ("backup", "", "--all-subusers"), ("fetch", "x", "")):
+        ended = await command.here(*words)
+        assert ended.code == 2
+        assert "'DIR': it is empty" in ended.errors
+    assert list(command.directory.iterdir()) == []
+    ended = await command.here("fetch", "x" * 3000, "here")
+    assert ended.code == 5
+
+
 async def test_json_on_stdout_moves_no_cursor(command: Command) -> None:
     body = '{"contact_id": "1", "email": "\\u202e\\u009b31m‮"}\n'.encode()
     export_id = await command.fake.add_export(bodies=[body], file_type="json")
