@@ -832,6 +832,27 @@ async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
     assert document(again)["contacts"] == 500
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_leaves_no_database_of_a_comparison_behind(
+    command: Command, number: signal.Signals
+) -> None:
+    for name, start in (("old", 0), ("new", 1000)):
+        export_id = await command.fake.add_export(contacts=1000, start=start)
+        assert (await command.here("fetch", export_id, name)).code == 0
+    spill = command.directory / "spill"
+    spill.mkdir()
+    # Nobody reads the changes, which are more than a pipe holds: it is in the middle of them.
+    process = await command.begin("compare", "old", "new", env={"TMPDIR": str(spill)})
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"1,000 added")
+    assert list(spill.iterdir()) != []
+    process.send_signal(number)
+    ended = await command.end(process)
+    assert ended.code == 128 + number
+    assert ended.errors.endswith("Interrupted.\n")
+    assert list(spill.iterdir()) == []
+
+
 def test_control_c_while_modules_are_loaded_says_no_more_than_that(tmp_path: Path) -> None:
     # A module that the command loads, in place of the real one, presses the keys.
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
