@@ -12,6 +12,15 @@ _EXTRA = {"click", "rich"}
 def main() -> int:
     """Run the command line and return its exit code; without the extra, say what is missing."""
     try:
+        return _main()
+    except KeyboardInterrupt:
+        # The modules take long enough to load to be interrupted.
+        sys.stderr.write("Interrupted.\n")
+        return 130
+
+
+def _main() -> int:
+    try:
         from sendgrid_exports.cli.main import run
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
@@ -286,7 +287,8 @@ def fetch(
     **options: Any,
 ) -> None:
     """Wait for an export and download its files to DIR; resumes what an earlier run left."""
-    is_path = Path(export_id).is_dir() or "/" in export_id
+    # An empty one is no path, but a variable that was not set; Path('') is the directory '.'.
+    is_path = os.path.isdir(export_id) or "/" in export_id  # noqa: PTH112
     if (is_path and isinstance(target, Path) and not target.is_dir()) or (
         _UUID.fullmatch(str(target)) and not _UUID.fullmatch(export_id)
     ):

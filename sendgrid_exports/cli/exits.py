@@ -7,7 +7,8 @@ import contextlib
 import enum
 import errno
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -31,7 +32,7 @@ from sendgrid_exports import (
 from sendgrid_exports.cli.text import cause_first, plain, sentence
 from sendgrid_exports.redaction import redact_text
 
-__all__ = ["PIPE_CLOSED", "Exit", "Failure", "Terminated", "exit_of", "run"]
+__all__ = ["PIPE_CLOSED", "Exit", "Failure", "Terminated", "exit_of", "run", "terminable"]
 
 T = TypeVar("T")
 
@@ -152,6 +153,31 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         Terminated: SIGTERM ended it.
     """
     return asyncio.run(_until_terminated(work))
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` within the block, so that it removes what it would leave.
+
+    `run` has its own way, for work that can be cancelled.
+    """
+    terminated: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise Terminated
+
+    with contextlib.ExitStack() as stack:
+        # Not possible in a thread.
+        with contextlib.suppress(ValueError):
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, stop))
+        try:
+            yield
+        except KeyboardInterrupt:
+            # As which a database tells every signal.
+            if terminated:
+                raise Terminated from None
+            raise
 
 
 async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:

@@ -22,7 +22,7 @@ from sendgrid_exports import (
     write_parquet,
 )
 from sendgrid_exports.cli.backups import find_backups, name_of
-from sendgrid_exports.cli.exits import Exit, run
+from sendgrid_exports.cli.exits import Exit, run, terminable
 from sendgrid_exports.cli.options import TargetType, output_options
 from sendgrid_exports.cli.output import Output, fields_of
 from sendgrid_exports.cli.text import count, plain
@@ -131,7 +131,8 @@ def contacts(
         raise click.UsageError(f"There is no directory {parquet.parent} for the Parquet file.")
     found = _choose(target, export_id, output)
     if parquet is not None:
-        written = write_parquet(found.target, parquet, export_id=found.export_id)
+        with terminable():
+            written = write_parquet(found.target, parquet, export_id=found.export_id)
         output.answer(f"{count(written, 'contact')} in {plain(str(parquet))}")
         output.document({"contacts": written, "path": str(parquet)})
         return
@@ -163,12 +164,15 @@ def compare(output: Output, /, *, old: Path | Bucket, new: Path | Bucket, head: 
     gets all, each as a line of JSON.
     """
     before, after = (_choose(target, None, output) for target in (old, new))
-    with compare_exports(
-        before.target,
-        after.target,
-        old_export_id=before.export_id,
-        new_export_id=after.export_id,
-    ) as comparison:
+    with (
+        terminable(),
+        compare_exports(
+            before.target,
+            after.target,
+            old_export_id=before.export_id,
+            new_export_id=after.export_id,
+        ) as comparison,
+    ):
         summary = comparison.summary
         if output.json:
             changes = itertools.islice(comparison, head)

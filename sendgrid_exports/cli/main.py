@@ -97,7 +97,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except click.ClickException as error:
         code = output.fail(error)
-    except BrokenPipeError as error:
+    except OSError as error:
+        # Of what was printed, the help among it.
         code = output.fail(Failure(error))
     if code == PIPE_CLOSED:
         # At its exit Python would flush once more, and complain.

@@ -176,6 +176,9 @@ class TargetType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a path or a `Bucket`."""
+        if not value:
+            # A variable that was not set, most likely; pathlib takes it for the directory "."
+            self.fail("it is empty; the current directory is .", param, ctx)
         if not is_url(value):
             return super().convert(value, param, ctx)
         try:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -37,7 +37,14 @@ class _Errors(Console):
     def on_broken_pipe(self) -> None:
         # The work does not depend on a reader of its progress.
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _discard(sys.stderr)
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:
+            # Nor on room for it, such as on the disk of the logs.
+            self.on_broken_pipe()
 
 
 class Output:
@@ -200,8 +207,18 @@ class Output:
         if line:
             self.line(f"Resume with: {line}")
         said = {"type": kind, "message": message, "exit_code": int(error.exit_code)}
-        self.document({"error": {**said, "export_id": export_id, "resume": line}})
+        try:
+            self.document({"error": {**said, "export_id": export_id, "resume": line}})
+            sys.stdout.flush()
+        except OSError:
+            # That may be why it failed; it is said above.
+            _discard(sys.stdout)
         return int(error.exit_code)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left for a stream go nowhere: Python would try again at its exit, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fields_of(value: object, *without: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of the caller's.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -62,11 +63,12 @@ class Differences:
             },
         )
         try:
-            # The bar is drawn on standard output, which is the caller's.
-            self._database.execute("SET enable_progress_bar = false")
-            for name, parts in (("old", old), ("new", new)):
-                self._load(name, parts, schema)
-            self._compare()
+            with _interruptible():
+                # The bar is drawn on standard output, which is the caller's.
+                self._database.execute("SET enable_progress_bar = false")
+                for name, parts in (("old", old), ("new", new)):
+                    self._load(name, parts, schema)
+                self._compare()
         except BaseException:
             self.close()
             raise
@@ -76,7 +78,7 @@ class Differences:
         self._database.close()
 
     def _load(self, name: str, parts: Sequence[Table], schema: pa.Schema) -> None:
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         plain = pa.schema(
             [(f"c{place}", _type_without_zone(field.type)) for place, field in enumerate(schema)]
         )
@@ -85,7 +87,7 @@ class Differences:
             try:
                 for batch in open_reader(parts, schema, {}):
                     yield pa.record_batch(list(map(_without_zone, batch)), schema=plain)
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:
                 # The database would only keep its text.
                 failures.append(error)
                 raise
@@ -162,7 +164,7 @@ class Differences:
         names, width = tuple(self._columns.values()), len(self._columns)
         # As columns of their own: the values of a struct would come as a dict each.
         values = [f"{side}.{place}" for side in ("old", "new") for place in self._columns]
-        with self._database.cursor() as cursor:
+        with _interruptible(), self._database.cursor() as cursor:
             cursor.execute(
                 f"SELECT {', '.join(['id', 'added', 'removed', *values])} FROM differences"
             )
@@ -181,7 +183,19 @@ class Differences:
                     )
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        return self._database.execute(query).fetchall()
+        with _interruptible():
+            return self._database.execute(query).fetchall()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # DuckDB drops the exception that a signal raises meanwhile.
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _type_without_zone(kind: pa.DataType) -> pa.DataType:

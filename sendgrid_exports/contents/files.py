@@ -21,8 +21,8 @@ from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.contents.find import id_of
 from sendgrid_exports.errors import CorruptDownloadError, DownloadError
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC
-from sendgrid_exports.models import DownloadResult
-from sendgrid_exports.transfer.manifest import read_manifest
+from sendgrid_exports.models import DownloadedFile, DownloadResult
+from sendgrid_exports.transfer.manifest import FileEntry, read_manifest
 from sendgrid_exports.transfer.names import MANIFEST, OurName, parse_name, safe_name
 from sendgrid_exports.transfer.target import Listing, read_target, where
 
@@ -56,11 +56,12 @@ def find_files(source: Source, export_id: str | None = None) -> tuple[AnyFile, .
             be used.
         FileNotFoundError: a path does not exist.
     """
+    files: list[AnyFile]
     if isinstance(source, DownloadResult):
         if isinstance(source.target, Bucket):
             listing = Listing(source.target)
-            return tuple(_existing(listing, file.name, source.export.id) for file in source.files)
-        files: list[AnyFile] = [file.path for file in source.files]
+            return tuple(_existing(listing, file, source.export.id) for file in source.files)
+        files = [_whole(file.path, file.size) for file in source.files]
     elif isinstance(source, str | PathLike | Bucket):
         found = _place(source)
         if isinstance(found, Bucket) or (isinstance(found, Path) and found.is_dir()):
@@ -155,9 +156,9 @@ def _only_export(listing: Listing, names: Iterable[OurName]) -> str:
 def _in_manifest(listing: Listing, name: str, export_id: str) -> list[AnyFile]:
     manifest = read_manifest(listing.read(name) or b"", export_id)
     if manifest is None:
-        raise DownloadError(
-            f"The manifest {listing.locate(name)} is damaged. Download the export again: files "
-            "that are whole are kept.",
+        raise CorruptDownloadError(
+            f"The manifest {listing.locate(name)} is damaged, or of another version. Download the "
+            "export again with the same id, or name the files.",
             **where(listing.place, name),
         )
     if manifest.state != "complete":
@@ -166,17 +167,30 @@ def _in_manifest(listing: Listing, name: str, export_id: str) -> list[AnyFile]:
             "again with the same id, which resumes it.",
             **where(listing.place, name),
         )
-    return [_existing(listing, entry.name, export_id) for entry in manifest.files]
+    return [_existing(listing, entry, export_id) for entry in manifest.files]
 
 
-def _existing(listing: Listing, name: str, export_id: str) -> AnyFile:
-    if name not in listing.names:
-        raise DownloadError(
-            f"{listing.locate(name)} is missing, and the manifest of export {export_id} names it. "
-            "Download the export again with the same id.",
-            **where(listing.place, name),
+def _existing(listing: Listing, entry: FileEntry | DownloadedFile, export_id: str) -> AnyFile:
+    if entry.name not in listing.names:
+        raise CorruptDownloadError(
+            f"{listing.locate(entry.name)} is missing, and the manifest of export {export_id} "
+            "names it. Download the export again with the same id.",
+            **where(listing.place, entry.name),
         )
-    return listing.file(name)
+    return _whole(listing.file(entry.name), entry.size)
+
+
+def _whole(file: AnyFile, size: int) -> AnyFile:
+    """Return a file that is as long as it was: a shorter one may read as one with fewer contacts.
+
+    Raises:
+        CorruptDownloadError: it is not.
+        OSError: it can't be read.
+    """
+    found = file.stat().st_size if isinstance(file, Path) else file.stored.size
+    if found != size:
+        raise corrupt(file, f"it has {found:,} bytes, and was downloaded with {size:,}")
+    return file
 
 
 def corrupt(file: AnyFile, reason: object) -> CorruptDownloadError:

@@ -90,8 +90,8 @@ def _load(place: Path | Bucket, name: str, export_id: str) -> tuple[Listing, Man
     manifest = read_manifest(data, export_id)
     if manifest is None:
         raise DownloadError(
-            f"The manifest {listing.locate(name)} is damaged: fetch the export again with "
-            "the same id, which verifies what is there and repairs it.",
+            f"The manifest {listing.locate(name)} is damaged, or of another version: fetch the "
+            "export again with the same id, which downloads its files anew.",
             **where(place, name),
         )
     return listing, manifest

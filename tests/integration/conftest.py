@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 import pytest
 
+import sendgrid_exports
 from sendgrid_exports import Bucket, DownloadPolicy, Event, ExportClient
 from sendgrid_exports.bucket_errors import ConflictError
 from sendgrid_exports.session import Session, Stream
@@ -21,6 +22,8 @@ from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
 
 T = TypeVar("T")
+_PACKAGE = Path(sendgrid_exports.__file__).parent
+
 MakeFake: TypeAlias = "Callable[..., Awaitable[FakeSendGrid]]"
 MakeClient: TypeAlias = "Callable[..., ExportClient]"
 Handler: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -191,8 +194,8 @@ async def suspensions(
 
     def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(run(work), loop=loop, **options)
-        code = Path(work.cr_code.co_filename).parts
-        if "sendgrid_exports" in code and "testing" not in code:
+        code = Path(work.cr_code.co_filename)
+        if code.is_relative_to(_PACKAGE) and not code.is_relative_to(_PACKAGE / "testing"):
             started.append(task)
         return task
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -321,7 +323,7 @@ async def test_a_broken_file_ends_the_contacts_with_its_code(command: Command) -
     export_id = await command.fake.add_export(contacts=500, files=1)
     await command.here("fetch", export_id, "here")
     [file] = (command.directory / "here").glob("*.csv.gz")
-    file.write_bytes(file.read_bytes()[:-20])
+    file.write_bytes(file.read_bytes()[:-20] + bytes(20))
     for options in ((), ("--output", "json")):
         ended = await command.here("contacts", "here", *options)
         assert ended.code == 7
@@ -700,6 +702,55 @@ async def test_a_reader_of_the_progress_that_leaves_ends_no_backup(command: Comm
     assert (await command.here("verify", "backups")).code == 0
 
 
+NO_ROOM = Path("/dev/full")
+
+
+@pytest.mark.skipif(not NO_ROOM.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_no_room_for_the_answer_is_one_line_and_its_code(command: Command, form: str) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    for words in (("verify", "backups", "--output", form), ("--help",)):
+        with NO_ROOM.open("wb") as full:
+            process = await asyncio.create_subprocess_exec(
+                *(*COMMAND, *command.words(words)),
+                cwd=command.directory,
+                env=CLEAN,
+                stdout=full,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, errors = await process.communicate()
+        assert process.returncode == 8
+        assert errors == b"Disk error: No space left on device.\n"
+
+
+@pytest.mark.skipif(not NO_ROOM.exists(), reason="needs /dev/full")
+async def test_a_backup_needs_no_room_for_what_it_says_of_its_progress(command: Command) -> None:
+    with NO_ROOM.open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, *command.words(("backup", "backups", "--output", "json"))),
+            cwd=command.directory,
+            env={**CLEAN, "SENDGRID_API_KEY": command.fake.api_key},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=full,
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert json.loads(output)["contacts"] == 500
+
+
+async def test_an_argument_that_is_empty_or_endless_is_told_as_one(command: Command) -> None:
+    # As of a variable that was not set.
+    ended = await command.here("fetch", "", "here")
+    assert (ended.code, ended.errors) == (2, "Export_id must not be empty.\n")
+    for words in (("backup", ""), ("backup", "", "--all-subusers"), ("fetch", "x", "")):
+        ended = await command.here(*words)
+        assert ended.code == 2
+        assert "'DIR': it is empty" in ended.errors
+    assert list(command.directory.iterdir()) == []
+    ended = await command.here("fetch", "x" * 3000, "here")
+    assert ended.code == 5
+
+
 async def test_json_on_stdout_moves_no_cursor(command: Command) -> None:
     body = '{"contact_id": "1", "email": "\\u202e\\u009b31m‮"}\n'.encode()
     export_id = await command.fake.add_export(bodies=[body], file_type="json")
@@ -707,6 +758,25 @@ async def test_json_on_stdout_moves_no_cursor(command: Command) -> None:
     ended = await command.here("contacts", "here")
     assert ended.output.rstrip("\n").isprintable()
     assert json.loads(ended.output)["email"] == "‮\x9b31m‮"
+
+
+@pytest.mark.parametrize("damage", ["emptied", "missing", "manifest"])
+async def test_contacts_of_a_damaged_backup_are_not_taken_for_all_of_them(
+    command: Command, damage: str
+) -> None:
+    assert (await command.here("backup", "backups")).code == 0
+    [folder] = (command.directory / "backups").iterdir()
+    first = next(folder.glob("*-00001.csv.gz"))
+    if damage == "emptied":
+        first.write_bytes(b"")
+    elif damage == "missing":
+        first.unlink()
+    else:
+        next(folder.glob("*.manifest.json")).write_bytes(b"{")
+    for words in (("contacts",), ("contacts", "--parquet", "all"), ("compare", str(folder))):
+        ended = await command.here(*words, str(folder))
+        assert (ended.code, ended.output) == (7, ""), ended.errors
+    assert not (command.directory / "all").exists()
 
 
 async def test_control_c_in_the_demonstration_leaves_nothing_behind(command: Command) -> None:
@@ -762,6 +832,40 @@ async def test_a_signal_ends_it_with_what_is_durable_and_how_to_go_on(
     assert words[1] in heard.decode()
     again = await command.here(*words, "--output", "json")
     assert document(again)["contacts"] == 500
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_leaves_no_database_of_a_comparison_behind(
+    command: Command, number: signal.Signals
+) -> None:
+    for name, start in (("old", 0), ("new", 1000)):
+        export_id = await command.fake.add_export(contacts=1000, start=start)
+        assert (await command.here("fetch", export_id, name)).code == 0
+    spill = command.directory / "spill"
+    spill.mkdir()
+    # Nobody reads the changes, which are more than a pipe holds: it is in the middle of them.
+    process = await command.begin("compare", "old", "new", env={"TMPDIR": str(spill)})
+    assert process.stderr is not None
+    await process.stderr.readuntil(b"1,000 added")
+    assert list(spill.iterdir()) != []
+    process.send_signal(number)
+    ended = await command.end(process)
+    assert ended.code == 128 + number
+    assert ended.errors.endswith("Interrupted.\n")
+    assert list(spill.iterdir()) == []
+
+
+def test_control_c_while_modules_are_loaded_says_no_more_than_that(tmp_path: Path) -> None:
+    # A module that the command loads, in place of the real one, presses the keys.
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "sendgrid_exports", "list"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")
 
 
 async def test_a_killed_backup_is_told_as_unfinished_and_stays(command: Command) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -229,6 +230,21 @@ def test_without_a_temporary_directory_it_is_said_how_to_name_one(
     ):
         pass
     assert str(temporary) in str(caught.value)
+
+
+def test_control_c_while_the_database_reads_is_control_c(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Iterator[object]:
+        signal.raise_signal(signal.SIGINT)
+        yield None
+
+    good = export(tmp_path / "good.csv", ("1", "a", "", ""))
+    # Not while it reads the header.
+    monkeypatch.setattr("sendgrid_exports.contents.differences.open_reader", interrupted)
+    with pytest.raises(KeyboardInterrupt), compare_exports(good, good):
+        pass
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_broken_file_is_told_as_everywhere(tmp_path: Path, temporary: Path) -> None:

@@ -89,6 +89,21 @@ async def test_a_file_that_is_gone(
     assert caught.value.path == result.files[1].path
 
 
+@pytest.mark.parametrize("left", [0, 20])
+async def test_a_file_that_was_cut_where_it_still_can_be_read(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, left: int
+) -> None:
+    # Nothing at all reads as a file without contacts, and so does one that ends after a member.
+    result = await fetched(make_fake, make_client, tmp_path)
+    path = result.files[1].path
+    await to_thread(path.write_bytes, gzip.compress(b"", mtime=0)[:left])
+    for source in (tmp_path, result):
+        with pytest.raises(CorruptDownloadError, match=f"it has {left} bytes, and was") as caught:
+            await to_thread(find_files, source)
+        assert caught.value.path == path
+    assert await to_thread(find_files, path) == (path,)
+
+
 def test_a_directory_without_a_manifest(names: Path) -> None:
     found = [path.name for path in find_files(names)]
     assert found == ["a-00001.csv.gz", "a-00002.csv.gz", "a-00003.csv"]

@@ -20,6 +20,7 @@ import pytest
 
 from sendgrid_exports import (
     BytesReceived,
+    DownloadError,
     DownloadPolicy,
     DownloadResult,
     Event,
@@ -41,6 +42,7 @@ from sendgrid_exports.testing import (
     Reset,
     Slow,
     Stall,
+    Status,
     WrongContentRange,
     WrongETag,
 )
@@ -248,6 +250,32 @@ async def test_a_disk_without_room_for_the_rest_of_a_file_is_found_before_any_re
         await make_client(fake).fetch(ID, tmp_path)
     assert len(fake.storage_requests) == before
     assert journal(tmp_path) == known
+
+
+async def test_a_file_that_was_written_at_once_and_not_named_is_not_downloaded_again(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path
+) -> None:
+    fake = await make_fake()
+    await add(fake, SHORT)
+    client = make_client(fake, downloads=DownloadPolicy())
+    fake.inject(Status(418))
+    with pytest.raises(DownloadError, match="418"):
+        await client.fetch(ID, tmp_path)
+    # Now the disk fails exactly when the manifest is written that names the file.
+    obstacle = tmp_path / f"{ID}.manifest.json.part"
+    obstacle.mkdir()
+    with pytest.raises(OSError, match="manifest"):
+        await client.fetch(ID, tmp_path)
+    assert durable(tmp_path) == len(SHORT)
+    obstacle.rmdir()
+    before = len(fake.storage_requests)
+    result = await client.fetch(ID, tmp_path)
+    assert len(fake.storage_requests) == before
+    assert result.files[0].path.read_bytes() == SHORT
+    assert {path.name for path in tmp_path.iterdir()} == {
+        result.files[0].name,
+        f"{ID}.manifest.json",
+    }
 
 
 async def test_the_first_event_of_a_file_says_what_was_there(
