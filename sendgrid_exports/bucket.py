@@ -348,7 +348,8 @@ def _obstore() -> Any:
         if error.name != "obstore":
             raise
         raise ImportError(
-            "A bucket needs obstore, which is not installed: pip install 'sendgrid-exports[cloud]'",
+            "A bucket needs obstore, which is not installed: "
+            "pip install 'sendgrid-exports[cloud]', or '.[cloud]' in a checkout",
             name="obstore",
         ) from None
     return obstore

@@ -284,6 +284,6 @@ def require(extra: str, *modules: str) -> None:
                 raise
             raise ImportError(
                 f"This needs {name}, which is not installed: "
-                f"pip install 'sendgrid-exports[{extra}]'",
+                f"pip install 'sendgrid-exports[{extra}]', or '.[{extra}]' in a checkout",
                 name=name,
             ) from None

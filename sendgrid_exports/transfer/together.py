@@ -78,7 +78,8 @@ async def together() -> AsyncIterator[Group]:
     """Open a group of tasks, which have all ended when the block is left.
 
     The first error ends all others and is raised as it is. A cancellation from outside is always
-    raised, whatever else failed. The block itself only starts tasks: it should not wait.
+    raised, whatever else failed. An error does not interrupt the block itself: where the block
+    waits, the error is raised once it has ended.
     """
     group = Group()
     try:
