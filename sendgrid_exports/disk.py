@@ -19,7 +19,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
@@ -145,9 +145,7 @@ class Disk:
         if not self._users:
             self._pool = Threads(self._threads, thread_name_prefix="sendgrid-exports")
             self._writer = Threads(1, thread_name_prefix="sendgrid-exports-write")
-            # More at once would not be faster, and would hold the event loop up. What waits for a
-            # turn here, rather than in the queue of the threads, can be cancelled at once.
-            self._long = asyncio.Semaphore(_MOST_LONG)
+            # More at once would not be faster, and would hold the event loop up.
             self._long_pool = Threads(
                 _MOST_LONG, thread_name_prefix="sendgrid-exports-long", initializer=_lower_priority
             )
@@ -172,12 +170,10 @@ class Disk:
         So a piece of work waits only for a turn of another one, and a cancellation for one step.
         """
         stopped = threading.Event()
-        loop = asyncio.get_running_loop()
         try:
             while True:
-                async with self._long:
-                    turn = loop.run_in_executor(self._long_pool, _take_turn, steps, stopped)
-                    ended = await unbroken(turn, stopped.set)
+                turn = self._long_pool.submit(_take_turn, steps, stopped)
+                ended = await unbroken(asyncio.wrap_future(turn), partial(_give_up, turn, stopped))
                 if ended is not None:
                     return ended[0]
         except asyncio.CancelledError:
@@ -207,6 +203,12 @@ def _take_turn(steps: Steps[T], stopped: threading.Event) -> tuple[T] | None:
         if stopped.is_set():
             break
     return None
+
+
+def _give_up(turn: Future[Any], stopped: threading.Event) -> None:
+    """Have a turn end after its step, or not begin."""
+    if not turn.cancel():
+        stopped.set()
 
 
 class PartFile:

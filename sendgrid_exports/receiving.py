@@ -99,8 +99,8 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._read_timeout = read_timeout
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        # The first one is filled by the transport.
-        self._buffers: list[memoryview] = []
+        self._buffer = memoryview(b"")
+        self._other: memoryview | None = None
         self._filled = 0
         self._began = 0.0
         self._paused = False
@@ -123,15 +123,16 @@ class BufferedBody(asyncio.BufferedProtocol):
         try:
             while True:
                 await self._block()
-                block, self._filled = self._buffers[0][: self._filled], 0
-                # The caller has finished with the other buffer: it asked for this block.
-                self._buffers.reverse()
+                block, self._filled = self._buffer[: self._filled], 0
                 last, error = self._left <= 0, self._error
                 if last:
                     self._give_back()
-                elif error is None and self._paused:
-                    self._paused = False
-                    self._transport.resume_reading()
+                else:
+                    # The caller has finished with the other buffer: it asked for this block.
+                    self._buffer, self._other = self._other or self._new_buffer(), self._buffer
+                    if error is None and self._paused:
+                        self._paused = False
+                        self._transport.resume_reading()
                 if block:
                     yield block
                 if last:
@@ -153,7 +154,7 @@ class BufferedBody(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the rest of the buffer that is filled, and not more than the body's rest."""
-        return self._buffers[0][self._filled : self._filled + self._left]
+        return self._buffer[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Count the bytes, and wake the reader when a block is due."""
@@ -165,7 +166,7 @@ class BufferedBody(asyncio.BufferedProtocol):
         self.reads += 1
         self._filled += nbytes
         self._left -= nbytes
-        if self._left <= 0 or self._filled == len(self._buffers[0]):
+        if self._left <= 0 or self._filled == len(self._buffer):
             self._paused = True
             self._transport.pause_reading()
             self._wake()
@@ -179,20 +180,23 @@ class BufferedBody(asyncio.BufferedProtocol):
         self.fail(error or ConnectionResetError("the connection was closed in mid-body"))
 
     def _switch(self, early: bytes) -> None:
-        size = min(self._size, self._left + len(early))
-        self._buffers = [memoryview(bytearray(max(size, len(early)))) for _ in range(2)]
+        self._size = max(min(self._size, self._left + len(early)), len(early))
+        self._buffer = self._new_buffer()
         self._filled = len(early)
-        self._buffers[0][: len(early)] = early
+        self._buffer[: len(early)] = early
         self._began = self._clock.monotonic()
         if early:
             self.reads += 1
         self._handler.pause_reading()
         self._transport.set_protocol(self)
         self._switched = True
-        if self._filled == len(self._buffers[0]):
+        if self._filled == len(self._buffer):
             self._paused = True
         else:
             self._transport.resume_reading()
+
+    def _new_buffer(self) -> memoryview:
+        return memoryview(bytearray(self._size))
 
     def _give_back(self) -> None:
         """Return the connection to aiohttp's pool."""
@@ -221,7 +225,7 @@ class BufferedBody(asyncio.BufferedProtocol):
                 self._hold = None
 
     def _is_due(self) -> bool:
-        full = bool(self._buffers) and self._filled == len(self._buffers[0])
+        full = self._filled == len(self._buffer)
         held = self._filled > 0 and self._clock.monotonic() - self._began >= _HOLD
         return self._left <= 0 or self._error is not None or full or held
 

@@ -44,10 +44,11 @@ class PlainText:
     """The plain text of data that may be gzip, which its first bytes tell.
 
     Args:
-        fast: inflate by isal, where it is installed. It is three times as fast as zlib, but calls
-            some valid files broken, such as one whose header with an extra field and a name is
-            cut by the end of a block, and has perhaps yielded other bytes before it does. So use
-            it only where the data can be read again, and let zlib decide.
+        fast: inflate by isal, where it is installed. It is about 2.6 times as fast as zlib on
+            an export (isal 1.9, AMD EPYC), but calls some valid files broken, such as one whose
+            header with an extra field and a name is cut by the end of a block, and has perhaps
+            yielded other bytes before it does. So use it only where the data can be read again,
+            and let zlib decide.
 
     Attributes:
         compressed: whether the data is gzip; known once two bytes have come.

@@ -6,6 +6,7 @@ a record if the number of quotes before it is even, since an escaped quote is tw
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from sendgrid_exports.formats.kinds import HEADER_COLUMNS, first_record, is_enou
 __all__ = ["CsvCounter", "NdjsonCounter", "RecordCounter", "record_counter", "record_end"]
 
 _NEITHER_QUOTE_NOR_LINE_FEED = bytes(set(range(256)) - set(b'"\n'))
+_EMPTY_LINES = re.compile(rb"\n[\r\n]*\n")
 _TWO_BYTES = b"\n\r"
 _RECORD_END = _TWO_BYTES.decode("utf-16-le")
 
@@ -77,30 +79,26 @@ class CsvCounter:
             order = b'"' + order
         quoted = len(order) % 2 == 1
         pairs = (order + b'"' if quoted else order).decode("utf-16-le")
-        if _RECORD_END * 2 in pairs:
-            # A line without quotes between two records: it may be empty.
-            self._count_lines(data)
-            return
         if b"\n" in data:
-            filled = self._filled or _is_filled(data[: data.index(b"\n")])
-            self._records += pairs.count(_RECORD_END) - (not filled)
+            self._filled = self._filled or _is_filled(data[: data.index(b"\n")])
+            self._records += pairs.count(_RECORD_END) - (not self._filled)
+            if _RECORD_END * 2 in pairs:
+                # A line without quotes between two records: it may be empty.
+                self._records -= self._count_empty(data)
             self._filled = False
             data = data[data.rindex(b"\n") + 1 :]
         self._quoted = quoted
         self._filled = quoted or self._filled or _is_filled(data)
 
-    def _count_lines(self, data: bytes) -> None:
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self._take_line(line)
-            if not self._quoted:
-                self._records += self._filled
-                self._filled = False
-        self._take_line(rest)
-
-    def _take_line(self, line: bytes) -> None:
-        self._quoted ^= line.count(b'"') % 2 == 1
-        self._filled = self._filled or _is_filled(line)
+    def _count_empty(self, data: bytes) -> int:
+        """Return how many records between the first line feed and the last are empty lines."""
+        empty, quotes, end = 0, int(self._quoted), 0
+        for lines in _EMPTY_LINES.finditer(data):
+            quotes += data.count(b'"', end, lines.start())
+            end = lines.end()
+            if quotes % 2 == 0:
+                empty += data.count(b"\n", lines.start(), end) - 1
+        return empty
 
 
 class NdjsonCounter:

@@ -79,7 +79,7 @@ async def test_long_work_that_waits_for_its_turn_can_be_cancelled(disk: Disk) ->
     may_end = threading.Event()
 
     def work() -> Steps[bool]:
-        may_end.wait(10)
+        assert may_end.wait(10)
         yield
         return True
 
@@ -88,9 +88,9 @@ async def test_long_work_that_waits_for_its_turn_can_be_cancelled(disk: Disk) ->
     waiting = asyncio.create_task(disk.run_long(work()))
     await asyncio.sleep(0)
     waiting.cancel()
-    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    may_end.set()
     assert await asyncio.gather(*under_way) == [True, True]
 
 
