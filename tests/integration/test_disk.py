@@ -122,7 +122,7 @@ async def test_two_may_do_long_work_at_once_and_not_three() -> None:
         tasks = [asyncio.create_task(disk.run_long(work(number))) for number in range(4)]
         while len(begun) < 2:
             await asyncio.sleep(0.001)
-        # The pool is in order: what was given to it before this has begun by now.
+        # A third would have begun by the time another thread has done something.
         await disk.run(int)
         assert sorted(begun) == [0, 1]
         may_end.set()
