@@ -90,7 +90,9 @@ def export_accounts(
     `DownloadInProgressError` for it, or finds the work done. In a directory a lock sees to that. In
     a bucket it is a claim, an object for each account below `.sendgrid-exports-claims/`, which says
     when its export was about to start. After a minute without an export in SendGrid's list it
-    counts no longer, so what a killed process left delays the next call by a minute at most.
+    counts no longer, so what a killed process left delays the next call by a minute at most. Only
+    a process that is suspended for that long between its claim and its request could start a
+    second export.
 
     To end early, close the generator (`contextlib.aclosing`); what is under way is resumed by the
     next call.

@@ -37,8 +37,10 @@ from sendgrid_exports import (
     export_accounts,
     find_exports,
 )
+from sendgrid_exports.disk import Disk
 from sendgrid_exports.testing import FakeClock, FakeSendGrid, FakeSubuser, Stall
-from sendgrid_exports.transfer.claim import CLAIMS
+from sendgrid_exports.timing import ServerClock
+from sendgrid_exports.transfer.claim import CLAIMS, claim_object
 from tests.integration.conftest import MakeClient, MakeFake, check_claims
 
 DATE = "2026-03-02"
@@ -648,6 +650,25 @@ async def test_a_bucket_that_cannot_be_used_is_refused_before_anything_is_asked_
         [account async for account in export_accounts(target, [parent.for_subuser("a")])]
     assert "s3cr3t" not in str(refused.value)
     assert fake.requests == []
+
+
+async def test_a_claim_that_takes_long_to_write_is_written_again(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = [20, 30, 1]
+    replace = Bucket.replace
+
+    def slow(self: Bucket, *what: Any) -> Any:
+        clock.advance(took.pop(0))
+        return replace(self, *what)
+
+    monkeypatch.setattr(Bucket, "replace", slow)
+    bucket = Bucket(MemoryStore())
+    async with claim_object(bucket, "a.csv", Disk(1)) as claimed:
+        await claimed.intend(ServerClock(clock))
+    async with claim_object(bucket, "a.csv", Disk(1)) as claimed:
+        assert claimed.intended == clock.utc() - timedelta(seconds=1)
+    assert took == []
 
 
 async def test_claims_are_conditional(tmp_path: Path) -> None:
