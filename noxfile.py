@@ -151,7 +151,10 @@ def tests_airflow(session: nox.Session) -> None:
 
 @nox.session(tags=["slow"])
 def tests_s3(session: nox.Session) -> None:
-    """Run against an S3 server that checks signatures and expiry: LocalStack, without Docker."""
+    """Run against an S3 server that checks signatures and expiry: LocalStack, without Docker.
+
+    The files come from it, and go to buckets in it.
+    """
     # The pins of cbor2 and pyopenssl: LocalStack 4.9.2 does not start with later versions.
     session.install(
         ".[all]",
@@ -161,7 +164,7 @@ def tests_s3(session: nox.Session) -> None:
         "pyopenssl==25.1.0",
         "service-identity",
     )
-    tests = session.posargs or ["tests/components/test_s3.py"]
+    tests = session.posargs or ["tests/components/test_s3.py", "tests/components/test_buckets.py"]
     session.run("python", "-m", "pytest", "-rs", *tests, env=INSTALLED)
 
 

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +19,9 @@ from sendgrid_exports.api.wire import start_request
 from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.client import ExportClient
 from sendgrid_exports.delays import poll_delay
-from sendgrid_exports.disk import free_descriptors
+from sendgrid_exports.disk import Disk, free_descriptors
 from sendgrid_exports.errors import (
+    DownloadError,
     ExportExpiredError,
     ExportFailedError,
     ExportNotFoundError,
@@ -32,6 +35,7 @@ from sendgrid_exports.nightly import (
     AskAgain,
     Resume,
     Start,
+    account_name,
     check_pattern,
     choose,
     directories,
@@ -41,10 +45,9 @@ from sendgrid_exports.nightly import (
 )
 from sendgrid_exports.settings import Duration, read_duration
 from sendgrid_exports.timing import Deadline
-from sendgrid_exports.transfer.claim import Claim, claim, find_manifests
-from sendgrid_exports.transfer.folder import prepare_directory
+from sendgrid_exports.transfer.claim import Claim, claim_directory, claim_object, find_manifests
 from sendgrid_exports.transfer.manifest import Manifest
-from sendgrid_exports.transfer.target import is_url
+from sendgrid_exports.transfer.target import Target
 from sendgrid_exports.transfer.together import together
 from sendgrid_exports.transfer.transfer import Transfer
 
@@ -56,7 +59,7 @@ _MAX_AGE = timedelta(hours=12)
 
 
 def export_accounts(
-    target: str | os.PathLike[str],
+    target: Target,
     clients: Clients,
     *,
     jobs: int = 8,
@@ -79,16 +82,25 @@ def export_accounts(
 
     Called again, it exports nothing twice: an account that has a complete export, less than
     `max_age` old, in its directory of today or of the days before, is done without a request. One
-    whose export is unfinished resumes it, and one whose export was started without a trace on
-    disk finds it in SendGrid's list. An export of all contacts that is in preparation there is
-    taken too, whoever started it.
+    whose export is unfinished resumes it, and one whose export was started without a manifest
+    finds it in SendGrid's list. An export of all contacts that is in preparation there is taken
+    too, whoever started it.
+
+    Of two calls at the same time one exports an account; the other one has a
+    `DownloadInProgressError` for it, or finds the work done. In a directory a lock sees to that. In
+    a bucket it is a claim, an object for each account below `.sendgrid-exports-claims/`, which says
+    when its export was about to start. After a minute without an export in SendGrid's list it
+    counts no longer, so what a killed process left delays the next call by a minute at most. Only
+    a process that is suspended for that long between its claim and its request could start a
+    second export.
 
     To end early, close the generator (`contextlib.aclosing`); what is under way is resumed by the
     next call.
 
     Args:
-        target: a directory with the fields `{account}` and `{date}` (of today, in UTC, as
-            2026-03-02) in its path. Names of accounts are made safe and remain distinct.
+        target: a directory or a bucket, as for `ExportClient.fetch`, with the fields `{account}`
+            and `{date}` (of today, in UTC, as 2026-03-02) in its path or prefix. Names of
+            accounts are made safe and remain distinct.
         clients: a client for each account, from `for_subuser`, `for_key` with an account, or
             with `on_behalf_of`; taken one by one as accounts end. They should be derived from
             one client, as those share one session, disk threads and limits.
@@ -118,7 +130,7 @@ def export_accounts(
 
 
 def export_with_marks(
-    target: str | os.PathLike[str],
+    target: Target,
     clients: Clients,
     *,
     jobs: int,
@@ -134,16 +146,12 @@ def export_with_marks(
         raise TypeError(f"jobs must be a whole number, not {jobs!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
-    if is_url(target) or isinstance(target, Bucket):
-        raise ValueError(
-            "target must be a directory, in which accounts can be locked, and not a bucket: export "
-            "to a bucket account by account, with export_contacts"
-        )
-    path = os.fspath(target)
+    path = target.url if isinstance(target, Bucket) else os.fspath(target)
     if not isinstance(path, str):
         raise TypeError(f"target must be a path of text, not {type(path).__name__}")
+    check_pattern(path)
     night = _Night(
-        pattern=check_pattern(path),
+        target=target,
         request=start_request(file_type=file_type, max_file_size=max_file_size),
         file_type=file_type,
         max_age=timedelta(seconds=read_duration(max_age, "max_age")),
@@ -210,7 +218,7 @@ async def _results(
 class _Night:
     """What all accounts of one call have in common."""
 
-    _pattern: str
+    _target: Target
     _request: Request
     _file_type: str
     _max_age: timedelta
@@ -219,15 +227,23 @@ class _Night:
     _marks: Mapping[str, bool]
     _names: set[str] = attrs.field(factory=set, init=False)
     _began: datetime | None = attrs.field(default=None, init=False)
+    _base: Path | Bucket = attrs.field(default=Path(), init=False)
+    _pattern: str = attrs.field(default="", init=False)
 
     async def affordable(self, client: ExportClient, jobs: int) -> int:
-        """Return how many accounts may be under way at once; asked before each, it counts once."""
+        """Return how many accounts may be under way at once; asked before each, it counts once.
+
+        Raises:
+            ImportError, TypeError, ValueError, DownloadError: the target can't be used.
+        """
         if self._began is not None:
             return jobs
         means = client._means  # noqa: SLF001
-        self._began = means.clock.utc()
         with means.disk:
+            target = await client._read_target(self._target)  # noqa: SLF001
             free = await means.disk.run(free_descriptors)
+        self._base, self._pattern = _split(target)
+        self._began = means.clock.utc()
         return most_jobs(jobs, free=free, connections=means.policy.connections)
 
     async def run(self, client: ExportClient, name: str) -> AccountResult:
@@ -244,29 +260,41 @@ class _Night:
         transfer = client._transfer("", self._timeout, self._on_event)  # noqa: SLF001
         disk, now = transfer.means.disk, transfer.means.clock.utc()
         # The date is that of the whole run, which may last beyond midnight.
-        paths = directories(self._pattern, name, now=self._began or now, since=now - self._max_age)
-        async with claim(paths[0], disk) as claimed:
-            found = await disk.run(find_manifests, paths)
+        names = directories(self._pattern, name, now=self._began or now, since=now - self._max_age)
+        # The client of this account may have a policy that needs a directory.
+        places = {
+            each: await client._read_target(self._base / each)  # noqa: SLF001
+            for each in names
+        }
+        async with self._claim(name, places.values(), disk) as claimed:
+            found = await disk.run(find_manifests, places)
             step: Resume | Start | None = find_finished(
                 found, since=now - self._max_age, file_type=self._file_type
             )
             if step is None:
-                step = await self._choose(transfer, found, claimed, paths[0])
+                step = await self._choose(transfer, found, claimed, names[0])
             if isinstance(step, Resume):
                 # An export that was started earlier may have failed or expired.
                 with contextlib.suppress(
                     ExportExpiredError, ExportFailedError, ExportNotFoundError
                 ):
                     return await self._fetch(client, transfer, found, claimed, step)
-            step = await self._start(transfer, claimed, paths[0])
+            step = await self._start(client, transfer, claimed, names[0])
             return await self._fetch(client, transfer, found, claimed, step)
+
+    def _claim(
+        self, name: str, places: Iterable[Path | Bucket], disk: Disk
+    ) -> AbstractAsyncContextManager[Claim]:
+        if isinstance(self._base, Bucket):
+            return claim_object(self._base, f"{account_name(name)}.{self._file_type}", disk)
+        return claim_directory([place for place in places if isinstance(place, Path)], disk)
 
     async def _choose(
         self,
         transfer: Transfer,
-        found: list[tuple[Path, Manifest]],
+        found: list[tuple[str, Manifest]],
         claimed: Claim,
-        directory: Path,
+        directory: str,
     ) -> Resume | Start:
         """Return what SendGrid's list leaves to do, once the account may start an export."""
         exports, clock = transfer.means.exports, transfer.means.clock
@@ -299,17 +327,24 @@ class _Night:
                 )
             await clock.sleep(delay)
 
-    async def _start(self, transfer: Transfer, claimed: Claim, directory: Path) -> Resume:
+    async def _start(
+        self, client: ExportClient, transfer: Transfer, claimed: Claim, directory: str
+    ) -> Resume:
         """Start an export; where the answer was lost, again only if the list does not have it."""
-        means = transfer.means
-        await means.disk.run(prepare_directory, directory)
-        await claimed.intend(means.exports.server_clock.utc())
+        exports = transfer.means.exports
+        await client._prepare(self._base / directory)  # noqa: SLF001
         for is_last in (False, True):
             try:
-                export_id = await means.exports.start(
-                    self._request, deadline=transfer.timeout, on_event=transfer.on_event
+                export_id = await exports.start(
+                    self._request,
+                    deadline=transfer.timeout,
+                    on_event=transfer.on_event,
+                    before=partial(claimed.intend, exports.server_clock),
                 )
                 return Resume(export_id, directory)
+            except DownloadError:
+                # The claim could not be written.
+                raise
             except SendGridExportsError as error:
                 if not may_have_started(error):
                     await claimed.fulfil()
@@ -325,17 +360,32 @@ class _Night:
         self,
         client: ExportClient,
         transfer: Transfer,
-        found: list[tuple[Path, Manifest]],
+        found: list[tuple[str, Manifest]],
         claimed: Claim,
         step: Resume,
     ) -> DownloadResult:
         transfer.export_id = step.export_id
-        known = {(path, manifest.export_id): manifest for path, manifest in found}
+        place = self._base / step.directory
+        known = {(directory, manifest.export_id): manifest for directory, manifest in found}
         manifest = known.get((step.directory, step.export_id))
         request = request_of(manifest, client._record(self._request, **self._marks))  # noqa: SLF001
         if manifest is None or request != manifest.request:
-            async with client._open(step.export_id, step.directory) as folder:  # noqa: SLF001
-                await folder.save(lambda manifest: attrs.evolve(manifest, request=request))
+            async with client._open(step.export_id, place) as opened:  # noqa: SLF001
+                await opened.save(lambda manifest: attrs.evolve(manifest, request=request))
         if claimed.intended is not None:
             await claimed.fulfil()
-        return await client._fetch(transfer, step.directory)  # noqa: SLF001
+        return await client._fetch(transfer, place)  # noqa: SLF001
+
+
+def _split(target: Path | Bucket) -> tuple[Path | Bucket, str]:
+    """Return a target up to its first part with a field, and the rest, which is a pattern.
+
+    Raises:
+        ValueError: a bucket's name has a field.
+    """
+    base, parts = target, list[str]()
+    while "{" in str(base):
+        if base == base.parent:
+            raise ValueError(f"target must have its fields after the name of the bucket: {target}")
+        base, parts = base.parent, [base.name, *parts]
+    return base, "/".join(parts)

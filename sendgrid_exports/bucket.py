@@ -204,6 +204,22 @@ class Bucket:
                 raise ConflictError(self.url_of(name)) from None
             return self._put(name, data, "overwrite")
 
+    def replace(self, name: str, data: bytes, known: Stored | None) -> Stored:
+        """Create a small object, or replace the one that is `known`.
+
+        Raises:
+            ConflictError: another one is there, with other bytes, or it is gone.
+            DownloadError: as for `head`.
+        """
+        try:
+            return self.create(name, data) if known is None else self.update(name, data, known)
+        except ConflictError:
+            # A request that is sent again, since its answer was lost, meets its own work.
+            found = self.read(name)
+            if found is None or found[0] != data:
+                raise
+            return found[1]
+
     def _put(self, name: str, data: bytes, mode: Any) -> Stored:
         with translated(self.url_of(name)):
             put = _obstore().put(self._store, self._key(name), data, mode=mode)

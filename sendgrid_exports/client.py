@@ -499,13 +499,7 @@ class ExportClient:
         allow_shrink: bool = False,
     ) -> DownloadResult:
         transfer = self._transfer("", timeout, on_event)
-        with self._disk as disk:
-            # Before the export is started: its files must have a place to go to.
-            place = await self._read_target(target)
-            if isinstance(place, Bucket):
-                await disk.run(place.check_writable, f"{PROBE}write")
-            else:
-                await disk.run(prepare_directory, place)
+        place = await self._prepare(target)
         record = self._record(request, demo=demo, allow_shrink=allow_shrink)
         transfer.export_id = await self._exports.start(
             request, deadline=transfer.timeout, on_event=transfer.on_event
@@ -513,6 +507,16 @@ class ExportClient:
         async with self._open(transfer.export_id, place) as opened:
             await opened.save(lambda manifest: attrs.evolve(manifest, request=record))
             return await self._wait_and_download(transfer, opened)
+
+    async def _prepare(self, target: Target) -> Path | Bucket:
+        """Return where the files of an export that is about to start have a place to go to."""
+        with self._disk as disk:
+            place = await self._read_target(target)
+            if isinstance(place, Bucket):
+                await disk.run(place.check_writable, f"{PROBE}write")
+            else:
+                await disk.run(prepare_directory, place)
+        return place
 
     def _record(self, request: Request, **marks: bool) -> ExportRequest:
         """Return what a manifest keeps of the request for a start."""

@@ -1,4 +1,4 @@
-"""Which export of an account counts for tonight: one on disk, one at SendGrid, or a new one. Pure.
+"""Which export of an account counts for tonight: one that exists, or a new one. Pure.
 
 An export counts for tonight if it was started less than `max_age` ago, by default 12 hours, as long
 as SendGrid keeps the files. So a second run finds what the first one finished or started, even if
@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TypeAlias
 
 import attrs
@@ -50,10 +49,15 @@ _OTHER_DESCRIPTORS = 48
 
 @attrs.frozen
 class Resume:
-    """Fetch the export `export_id` into `directory`, whatever is there of it already."""
+    """Fetch the export `export_id` into `directory`, whatever is there of it already.
+
+    Attributes:
+        export_id: the export.
+        directory: one of those that `directories` returns.
+    """
 
     export_id: str
-    directory: Path
+    directory: str
 
 
 @attrs.frozen
@@ -81,11 +85,11 @@ def check_pattern(target: str) -> str:
     for field in _FIELDS:
         rest = rest.replace(f"{{{field}}}", "")
     if "{" in rest or "}" in rest:
-        raise ValueError(f"target may have the fields {{account}} and {{date}} alone: {target!r}")
+        raise ValueError("target may have the fields {account} and {date} alone")
     if "{account}" not in target:
         raise ValueError(
-            f"target must have the field {{account}}, as in backups/{{account}}/{{date}}, which "
-            f"keeps the accounts apart: {target!r}"
+            "target must have the field {account}, as in backups/{account}/{date}, which keeps "
+            "the accounts apart"
         )
     return target
 
@@ -104,19 +108,18 @@ def account_name(account: str) -> str:
     return f"{name}-{hashlib.sha256(account.encode()).hexdigest()[:12]}"
 
 
-def directories(pattern: str, account: str, *, now: datetime, since: datetime) -> list[Path]:
+def directories(pattern: str, account: str, *, now: datetime, since: datetime) -> list[str]:
     """Return where tonight's export of an account may be: today's directory first."""
     named = pattern.replace("{account}", account_name(account))
     day, first = now.astimezone(UTC).date(), since.astimezone(UTC).date()
     days = [day - timedelta(days=n) for n in range((day - first).days + 1)]
-    paths = [Path(named.replace("{date}", day.isoformat())) for day in days]
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(named.replace("{date}", day.isoformat()) for day in days))
 
 
 def find_finished(
-    found: Iterable[tuple[Path, Manifest]], *, since: datetime, file_type: str
+    found: Iterable[tuple[str, Manifest]], *, since: datetime, file_type: str
 ) -> Resume | None:
-    """Return the newest complete export on disk that counts for tonight, if there is one."""
+    """Return the newest complete export in the target that counts for tonight, if any."""
     finished = [
         (created, manifest.export_id, directory)
         for directory, manifest in found
@@ -133,24 +136,24 @@ def find_finished(
 
 
 def choose(
-    found: Sequence[tuple[Path, Manifest]],
+    found: Sequence[tuple[str, Manifest]],
     listings: Sequence[ExportListing],
     *,
-    directory: Path,
+    directory: str,
     since: datetime,
     now: datetime,
     intended: datetime | None,
     file_type: str,
 ) -> Step:
-    """Return what to do for an account of which nothing finished is on disk.
+    """Return what to do for an account of which nothing finished is in the target.
 
     Args:
-        found: the manifests on disk, each with its directory.
+        found: the manifests there, each with its directory.
         listings: the exports that SendGrid lists for the account.
         directory: where a new export goes.
         since: an export that was started before does not count for tonight.
         now: the server's time of day.
-        intended: when an earlier run was about to start an export, of which nothing more is
+        intended: when another run was about to start an export, of which nothing more is
             known; or None.
         file_type: `csv` or `json`.
     """
@@ -160,7 +163,7 @@ def choose(
         usable = manifest.state != "complete" and _is_wanted(manifest, file_type)
         if usable and _counts(known, since, now):
             return Resume(manifest.export_id, there)
-    on_disk = {manifest.export_id for _, manifest in found}
+    there_already = {manifest.export_id for _, manifest in found}
     running = [listing for listing in listings if _counts(listing, since, now)]
     same = [listing for listing in running if _is_same(listing, file_type)]
     for listing in sorted(same, key=lambda listing: listing.created_at or since, reverse=True):
@@ -168,7 +171,7 @@ def choose(
         # contacts of hours ago: it is taken only if an earlier run was about to start it. The list
         # does not state the file type before there are links; others than CSV are rare.
         fresh = listing.status is ExportStatus.PENDING and file_type == "csv"
-        if listing.id not in on_disk and (fresh or _is_intended(listing, intended)):
+        if listing.id not in there_already and (fresh or _is_intended(listing, intended)):
             return Resume(listing.id, directory)
     if (
         intended is not None
@@ -207,7 +210,7 @@ def _is_intended(listing: ExportListing, intended: datetime | None) -> bool:
 
 
 def _is_wanted(manifest: Manifest, file_type: str) -> bool:
-    """Whether an export on disk has all contacts, in files of that type."""
+    """Whether an export in the target has all contacts, in files of that type."""
     request = manifest.request
     if request is None:
         return _is_kind(manifest.links, file_type)
@@ -223,7 +226,7 @@ def request_of(manifest: Manifest | None, asked: ExportRequest) -> ExportRequest
     """Return what a manifest is to say of the request for its export; None where it is unknown.
 
     Args:
-        manifest: that of the export on disk; None where it was started just now, or found in
+        manifest: that of the export in the target; None where it was started just now, or found in
             SendGrid's list, which shows that it has all contacts.
         asked: what this run asks for.
     """

@@ -106,8 +106,17 @@ class Exports:
         self._seen_ready: dict[str, None] = {}
         self.server_clock = ServerClock(clock)
 
-    async def start(self, request: Request, *, deadline: Deadline, on_event: OnEvent) -> str:
+    async def start(
+        self,
+        request: Request,
+        *,
+        deadline: Deadline,
+        on_event: OnEvent,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> str:
         """Start an export and return its id; again only if it certainly did not start.
+
+        `before` is called right before each attempt is sent; what it raises is raised.
 
         Raises:
             ExportTimeoutError: the deadline is reached; there may be an export all the same.
@@ -117,7 +126,7 @@ class Exports:
         while True:
             try:
                 async with self._timeout(deadline):
-                    export_id = await self._call(request, read_id)
+                    export_id = await self._call(request, read_id, before)
             except TimeoutError:
                 raise ExportTimeoutError(
                     f"The timeout passed before SendGrid answered the start. {_ORPHAN}",
@@ -364,7 +373,12 @@ class Exports:
                 extra={"export_id": polling.export_id, "status": text},
             )
 
-    async def _call(self, request: Request, read: Callable[[Response, Request, datetime], T]) -> T:
+    async def _call(
+        self,
+        request: Request,
+        read: Callable[[Response, Request, datetime], T],
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
         headers = dict(self._headers)
         if request.body is None:
             # A cache on the way, or in a borrowed session, must not answer a poll.
@@ -372,6 +386,8 @@ class Exports:
         else:
             headers["Content-Type"] = "application/json"
         async with self.turns.one(self._on_behalf_of):
+            if before is not None:
+                await before()
             response = await self._session.send(
                 request.method,
                 self._base_url + request.target,

@@ -123,7 +123,9 @@ def certainly_not_processed(error: SendGridExportsError) -> bool:
 
 def may_have_started(error: SendGridExportsError) -> bool:
     """Return whether a start that failed like this may have begun an export all the same."""
-    if isinstance(error, APIError) and error.status < 300:
+    if isinstance(error, ExportTimeoutError) or (
+        isinstance(error, APIError) and error.status < 300
+    ):
         return True
     return is_transient(error) and not certainly_not_processed(error)
 

@@ -10,13 +10,7 @@ from typing import Any, Literal
 import attrs
 from rich.filesize import decimal
 
-from sendgrid_exports import (
-    AccountResult,
-    Bucket,
-    DownloadResult,
-    ExportClient,
-    Subuser,
-)
+from sendgrid_exports import AccountResult, Bucket, DownloadResult, ExportClient, Subuser
 from sendgrid_exports.accounts import export_with_marks
 from sendgrid_exports.cli.backups import drop_older_than
 from sendgrid_exports.cli.exits import Exit, Failure, run
@@ -32,7 +26,7 @@ class Order:
     """The options of `backup --all-subusers`.
 
     Attributes:
-        directory: DIR, or a pattern with `{account}`.
+        target: DIR, or a pattern with `{account}`.
         client: the arguments of the parent account's client.
         excepted: usernames that are left out.
         jobs: the most accounts at once.
@@ -42,7 +36,7 @@ class Order:
         timeout: seconds for each account, or None.
     """
 
-    directory: Path
+    target: Path | Bucket
     client: Mapping[str, Any]
     excepted: Collection[str]
     jobs: int
@@ -52,10 +46,10 @@ class Order:
     timeout: float | None
 
     @property
-    def target(self) -> str:
-        """The pattern of the directories."""
-        text = str(self.directory)
-        return text if "{account}" in text else str(self.directory / "{account}" / "{date}")
+    def pattern(self) -> Path | Bucket:
+        """Where the backups go, as `export_accounts` takes it."""
+        is_pattern = "{account}" in str(self.target)
+        return self.target if is_pattern else self.target / "{account}" / "{date}"
 
 
 @attrs.define
@@ -138,7 +132,7 @@ async def _export(order: Order, accounts: dict[str, _Account], follow: AccountsP
                 clients.append(own)
         follow.expect(len(clients))
         results = export_with_marks(
-            order.target,
+            order.pattern,
             clients,
             jobs=order.jobs,
             timeout=order.timeout,
@@ -186,7 +180,7 @@ def _show(output: Output, accounts: Mapping[str, _Account]) -> None:
             contacts = "-" if found is None else f"{found:,}"
             files = str(len(account.result.files))
             size = decimal(sum(file.size for file in account.result.files))
-            where = str(account.result.directory)
+            where = str(account.result.target)
         elif account.failure is not None:
             where = account.failure.message
         rows.append([account.name, account.state, contacts, files, size, where])
@@ -201,7 +195,7 @@ def _document(account: _Account) -> dict[str, Any]:
     if result is not None:
         document |= {
             "export_id": result.export.id,
-            "directory": str(result.directory),
+            "directory": str(result.target),
             "contacts": result.contact_count,
             "files": [fields_of(file) for file in result.files],
             "dropped": [str(path) for path in account.dropped],

@@ -139,14 +139,8 @@ def backup(
     output: Output = ctx.obj
     check_accounts_options(ctx, all_subusers=all_subusers)
     if all_subusers:
-        if isinstance(target, Bucket):
-            raise click.UsageError(
-                "--all-subusers needs a directory. Into a bucket, back up each subuser by its own "
-                "command, with --on-behalf-of.",
-                ctx,
-            )
         order = Order(
-            directory=target,
+            target=target,
             client={**client_arguments(options), "eu_base_url": eu_base_url},
             excepted=excepted,
             jobs=jobs,

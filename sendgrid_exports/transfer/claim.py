@@ -1,83 +1,201 @@
-"""One run at a time for an account: a lock in its directory, and a note of what is about to start.
+"""Which run may start an export of an account, and what one that died has left of that.
 
-The note is written before an export is started, and says when. A run that dies before the
-manifest has the export's id leaves it behind, so that the next run finds that export by its time.
+A claim says when an export was about to start. It is written before every request for a start, and
+cleared once a manifest has the export's id. A run that finds it takes the export that SendGrid
+lists since then; only when a minute has passed without one does it start another.
+
+In a directory one run at a time has the account: a lock stays for as long as its process lives. A
+bucket has no such lock. There the claim is an object, created and replaced on condition that it is
+as it was read at the beginning, so of two runs that are about to start an export one ends. It is
+never deleted, as a run that has read nothing could create it anew. A run that is suspended for a
+minute between its claim and its request is the one case that this does not cover.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
+from sendgrid_exports.bucket import Bucket
+from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.bucket_files import Stored
 from sendgrid_exports.decoding import read_time
-from sendgrid_exports.disk import Disk, naming, replace_file
+from sendgrid_exports.disk import Disk, replace_file
 from sendgrid_exports.errors import DownloadInProgressError
+from sendgrid_exports.timing import ServerClock
 from sendgrid_exports.transfer.folder import make_directory
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import Manifest, read_manifest
 from sendgrid_exports.transfer.names import HIDDEN, MANIFEST, parse_name
+from sendgrid_exports.transfer.target import Listing
 
-__all__ = ["Claim", "claim", "find_manifests"]
+__all__ = ["CLAIMS", "Claim", "claim_directory", "claim_object", "find_manifests"]
+
+CLAIMS = f"{HIDDEN}claims"
+"""The prefix of the claims in a bucket, one object for each account."""
+
+# Another run waits for a minute from the time in a claim, and a request takes up to half of it.
+_SLOW = timedelta(seconds=15)
+
+
+class _Note(Protocol):
+    """Where a claim is kept. Its methods block."""
+
+    def read(self) -> datetime | None:
+        """Return when an export was about to start, or None."""
+
+    def write(self, starting_at: datetime | None) -> None:
+        """Replace what was read.
+
+        Raises:
+            ConflictError: another run has replaced it since.
+        """
 
 
 class Claim:
-    """An account's directory, while its lock is held.
+    """What is known of a start of an account's export.
 
     Attributes:
-        intended: when an earlier run was about to start an export, or None.
+        intended: when another run was about to start an export, or this one is; or None.
     """
 
-    def __init__(self, directory: Path, disk: Disk) -> None:
+    def __init__(self, note: _Note, disk: Disk, busy: DownloadInProgressError) -> None:
         self.intended: datetime | None = None
-        self._note = directory / f"{HIDDEN}starting"
+        self._note = note
         self._disk = disk
+        self._busy = busy
 
     async def read(self) -> None:
-        """Read what an earlier run has noted."""
-        self.intended = await self._disk.run(_read_note, self._note)
+        """Read what another run has noted."""
+        self.intended = await self._disk.run(self._note.read)
 
-    async def intend(self, now: datetime) -> None:
-        """Note that an export is about to start."""
-        note = json.dumps({"starting_at": now.isoformat()}).encode()
-        await self._disk.run(replace_file, self._note, note)
-        self.intended = now
+    async def intend(self, clock: ServerClock) -> None:
+        """Note that an export starts at once.
+
+        Raises:
+            DownloadInProgressError: another run was faster.
+            DownloadError: the bucket can't be used.
+            OSError: the disk failed.
+        """
+        while True:
+            now = clock.utc()
+            try:
+                await self._disk.run(self._note.write, now)
+            except ConflictError:
+                raise self._busy from None
+            self.intended = now
+            if clock.utc() - now < _SLOW:
+                return
 
     async def fulfil(self) -> None:
-        """Remove the note: the export has a manifest, or was certainly not started."""
-        await self._disk.run(self._note.unlink, missing_ok=True)
+        """Clear it: the export has a manifest, or was certainly not started."""
+        # A run that has replaced it knows better.
+        with contextlib.suppress(ConflictError):
+            await self._disk.run(self._note.write, None)
         self.intended = None
 
 
 @asynccontextmanager
-async def claim(directory: Path, disk: Disk) -> AsyncIterator[Claim]:
-    """Make the directory of an account if need be, and hold its lock.
+async def claim_directory(directories: Sequence[Path], disk: Disk) -> AsyncIterator[Claim]:
+    """Make the first of an account's directories if need be, and hold its lock.
+
+    Args:
+        directories: those of today and of the days before, in which a run may have left a claim.
+        disk: the threads to use.
 
     Raises:
         ValueError: the directory is a file or not writable.
         DownloadInProgressError: another process or task holds the lock.
         OSError: the disk failed.
     """
+    directory = directories[0]
     lock = Lock(directory / f"{HIDDEN}account.lock")
+    busy = DownloadInProgressError(
+        f"Another process or task is exporting this account into {directory}. Wait for it.",
+        path=lock.path,
+    )
     with disk:
         try:
-            await disk.run(_take, directory, lock)
-            claimed = Claim(directory, disk)
+            if not await disk.run(make_directory, directory, lock):
+                raise busy
+            claimed = Claim(_Files(directories), disk, busy)
             await claimed.read()
             yield claimed
         finally:
             await disk.run(_release, directory, lock)
 
 
-def _take(directory: Path, lock: Lock) -> None:
-    if not make_directory(directory, lock):
-        raise DownloadInProgressError(
-            f"Another process or task is exporting this account into {directory}. Wait for it.",
-            path=lock.path,
-        )
+@asynccontextmanager
+async def claim_object(base: Bucket, name: str, disk: Disk) -> AsyncIterator[Claim]:
+    """Read the claim of an account in a bucket; nothing is held.
+
+    Args:
+        base: what the pattern of the targets begins with.
+        name: the claim's, which is that of the account and the kind of its export.
+        disk: the threads to use.
+
+    Raises:
+        DownloadError: the bucket can't be used.
+    """
+    note = _Object(base / CLAIMS, f"{name}.json")
+    busy = DownloadInProgressError(
+        "Another process or task is starting an export of this account, as its claim "
+        f"{note.url} says. Wait for it.",
+        url=note.url,
+    )
+    with disk:
+        claimed = Claim(note, disk, busy)
+        await claimed.read()
+        yield claimed
+
+
+class _Files:
+    def __init__(self, directories: Iterable[Path]) -> None:
+        self._paths = [directory / f"{HIDDEN}starting" for directory in directories]
+
+    def read(self) -> datetime | None:
+        found = []
+        for path in self._paths:
+            # A run that began the day before may clear its own meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(_read_note(path.read_bytes()))
+        return max((time for time in found if time), default=None)
+
+    def write(self, starting_at: datetime | None) -> None:
+        if starting_at is not None:
+            note = json.dumps({"starting_at": starting_at.isoformat()})
+            replace_file(self._paths[0], note.encode())
+            return
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
+
+class _Object:
+    def __init__(self, bucket: Bucket, name: str) -> None:
+        self.url = bucket.url_of(name)
+        self._bucket = bucket
+        self._name = name
+        self._stored: Stored | None = None
+
+    def read(self) -> datetime | None:
+        found = self._bucket.read(self._name)
+        if found is None:
+            return None
+        data, self._stored = found
+        return _read_note(data)
+
+    def write(self, starting_at: datetime | None) -> None:
+        time = None if starting_at is None else starting_at.isoformat()
+        # An ETag may be a hash of the content: no two claims are the same.
+        note = {"starting_at": time, "token": secrets.token_hex(8)}
+        data = json.dumps(note).encode()
+        self._stored = self._bucket.replace(self._name, data, self._stored)
 
 
 def _release(directory: Path, lock: Lock) -> None:
@@ -87,29 +205,30 @@ def _release(directory: Path, lock: Lock) -> None:
         directory.rmdir()
 
 
-def _read_note(path: Path) -> datetime | None:
+def _read_note(data: bytes) -> datetime | None:
     try:
-        with naming(path):
-            return read_time(json.loads(path.read_bytes())["starting_at"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return read_time(json.loads(data)["starting_at"])
+    except (ValueError, LookupError, TypeError):
         return None
 
 
-def find_manifests(directories: Iterable[Path]) -> list[tuple[Path, Manifest]]:
-    """Return the manifests in the directories that exist, each with its directory.
+def find_manifests(places: Mapping[str, Path | Bucket]) -> list[tuple[str, Manifest]]:
+    """Return the manifests in the places that exist, each with the key of its place.
 
     Raises:
+        DownloadError: the bucket can't be used.
         OSError: one can't be read.
     """
     found = []
-    for directory in directories:
-        if not directory.is_dir():
+    for key, place in places.items():
+        if isinstance(place, Path) and not place.is_dir():
             continue
-        for path in sorted(directory.iterdir()):
-            ours = parse_name(path.name)
-            if ours is not None and ours.ending == MANIFEST:
-                with naming(path):
-                    manifest = read_manifest(path.read_bytes())
-                if manifest is not None:
-                    found.append((directory, manifest))
+        listing = Listing(place)
+        for name in listing.names:
+            ours = parse_name(name)
+            if ours is None or ours.ending != MANIFEST:
+                continue
+            data = listing.read(name)
+            if data is not None and (manifest := read_manifest(data)):
+                found.append((key, manifest))
     return found

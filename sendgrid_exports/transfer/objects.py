@@ -105,20 +105,13 @@ class Objects:
             return
         name, data = self.names.manifest.name, self._writer.write(changed)
         try:
-            if self._stored is None:
-                self._stored = self.bucket.create(name, data)
-            else:
-                self._stored = self.bucket.update(name, data, self._stored)
+            self._stored = self.bucket.replace(name, data, self._stored)
         except ConflictError:
-            # A request that is sent again, since its answer was lost, meets its own work.
-            found = self.bucket.read(name)
-            if found is None or found[0] != data:
-                raise DownloadInProgressError(
-                    f"Another process or task is downloading export {changed.export_id} to "
-                    f"{self.bucket}; this one stops. Wait for that one, or use another target.",
-                    url=self.bucket.url_of(name),
-                ) from None
-            self._stored = found[1]
+            raise DownloadInProgressError(
+                f"Another process or task is downloading export {changed.export_id} to "
+                f"{self.bucket}; this one stops. Wait for that one, or use another target.",
+                url=self.bucket.url_of(name),
+            ) from None
         self.manifest = changed
 
     async def reconcile(self, policy: DownloadPolicy) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -169,6 +173,54 @@ def end(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
+
+
+@pytest.fixture(scope="session")
+def localstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run LocalStack's S3, which checks signatures and expiry, and yield its url."""
+    if importlib.util.find_spec("localstack") is None:
+        pytest.skip("LocalStack is not installed: nox -s tests_s3")
+    home = tmp_path_factory.mktemp("localstack")
+    url = f"http://127.0.0.1:{free_port()}"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "FILESYSTEM_ROOT": str(home),
+        "OVERRIDE_IN_DOCKER": "0",
+        "GATEWAY_LISTEN": urlsplit(url).netloc,
+        "SERVICES": "s3",
+        "EAGER_SERVICE_LOADING": "1",
+        "S3_SKIP_SIGNATURE_VALIDATION": "0",
+        # It needs neither names nor certificates, and is to tell nobody that it runs.
+        "DNS_ADDRESS": "0",
+        "SKIP_SSL_CERT_DOWNLOAD": "1",
+        "DISABLE_EVENTS": "1",
+    }
+    log = home / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localstack.runtime.main"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(process, url, log)
+        yield url
+    finally:
+        end(process)
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    started = time.monotonic()
+    while process.poll() is None and time.monotonic() - started < 120:
+        try:
+            with urllib.request.urlopen(f"{url}/_localstack/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"LocalStack does not start: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture

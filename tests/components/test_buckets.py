@@ -1,4 +1,4 @@
-"""Downloads into S3 as moto serves it, and into Azure's storage as Azurite does."""
+"""Downloads into S3 as moto and LocalStack serve it, and into Azure's storage as Azurite does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
@@ -33,9 +34,11 @@ from sendgrid_exports import (
     verify_download,
 )
 from sendgrid_exports.bucket_files import BucketFile
-from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FlippedBit, Stall
+from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FakeSubuser, FlippedBit, Stall
+from sendgrid_exports.transfer.claim import CLAIMS
 from tests.components.conftest import MIB, end, free_port
-from tests.integration.conftest import cancelled_at, check_conditional_writes
+from tests.integration.command import Command
+from tests.integration.conftest import cancelled_at, check_claims, check_conditional_writes
 
 obstore = pytest.importorskip("obstore.store", reason="obstore is not installed: the extra cloud")
 
@@ -65,8 +68,8 @@ class Service(Protocol):
         ...
 
 
-class Moto:
-    """S3."""
+class S3:
+    """S3, as moto or LocalStack serves it."""
 
     def __init__(self, url: str) -> None:
         import boto3
@@ -80,6 +83,13 @@ class Moto:
             aws_secret_access_key=KEYS["secret_access_key"],
         )
         self._s3.create_bucket(Bucket="exports")
+        self.environment = {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": KEYS["access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": KEYS["secret_access_key"],
+            "AWS_REGION": KEYS["region"],
+        }
 
     def bucket(self, prefix: str, *, url: str | None = None, name: str = "exports") -> Bucket:
         store = obstore.S3Store(
@@ -155,13 +165,14 @@ def serve(command: list[str], port: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[Moto]:
-    if importlib.util.find_spec("moto") is None:
-        pytest.skip("moto is not installed: nox -s tests_buckets")
+def moto() -> Iterator[S3]:
+    # LocalStack installs moto without what its server needs.
+    if importlib.util.find_spec("flask_cors") is None:
+        pytest.skip("moto's server is not installed: nox -s tests_buckets")
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with serve(command, port):
-        yield Moto(f"http://127.0.0.1:{port}")
+        yield S3(f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +187,17 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
         yield Azurite(f"http://127.0.0.1:{port}")
 
 
-@pytest.fixture(params=["moto", "azurite"])
+@pytest.fixture(scope="module", name="localstack-s3")
+def localstack_s3(localstack: str) -> S3:
+    return S3(localstack)
+
+
+@pytest.fixture(params=["moto", "localstack-s3"])
+def s3(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["moto", "localstack-s3", "azurite"])
 def service(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -200,7 +221,7 @@ async def client(fake: FakeSendGrid) -> AsyncIterator[ExportClient]:
         yield client
 
 
-def names(bucket: Bucket) -> list[str]:
+def names_of(bucket: Bucket) -> list[str]:
     return [each.name for each in bucket.list()[0]]
 
 
@@ -213,7 +234,7 @@ def entries(bucket: Bucket, export_id: str = ID) -> dict[str, Any]:
 
 def check_complete(bucket: Bucket) -> None:
     """See that what is there is right, and all of it."""
-    assert names(bucket) == [f"{ID}-00001.csv", f"{ID}-00002.csv", f"{ID}.manifest.json"]
+    assert names_of(bucket) == [f"{ID}-00001.csv", f"{ID}-00002.csv", f"{ID}.manifest.json"]
     for name, body in ((f"{ID}-00001.csv", BODY), (f"{ID}-00002.csv", SMALL)):
         found = bucket.read(name)
         assert found is not None
@@ -237,6 +258,10 @@ async def test_an_export_becomes_objects_that_verify(
 
 async def test_objects_are_created_and_replaced_on_condition(bucket: Bucket) -> None:
     check_conditional_writes(bucket)
+
+
+async def test_claims_are_conditional(bucket: Bucket) -> None:
+    await check_claims(bucket)
 
 
 async def test_an_object_is_read_in_ranges_of_one_version(bucket: Bucket) -> None:
@@ -293,21 +318,21 @@ async def test_a_cancelled_download_leaves_no_object_and_no_upload(
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    assert names(bucket) == [f"{ID}-00002.csv", f"{ID}.manifest.json"]
+    assert names_of(bucket) == [f"{ID}-00002.csv", f"{ID}.manifest.json"]
     assert service.uploads() == []
 
 
 async def test_cancelled_at_any_await_it_leaves_no_upload_and_whole_objects_alone(
-    moto: Moto, fake: FakeSendGrid, client: ExportClient
+    s3: S3, fake: FakeSendGrid, client: ExportClient
 ) -> None:
     await fake.add_export(export_id="one", bodies=[BODY])
     export = await client.wait("one")
     for number in range(1, 10_000):
-        bucket = moto.bucket(f"cancelled-{number}")
+        bucket = s3.bucket(f"cancelled-{number}")
         download, started = await cancelled_at(number, client.download(export, bucket))
         assert started
         assert all(task.done() for task in started)
-        assert moto.uploads() == []
+        assert s3.uploads() == []
         objects = {each.name: each.size for each in bucket.list()[0]}
         objects.pop("one.manifest.json", None)
         assert objects in ({}, {"one-00001.csv": len(BODY)})
@@ -331,26 +356,53 @@ asyncio.run(fetch_export("an-export", Bucket(store, prefix), api_key=key, base_u
 
 
 async def test_after_a_kill_the_next_run_downloads_the_unfinished_file_alone(
-    moto: Moto, fake: FakeSendGrid, client: ExportClient
+    s3: S3, fake: FakeSendGrid, client: ExportClient
 ) -> None:
-    bucket = moto.bucket("killed")
+    bucket = s3.bucket("killed")
     fake.inject(Stall(10 * MIB), file=1)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CHILD, fake.base_url, fake.api_key, moto.url, "killed")
+        *(sys.executable, "-c", CHILD, fake.base_url, fake.api_key, s3.url, "killed")
     )
-    while not await asyncio.to_thread(lambda: entries(bucket) and moto.uploads()):
+    while not await asyncio.to_thread(lambda: entries(bucket) and s3.uploads()):
         assert process.returncode is None
         await asyncio.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert await process.wait() == -signal.SIGKILL
-    assert names(bucket) == [f"{ID}-00002.csv", f"{ID}.manifest.json"]
+    assert names_of(bucket) == [f"{ID}-00002.csv", f"{ID}.manifest.json"]
     asked = len(fake.storage_requests)
     await client.fetch(ID, bucket)
     check_complete(bucket)
     assert len(fake.storage_requests) == asked + 1
     # What the killed process had sent is a matter for the bucket's lifecycle rule.
-    assert moto.uploads() == [f"killed/{ID}-00001.csv"]
-    moto.abort_all()
+    assert s3.uploads() == [f"killed/{ID}-00001.csv"]
+    s3.abort_all()
+
+
+async def test_a_killed_backup_of_every_subuser_is_repeated_and_exports_nothing_twice(
+    s3: S3, tmp_path: Path
+) -> None:
+    names = [f"agency-{n}" for n in range(6)]
+    subusers = [FakeSubuser(name, contacts=n + 1, ready_after=0.2) for n, name in enumerate(names)]
+    async with FakeSendGrid(subusers=subusers) as fake:
+        command = Command(fake, tmp_path)
+        words = ("backup", "s3://exports/agencies", "--all-subusers", "--jobs", "2")
+        process = await command.begin(*words, env=s3.environment)
+        assert process.stderr is not None
+        assert b"agency" in await process.stderr.readline()
+        process.kill()
+        await process.wait()
+        ended = await command.run(*words, env=s3.environment)
+        assert ended.code == 0, ended.errors
+        async with ExportClient(**fake.credentials) as client:
+            for name in names:
+                assert len(await client.for_subuser(name).list_exports()) == 1
+        agencies = s3.bucket("agencies")
+        assert agencies.list()[1] == [CLAIMS, *names]
+        assert names_of(agencies / CLAIMS) == [f"{name}.csv.json" for name in names]
+        for name in names:
+            [day] = (agencies / name).list()[1]
+            kinds = [each.partition(".")[2] for each in names_of(agencies / name / day)]
+            assert kinds == ["csv.gz", "manifest.json"]
 
 
 class Proxy:
@@ -404,16 +456,16 @@ async def proxy_of(service: str) -> AsyncIterator[tuple[Proxy, str]]:
 
 @pytest.mark.parametrize("status", [403, 500])
 async def test_whichever_request_fails_there_is_no_half_of_an_object_and_no_upload(
-    moto: Moto, fake: FakeSendGrid, client: ExportClient, status: int
+    s3: S3, fake: FakeSendGrid, client: ExportClient, status: int
 ) -> None:
     await fake.add_export(export_id="one", bodies=[BODY])
     failed = 0
-    async with proxy_of(moto.url) as (proxy, url):
+    async with proxy_of(s3.url) as (proxy, url):
         for number in range(1, 100):
             proxy.requests, proxy.fail, proxy.status = [], number, status
             prefix = f"fails-{status}-{number}"
             try:
-                await client.fetch("one", moto.bucket(prefix, url=url))
+                await client.fetch("one", s3.bucket(prefix, url=url))
             except DownloadError as error:
                 failed += 1
                 said = str(error)
@@ -425,41 +477,35 @@ async def test_whichever_request_fails_there_is_no_half_of_an_object_and_no_uplo
             assert bool(said) == (status == 403)
             assert not said or (said.startswith(f"s3://exports/{prefix}/") and "403" in said)
             assert "s3cr3t" not in said
-            assert moto.uploads() == []
-            for each in moto.bucket(prefix).list()[0]:
+            assert s3.uploads() == []
+            for each in s3.bucket(prefix).list()[0]:
                 if each.name != "one.manifest.json":
                     assert each.size == len(BODY)
     assert number > 8
 
 
-async def test_a_bucket_that_does_not_exist_is_named(moto: Moto, client: ExportClient) -> None:
-    bucket = moto.bucket("prefix", name="no-such-bucket")
+async def test_a_bucket_that_does_not_exist_is_named(s3: S3, client: ExportClient) -> None:
+    bucket = s3.bucket("prefix", name="no-such-bucket")
     with pytest.raises(DownloadError, match="the bucket does not exist") as failed:
         await client.fetch(ID, bucket)
     assert (failed.value.status, failed.value.code) == (404, "NoSuchBucket")
 
 
 async def test_a_store_that_is_not_there_is_an_incomplete_download(
-    moto: Moto, client: ExportClient
+    s3: S3, client: ExportClient
 ) -> None:
-    bucket = moto.bucket("prefix", url=f"http://127.0.0.1:{free_port()}")
+    bucket = s3.bucket("prefix", url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(IncompleteDownloadError, match="what is complete is kept"):
         await client.fetch(ID, bucket)
 
 
 async def test_credentials_come_from_the_environment(
-    moto: Moto, client: ExportClient, monkeypatch: pytest.MonkeyPatch
+    s3: S3, client: ExportClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL": moto.url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": KEYS["access_key_id"],
-        "AWS_SECRET_ACCESS_KEY": KEYS["secret_access_key"],
-        "AWS_REGION": KEYS["region"],
-    }.items():
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     result = await client.fetch(ID, "s3://exports/from/the environment")
     assert result.files[0].url == f"s3://exports/from/the environment/{ID}-00001.csv"
     assert "s3cr3t" not in repr(result)
-    check_complete(moto.bucket("from/the environment"))
+    check_complete(s3.bucket("from/the environment"))
     assert (await verify_download("s3://exports/from/the environment", ID)).ok

@@ -5,17 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import importlib.util
 import itertools
-import os
 import random
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,15 +28,11 @@ from tests.components.conftest import (
     Line,
     MakeClient,
     MakeStatus,
-    end,
-    free_port,
     wait_until_durable,
 )
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: nox -s tests_s3")
 botocore_config = pytest.importorskip("botocore.config")
-if importlib.util.find_spec("localstack") is None:
-    pytest.skip("LocalStack is not installed: nox -s tests_s3", allow_module_level=True)
 
 PLAIN = b'"EMAIL","CONTACT_ID"\n' + b"".join(
     b'"user%d@example.com","%d"\n' % (number, number) for number in range(5000)
@@ -97,49 +86,9 @@ class Bucket:
         return etag.strip('"')
 
 
-@pytest.fixture(scope="session")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    home = tmp_path_factory.mktemp("localstack")
-    url = f"http://127.0.0.1:{free_port()}"
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "FILESYSTEM_ROOT": str(home),
-        "OVERRIDE_IN_DOCKER": "0",
-        "GATEWAY_LISTEN": urlsplit(url).netloc,
-        "SERVICES": "s3",
-        "EAGER_SERVICE_LOADING": "1",
-        "S3_SKIP_SIGNATURE_VALIDATION": "0",
-        # It needs neither names nor certificates, and is to tell nobody that it runs.
-        "DNS_ADDRESS": "0",
-        "SKIP_SSL_CERT_DOWNLOAD": "1",
-        "DISABLE_EVENTS": "1",
-    }
-    log = home / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "localstack.runtime.main"],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        wait_until_healthy(process, url, log)
-        yield Bucket(url)
-    finally:
-        end(process)
-
-
-def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    started = time.monotonic()
-    while process.poll() is None and time.monotonic() - started < 120:
-        try:
-            with urllib.request.urlopen(f"{url}/_localstack/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"LocalStack does not start: {log.read_text()[-2000:]}")
+@pytest.fixture(scope="module")
+def bucket(localstack: str) -> Bucket:
+    return Bucket(localstack)
 
 
 def noise(size: int, seed: int = 0) -> bytes:

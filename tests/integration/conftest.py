@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
@@ -15,11 +16,21 @@ import attrs
 import pytest
 
 import sendgrid_exports
-from sendgrid_exports import Bucket, DownloadPolicy, Event, ExportClient
+from sendgrid_exports import (
+    Bucket,
+    DownloadInProgressError,
+    DownloadPolicy,
+    Event,
+    ExportClient,
+    SystemClock,
+)
 from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.disk import Disk
 from sendgrid_exports.session import Session, Stream
 from sendgrid_exports.settings import Limits
 from sendgrid_exports.testing import FakeClock, FakeSendGrid
+from sendgrid_exports.timing import ServerClock
+from sendgrid_exports.transfer.claim import Claim, claim_object
 
 T = TypeVar("T")
 _PACKAGE = Path(sendgrid_exports.__file__).parent
@@ -221,6 +232,38 @@ def check_conditional_writes(bucket: Bucket) -> None:
     assert (bucket.head("a"), bucket.read("a")) == (None, None)
     with pytest.raises(ConflictError):
         bucket.update("a", b"5", second)
+
+
+async def check_claims(bucket: Bucket) -> None:
+    """See that of runs that have read the same claim one alone may start an export."""
+    clock = ServerClock(SystemClock())
+    async with AsyncExitStack() as stack:
+
+        async def read() -> Claim:
+            return await stack.enter_async_context(claim_object(bucket, "a.csv", Disk(1)))
+
+        first, second = await read(), await read()
+        assert first.intended is None
+        await first.intend(clock)
+        with pytest.raises(DownloadInProgressError, match=re.escape(str(bucket))):
+            await second.intend(clock)
+        third, fourth = await read(), await read()
+        assert third.intended == first.intended
+        await first.fulfil()
+        # What they have read is no longer so, although nothing is claimed any more.
+        for late in (second, third):
+            with pytest.raises(DownloadInProgressError):
+                await late.intend(clock)
+        await fourth.fulfil()
+        fifth = await read()
+        assert fifth.intended is None
+        await fifth.intend(clock)
+        await fifth.intend(clock)
+        sixth = await read()
+        assert sixth.intended == fifth.intended
+        await sixth.intend(clock)
+        await fifth.fulfil()
+        assert (await read()).intended == sixth.intended
 
 
 async def cancelled_at(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sendgrid_exports import ExportClient
+from sendgrid_exports import Bucket, ExportClient
 from sendgrid_exports.cli.accounts import Order, back_up_accounts
 from sendgrid_exports.cli.output import Output
 from sendgrid_exports.testing import FakeSendGrid, FakeSubuser
@@ -157,6 +158,59 @@ async def test_keep_drops_the_oldest_of_each_account(command: Command) -> None:
         assert len([*(command.directory / "b" / name).iterdir()]) == 1
 
 
+@pytest.mark.parametrize("pattern", ["", "/{account}/{date}"])
+async def test_every_subuser_is_backed_up_to_a_bucket_and_the_oldest_are_dropped(
+    command: Command, fake: FakeSendGrid, pattern: str
+) -> None:
+    add(fake, FakeSubuser("failing", statuses=["failure"]))
+    target = f"memory://{secrets.token_hex(4)}/b"
+    words = ("backup", target + pattern, "--all-subusers", "--output", "json")
+    ended = await command.here(*words)
+    assert ended.code == 11, ended.errors
+    base = Bucket.from_url(target)
+    for name, account in accounts_of(ended).items():
+        if name == "failing":
+            continue
+        [day] = (base / name).list()[1]
+        new, old = base / name / day, base / name / "2026-01-02"
+        assert account["directory"] == new.url
+        assert [each["url"] for each in account["files"]] == [
+            new.url_of(f"{account['export_id']}-00001.csv.gz")
+        ]
+        for each in new.list()[0]:
+            data, _ = new.read(each.name) or (b"", None)
+            if each.name.endswith(".manifest.json"):
+                manifest = json.loads(data)
+                manifest["export"]["created_at"] = "2026-01-02T01:00:00Z"
+                data = json.dumps(manifest).encode()
+            old.create(each.name, data)
+            new.delete(each.name)
+    fake._world.subusers["failing"].statuses = ("ready",)
+    started = sum(request.method == "POST" for request in fake.api_requests)
+    ended = await command.here(*words, "--keep", "1")
+    assert ended.code == 0, ended.errors
+    for name, account in accounts_of(ended).items():
+        dropped = [] if name == "failing" else [f"{target}/{name}/2026-01-02"]
+        assert account["dropped"] == dropped
+        [day] = (base / name).list()[1]
+        assert account["directory"] == f"{target}/{name}/{day}"
+    assert sum(request.method == "POST" for request in fake.api_requests) == started + 7
+    # The same night again: nothing is started and nothing is dropped.
+    ended = await command.here(*words, "--keep", "1")
+    assert (ended.code, json.loads(ended.output)["verified"]) == (0, 7)
+    assert sum(request.method == "POST" for request in fake.api_requests) == started + 7
+
+
+async def test_plain_files_for_every_subuser_need_a_directory(
+    command: Command, request: pytest.FixtureRequest
+) -> None:
+    target = f"memory://{request.node.name}"
+    ended = await command.here("backup", target, "--all-subusers", "--decompress")
+    assert ended.code == 2, ended.errors
+    assert "ecompress=True is for a directory" in ended.errors
+    assert not any(request.method == "POST" for request in command.fake.requests)
+
+
 async def test_much_less_than_the_last_time_drops_nothing_unless_it_is_meant(
     command: Command, fake: FakeSendGrid
 ) -> None:
@@ -231,7 +285,7 @@ def test_an_interruption_while_older_backups_are_verified_shows_the_table(tmp_pa
     errors, answers = io.StringIO(), io.StringIO()
     with FakeSendGrid.in_thread(subusers=[FakeSubuser("empty", contacts=0)]) as fake:
         order = Order(
-            directory=tmp_path,
+            target=tmp_path,
             client=fake.credentials,
             excepted=(),
             jobs=1,

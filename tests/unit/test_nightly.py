@@ -27,7 +27,7 @@ from sendgrid_exports.transfer.manifest import Manifest
 NOW = datetime(2026, 3, 2, 2, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SINCE = NOW - 12 * HOUR
-TODAY, YESTERDAY = Path("b/a/2026-03-02"), Path("b/a/2026-03-01")
+TODAY, YESTERDAY = "b/a/2026-03-02", "b/a/2026-03-01"
 CSV, JSON = "https://s/x.csv.gzip", "https://s/x.json.gzip"
 
 
@@ -222,12 +222,11 @@ def test_any_other_target_is_refused(target: str) -> None:
 
 def test_an_export_may_be_in_the_directories_of_every_day_that_counts() -> None:
     def found(pattern: str, hours: float) -> list[str]:
-        paths = directories(pattern, "a", now=NOW, since=NOW - hours * HOUR)
-        return [str(path) for path in paths]
+        return directories(pattern, "a", now=NOW, since=NOW - hours * HOUR)
 
-    assert found("b/{account}/{date}", 12) == [str(TODAY), str(YESTERDAY)]
-    assert found("b/{account}/{date}", 1) == [str(TODAY)]
-    assert found("b/{account}/{date}", 48) == [str(TODAY), str(YESTERDAY), "b/a/2026-02-28"]
+    assert found("b/{account}/{date}", 12) == [TODAY, YESTERDAY]
+    assert found("b/{account}/{date}", 1) == [TODAY]
+    assert found("b/{account}/{date}", 48) == [TODAY, YESTERDAY, "b/a/2026-02-28"]
     assert found("b/{account}", 48) == ["b/a"]
 
 

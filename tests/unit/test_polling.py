@@ -393,6 +393,7 @@ def test_transient_errors_and_requests_certainly_not_processed(
         (BUSY, True),
         (STRANGE, True),
         (APIError("m", status=200), True),
+        (ExportTimeoutError("m", export_id=""), True),
         (TransportError("dns", request_sent=False), False),
         (LIMITED, False),
         (InvalidRequestError("m", status=400), False),
