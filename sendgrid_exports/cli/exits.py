@@ -8,7 +8,6 @@ import enum
 import errno
 import signal
 from collections.abc import Coroutine, Iterator
-from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -161,10 +160,10 @@ def terminable() -> Iterator[None]:
 
     `run` has its own way, for work that can be cancelled.
     """
-    terminated: list[int] = []
+    terminated: list[object] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        terminated.append(number)
+    def stop(*signalled: object) -> None:
+        terminated.append(signalled)
         raise Terminated
 
     with contextlib.ExitStack() as stack:
