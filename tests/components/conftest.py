@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,6 +170,36 @@ def end(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
+
+
+@contextmanager
+def serve(command: list[str], port: int) -> Iterator[None]:
+    """Run a server until the block ends; the block starts when its port accepts connections."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, f"{command[0]} does not start"
+                time.sleep(0.1)
+        yield
+    finally:
+        end(process)
+
+
+@contextmanager
+def serve_moto() -> Iterator[str]:
+    """Serve S3 with moto: any credentials are accepted."""
+    port = free_port()
+    with serve([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(home))
         patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+        patch.setenv("SENDGRID_DIRECTORY", str(home / "exports"))
         patch.setenv("SENDGRID_TARGET", str(home / "exports"))
         patch.setenv("SENDGRID_SUBUSERS", " ".join(SUBUSERS))
         migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
