@@ -136,11 +136,11 @@ def tests_integration(session: nox.Session, extra: str, *modules: str) -> None:
 
 @nox.session(tags=["slow"])
 def tests_airflow(session: nox.Session) -> None:
-    """Run the operator in Airflow, and the example DAG in a standalone one."""
-    lineage = "apache-airflow-providers-openlineage"
-    session.install(".[airflow,cli]", *group("test"), "jsonschema", lineage)
+    """Run the operator in Airflow, and the example DAG in a standalone one, into moto's S3."""
+    others = ["jsonschema", "moto[server]", "apache-airflow-providers-openlineage"]
+    session.install(".[airflow,cli,cloud]", *group("test"), *others)
     # A skip must not pass for a success.
-    session.run("python", "-c", "import airflow")
+    session.run("python", "-c", "import airflow, boto3, obstore")
     tests = session.posargs or [
         "tests/components/test_airflow.py",
         "tests/components/test_airflow_standalone.py",

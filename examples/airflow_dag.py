@@ -4,7 +4,8 @@
     airflow connections add sendgrid_default --conn-type sendgrid --conn-password SG.…
     cp examples/airflow_dag.py "$AIRFLOW_HOME/dags/"
 
-SENDGRID_TARGET is a directory that all workers share, SENDGRID_SUBUSERS the subusers' names.
+SENDGRID_TARGET is a directory that all workers share, or the url of a bucket (with the extra
+`cloud`, and the credentials in the workers' environment), SENDGRID_SUBUSERS the subusers' names.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ with DAG(
     schedule="@daily",
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001, Airflow's own time zone
     catchup=False,
+    max_active_runs=1,  # Airflow fails one of two tasks that write the same new asset at once
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5), "deferrable": True},
 ) as dag:
     account = SendGridExportOperator(

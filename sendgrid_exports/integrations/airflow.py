@@ -4,8 +4,9 @@
 
 The operator starts an export, waits for it in the triggerer, and downloads it in a worker. The
 export's id belongs to the task instance: a retry resumes the export of the try before. It is kept
-in the task's state store (Airflow 3.3 and later), otherwise in a file at the target. A run that is
-cleared after it succeeded starts another export.
+in the task's state store (Airflow 3.3 and later), otherwise in a file in the target directory. A
+run that is cleared after it succeeded starts another export. With a bucket and without the state
+store, a retry or a cleared run takes the newest export of the run from SendGrid's list.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ class SendGridExportOperator(BaseOperator):
         self.sendgrid_conn_id = sendgrid_conn_id
         self.on_behalf_of = on_behalf_of
         self._claim: Claim | None = None
+        self._api_host = ""
         self._result: DownloadResult | None = None
         self._cancel: Callable[[], object] | None = None
         self._is_killed = False
@@ -210,28 +212,24 @@ class SendGridExportOperator(BaseOperator):
         from openlineage.client.event_v2 import InputDataset, OutputDataset
         from openlineage.client.facet_v2 import output_statistics_output_dataset
 
-        outputs = []
-        if (result := self._result) is not None:
-            uri = urlsplit(_uri(self.target))
-            host = uri.netloc.rpartition("@")[2]
-            statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
-                rowCount=result.contact_count,
-                size=sum(file.size for file in result.files),
-                fileCount=len(result.files),
-            )
-            outputs.append(
-                OutputDataset(
-                    namespace=f"{uri.scheme}://{host}" if host else uri.scheme,
-                    name=uri.path.strip("/") if host else uri.path,
-                    outputFacets={"outputStatistics": statistics},
-                )
-            )
-        contacts = InputDataset(namespace="sendgrid://api.sendgrid.com", name="contacts")
-        return OperatorLineage(inputs=[contacts], outputs=outputs)
+        if (result := self._result) is None:
+            return OperatorLineage()
+        contacts = InputDataset(namespace=f"sendgrid://{self._api_host}", name="contacts")
+        uri = urlsplit(_uri(self.target))
+        host = uri.netloc.rpartition("@")[2]
+        statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+            rowCount=result.contact_count,
+            size=sum(file.size for file in result.files),
+            fileCount=len(result.files),
+        )
+        files = OutputDataset(
+            namespace=f"{uri.scheme}://{host}" if host else uri.scheme,
+            name=uri.path.strip("/") if host else uri.path,
+            outputFacets={"outputStatistics": statistics},
+        )
+        return OperatorLineage(inputs=[contacts], outputs=[files])
 
     def _run(self, work: Callable[[ExportClient], Awaitable[T]]) -> T:
-        hook = SendGridHook(self.sendgrid_conn_id, self.on_behalf_of)
-
         async def run(client: ExportClient) -> T:
             task, loop = asyncio.current_task(), asyncio.get_running_loop()
             assert task is not None
@@ -246,7 +244,11 @@ class SendGridExportOperator(BaseOperator):
                 self._cancel = None
 
         try:
-            return asyncio.run(run(hook.get_conn()))
+            hook = SendGridHook(self.sendgrid_conn_id, self.on_behalf_of)
+            arguments = hook.get_arguments()
+            client = ExportClient(**arguments)
+            self._api_host = urlsplit(arguments["base_url"]).netloc
+            return asyncio.run(run(client))
         except ERRORS as error:
             if is_final(error):
                 raise AirflowFailException(str(error)) from error

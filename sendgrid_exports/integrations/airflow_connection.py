@@ -23,7 +23,7 @@ from sendgrid_exports import (
 from sendgrid_exports.integrations.airflow_provider import get_provider_info
 from sendgrid_exports.session import open_shared_session
 
-__all__ = ["ERRORS", "SendGridHook", "is_final", "shared_client"]
+__all__ = ["ERRORS", "ClientArguments", "SendGridHook", "is_final", "shared_client"]
 
 ERRORS = (SendGridExportsError, TypeError, ValueError)
 """What a call of the client raises: its own errors, and those of unusable settings."""
@@ -35,7 +35,9 @@ _FINAL = (
 _SHARED_CONNECTIONS = 32
 
 
-class _Arguments(TypedDict):
+class ClientArguments(TypedDict):
+    """The arguments of `ExportClient` that a connection holds."""
+
     api_key: str
     base_url: str
     on_behalf_of: str | None
@@ -72,8 +74,15 @@ class SendGridHook(BaseHook):
 
     def get_conn(self) -> ExportClient:
         """Return a client for the connection: use it with `async with`, or close it."""
-        connection = self.get_connection(self.sendgrid_conn_id)
-        return ExportClient(**_arguments(connection, self.on_behalf_of))
+        return ExportClient(**self.get_arguments())
+
+    def get_arguments(self) -> ClientArguments:
+        """Return what the connection says to `ExportClient`.
+
+        Raises:
+            ValueError: the connection has no API key, or its extra is not a JSON object.
+        """
+        return _arguments(self.get_connection(self.sendgrid_conn_id), self.on_behalf_of)
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the API key may export contacts, and a sentence about it."""
@@ -135,7 +144,7 @@ async def shared_client(connection: Any, on_behalf_of: str | None) -> AsyncItera
             await shared.session.close()
 
 
-def _arguments(connection: Any, on_behalf_of: str | None) -> _Arguments:
+def _arguments(connection: Any, on_behalf_of: str | None) -> ClientArguments:
     """Return what a connection says to a client.
 
     Raises:

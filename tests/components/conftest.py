@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,6 +212,28 @@ def localstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         end(process)
 
 
+@contextmanager
+def serve(command: list[str], port: int) -> Iterator[None]:
+    """Run a server until the block ends; the block starts when its port accepts connections."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, f"{command[0]} does not start"
+                time.sleep(0.1)
+        yield
+    finally:
+        end(process)
+
+
 def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     started = time.monotonic()
     while process.poll() is None and time.monotonic() - started < 120:
@@ -221,6 +243,14 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) ->
         except OSError:
             time.sleep(0.1)
     pytest.fail(f"LocalStack does not start: {log.read_text()[-2000:]}")
+
+
+@contextmanager
+def serve_moto() -> Iterator[str]:
+    """Serve S3 with moto: any credentials are accepted."""
+    port = free_port()
+    with serve([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(home))
         patch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+        patch.setenv("SENDGRID_DIRECTORY", str(home / "exports"))
         patch.setenv("SENDGRID_TARGET", str(home / "exports"))
         patch.setenv("SENDGRID_SUBUSERS", " ".join(SUBUSERS))
         migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
@@ -479,7 +480,8 @@ def test_openlineage_gets_what_was_written(make_fake: MakeFake, tmp_path: Path) 
     )
     make_fake()
     operator = make_operator(target=str(tmp_path))
-    assert operator.get_openlineage_facets_on_complete(None).outputs == []
+    nothing = operator.get_openlineage_facets_on_complete(None)
+    assert (nothing.inputs, nothing.outputs) == ([], [])
     result = operator.execute(make_context(operator))
     lineage = operator.get_openlineage_facets_on_complete(None)
     [output] = lineage.outputs
@@ -487,7 +489,23 @@ def test_openlineage_gets_what_was_written(make_fake: MakeFake, tmp_path: Path) 
     statistics = output.outputFacets["outputStatistics"]
     assert statistics.rowCount == 20
     assert statistics.size == result["files"][0]["size"]
-    assert [one.namespace for one in lineage.inputs] == ["sendgrid://api.sendgrid.com"]
+
+
+@pytest.mark.parametrize("region", ["global", "eu"])
+def test_openlineage_names_the_host_of_the_connection(
+    make_fake: MakeFake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, region: Any
+) -> None:
+    pytest.importorskip(
+        "airflow.providers.openlineage", reason="the OpenLineage provider is not installed"
+    )
+    fake = make_fake(subusers=[FakeSubuser("anna", region=region)])
+    url = fake.eu_base_url if region == "eu" else fake.base_url
+    connect(monkeypatch, password=fake.api_key, host=url)
+    operator = make_operator(target=str(tmp_path), on_behalf_of="anna")
+    operator.execute(make_context(operator))
+    [source] = operator.get_openlineage_facets_on_complete(None).inputs
+    host = url.removeprefix("http://")
+    assert (source.namespace, source.name) == (f"sendgrid://{host}", "contacts")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,9 @@ import io
 import json
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +33,7 @@ from sendgrid_exports import (
 from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.testing import EarlyEnd, FakeSendGrid, FakeSubuser, FlippedBit, Stall
 from sendgrid_exports.transfer.claim import CLAIMS
-from tests.components.conftest import MIB, end, free_port
+from tests.components.conftest import MIB, free_port, serve, serve_moto
 from tests.integration.command import Command
 from tests.integration.conftest import cancelled_at, check_claims, check_conditional_writes
 
@@ -143,36 +140,13 @@ class Azurite:
         return []
 
 
-@contextmanager
-def serve(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, f"{command[0]} does not start"
-                time.sleep(0.1)
-        yield
-    finally:
-        end(process)
-
-
 @pytest.fixture(scope="module")
 def moto() -> Iterator[S3]:
     # LocalStack installs moto without what its server needs.
     if importlib.util.find_spec("flask_cors") is None:
-        pytest.skip("moto's server is not installed: nox -s tests_buckets")
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with serve(command, port):
-        yield S3(f"http://127.0.0.1:{port}")
+        pytest.skip("moto is not installed: nox -s tests_buckets")
+    with serve_moto() as url:
+        yield S3(url)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,6 @@ def test_the_public_names_are_those_and_no_others() -> None:
     ("names", "absent"),
     [
         ("ExportClient, fetch_export, export_contacts", "pyarrow"),
-        ("ExportClient, fetch_export, export_contacts", "airflow"),
         ("__version__", "aiohttp"),
         ("read_contacts, parse_contact, compare_exports, read_arrow, write_parquet", "aiohttp"),
         ("verify_download, DownloadPolicy, ContactExport, TransportError", "aiohttp"),
@@ -56,6 +55,16 @@ def test_a_name_loads_only_what_it_needs(names: str, absent: str) -> None:
     code = f"import sys; from sendgrid_exports import {names}; print({absent!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_no_public_name_loads_an_integration_or_what_it_needs() -> None:
+    code = (
+        "import sys; from sendgrid_exports import *; "
+        "print([name for name in sys.modules if 'integrations' in name.split('.')], "
+        "{'airflow', 'dask', 'dlt', 'opentelemetry'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[] set()\n"
 
 
 def test_the_version_stands_in_one_place() -> None:

@@ -11,7 +11,7 @@ from lateness import LatenessOperator
 
 from sendgrid_exports.integrations.airflow import SendGridExportOperator
 
-TARGET = os.environ["SENDGRID_TARGET"]
+TARGET = os.environ["SENDGRID_DIRECTORY"]
 SECONDS = os.environ.get("SENDGRID_TIMEOUT")
 
 common: dict[str, Any] = {
