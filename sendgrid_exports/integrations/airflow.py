@@ -4,9 +4,8 @@
 
 The operator starts an export, waits for it in the triggerer, and downloads it in a worker. The
 export's id belongs to the task instance: a retry resumes the export of the try before. It is kept
-in the task's state store (Airflow 3.3 and later), otherwise in a file in the target directory. A
-run that is cleared after it succeeded starts another export. With a bucket and without the state
-store, a retry or a cleared run takes the newest export of the run from SendGrid's list.
+in the task's state store (Airflow 3.3 and later), otherwise in a file or an object in the target. A
+run that is cleared after it succeeded starts another export.
 """
 
 from __future__ import annotations

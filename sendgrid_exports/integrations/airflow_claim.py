@@ -6,13 +6,15 @@ import asyncio
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from sendgrid_exports import (
+    Bucket,
     Clock,
     ContactExport,
     ExportClient,
@@ -26,6 +28,9 @@ from sendgrid_exports import (
     SystemClock,
 )
 from sendgrid_exports.api.polling import may_have_started
+from sendgrid_exports.bucket_errors import ConflictError
+from sendgrid_exports.bucket_files import Stored
+from sendgrid_exports.transfer.target import read_target
 
 __all__ = ["Claim", "find_or_start"]
 
@@ -40,7 +45,7 @@ _FIRST_WAIT = 1.0
 
 
 class Claim:
-    """What outlives a try of a task instance: which export is its own.
+    """What outlives a try of a task instance: which export is its own. Its methods block.
 
     `since` is when a try was about to start it, `id` its id, and `done` the `max_tries` of the
     task instance when it was downloaded: Airflow raises that number when the task is cleared.
@@ -48,22 +53,9 @@ class Claim:
 
     def __init__(self, context: Any, target: str) -> None:
         ti = context["ti"]
-        self._store = context.get("task_state_store")
-        self._path: Path | None = None
-        self._exists = False
-        known: Mapping[str, Any] = {}
-        if self._store is not None:
-            known = self._store.get(_KEY) or {}
-        elif "://" not in target:
-            instance = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index])
-            name = hashlib.sha256(instance.encode()).hexdigest()[:16]
-            self._path = Path(target, f"airflow-{name}.claim")
-            if self._path.exists():
-                self._exists, text = True, self._path.read_text()
-                known = json.loads(text) if text else {"since": self._path.stat().st_mtime}
-        elif ti.try_number > 1:
-            # Nothing can be kept: the list of exports has to show it.
-            known = {"since": context["dag_run"].start_date.timestamp()}
+        store = context.get("task_state_store")
+        self._place = _Stored(store) if store is not None else _place(ti, read_target(target))
+        known = self._place.read()
         self.known = known if known.get("done", ti.max_tries) == ti.max_tries else {}
 
     def keep(self, known: Mapping[str, Any]) -> None:
@@ -71,19 +63,88 @@ class Claim:
 
         Raises:
             FileExistsError: another try claimed the task instance in the same moment.
+            DownloadError: the bucket can't be used.
+            OSError: the disk failed.
         """
         self.known = known
-        if self._store is not None:
-            self._store.set(_KEY, dict(known))
-        elif self._path is not None and self._exists:
+        self._place.write(known)
+
+
+class _Place(Protocol):
+    def read(self) -> Mapping[str, Any]: ...
+
+    def write(self, known: Mapping[str, Any], /) -> None: ...
+
+
+def _place(ti: Any, target: Path | Bucket) -> _Place:
+    instance = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index])
+    name = f"airflow-{hashlib.sha256(instance.encode()).hexdigest()[:16]}.claim"
+    return _Object(target, name) if isinstance(target, Bucket) else _File(target / name)
+
+
+class _Stored:
+    """In the state store of the task instance."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def read(self) -> Mapping[str, Any]:
+        return self._store.get(_KEY) or {}
+
+    def write(self, known: Mapping[str, Any]) -> None:
+        self._store.set(_KEY, dict(known))
+
+
+class _File:
+    """In a file in the target directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._exists = False
+
+    def read(self) -> Mapping[str, Any]:
+        if not self._path.exists():
+            return {}
+        self._exists, text = True, self._path.read_text()
+        return json.loads(text) if text else {"since": self._path.stat().st_mtime}
+
+    def write(self, known: Mapping[str, Any]) -> None:
+        if self._exists:
             new = self._path.with_suffix(".claim.new")
             new.write_text(json.dumps(known))
             new.replace(self._path)
-        elif self._path is not None:
+        else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("x") as file:
                 json.dump(known, file)
             self._exists = True
+
+
+class _Object:
+    """In an object of the target bucket, which is replaced if it is as it was read."""
+
+    def __init__(self, bucket: Bucket, name: str) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._stored: Stored | None = None
+
+    def read(self) -> Mapping[str, Any]:
+        found = self._bucket.read(self._name)
+        if found is None:
+            return {}
+        data, self._stored = found
+        known: Mapping[str, Any] = json.loads(data)
+        return known
+
+    def write(self, known: Mapping[str, Any]) -> None:
+        # An ETag may be a hash of the content: no two claims are the same.
+        data = json.dumps({**known, "token": secrets.token_hex(8)}).encode()
+        try:
+            self._stored = self._bucket.replace(self._name, data, self._stored)
+        except ConflictError:
+            raise FileExistsError(
+                f"Another try has claimed the task in {self._bucket.url_of(self._name)}"
+            ) from None
 
 
 async def find_or_start(
@@ -99,7 +160,7 @@ async def find_or_start(
     """Return the export that an earlier try started, or start one: its id, and what was seen of it.
 
     Raises:
-        What `ExportClient.start` and `ExportClient.wait` raise; `OSError` from the target.
+        What `ExportClient.start`, `ExportClient.wait` and `Claim.keep` raise.
     """
     known, now = claim.known, (clock or SystemClock()).utc()
     if export_id := known.get("id"):

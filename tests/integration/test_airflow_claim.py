@@ -44,8 +44,13 @@ def task_instance(**changes: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**known, "max_tries": 1, "try_number": 1, **changes})
 
 
-@pytest.fixture(params=["state store", "directory"])
-def new_try(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> NewTry:
+@pytest.fixture(params=["directory", "bucket"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"memory:/{tmp_path}/exports" if request.param == "bucket" else str(tmp_path / "exports")
+
+
+@pytest.fixture(params=["state store", "target"])
+def new_try(request: pytest.FixtureRequest, target: str) -> NewTry:
     """Return a function that returns what a new try of one task instance knows."""
     context: dict[str, Any] = {}
     if request.param == "state store":
@@ -53,7 +58,7 @@ def new_try(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) ->
 
     async def make(**changes: Any) -> Claim:
         claimed = {**context, "ti": task_instance(**changes)}
-        return await asyncio.to_thread(Claim, claimed, str(tmp_path / "exports"))
+        return await asyncio.to_thread(Claim, claimed, target)
 
     return make
 
@@ -213,11 +218,11 @@ async def test_after_an_expired_export_a_retry_starts_another(
     assert (await begin(await new_try()))[0] != first
 
 
-async def test_task_instances_that_share_a_directory_have_exports_of_their_own(
-    tmp_path: Path, begin: Callable[..., Any]
+async def test_task_instances_that_share_a_target_have_exports_of_their_own(
+    target: str, begin: Callable[..., Any]
 ) -> None:
     def claim(map_index: int) -> Claim:
-        return Claim({"ti": task_instance(map_index=map_index)}, str(tmp_path))
+        return Claim({"ti": task_instance(map_index=map_index)}, target)
 
     first, _ = await begin(await asyncio.to_thread(claim, 0))
     second, _ = await begin(await asyncio.to_thread(claim, 1))
@@ -226,10 +231,10 @@ async def test_task_instances_that_share_a_directory_have_exports_of_their_own(
 
 
 async def test_two_tries_at_once_start_one_export(
-    fake: FakeSendGrid, tmp_path: Path, begin: Callable[..., Any]
+    fake: FakeSendGrid, target: str, begin: Callable[..., Any]
 ) -> None:
     context = {"ti": task_instance()}
-    one, other = [await asyncio.to_thread(Claim, context, str(tmp_path)) for _ in range(2)]
+    one, other = [await asyncio.to_thread(Claim, context, target) for _ in range(2)]
     await begin(one)
     with pytest.raises(FileExistsError):
         await begin(other)
@@ -242,20 +247,6 @@ def test_a_claim_that_was_cut_short_says_when_it_was_made(tmp_path: Path) -> Non
     [path] = tmp_path.iterdir()
     path.write_text("")
     assert Claim(context, str(tmp_path)).known == {"since": path.stat().st_mtime}
-
-
-async def test_a_bucket_without_a_state_store_relies_on_the_list(
-    fake: FakeSendGrid, client: ExportClient, clock: FakeClock, begin: Callable[..., Any]
-) -> None:
-    def new_try(number: int) -> Claim:
-        run = SimpleNamespace(start_date=started)
-        context = {"ti": task_instance(try_number=number), "dag_run": run}
-        return Claim(context, "s3://bucket/exports")
-
-    started = clock.utc()
-    first, _ = await begin(new_try(1))
-    assert (await begin(new_try(2)))[0] == first
-    assert starts(fake) == 1
 
 
 def test_the_provider_is_found_and_described_without_airflow() -> None:
