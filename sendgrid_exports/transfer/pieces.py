@@ -163,7 +163,9 @@ class FilePieces:
         return self._ranged
 
     def worth(self, smallest: int) -> int:
-        """Return how many connections more the waiting bytes are worth."""
+        """Return how many connections more the waiting bytes are worth; 0 if the size is unknown."""
+        if self.total is None:
+            return 0
         return -(-sum(piece.rest for piece in self.waiting) // smallest)
 
     def take(self, *, connections: int, smallest: int, largest: int) -> Piece | None:

@@ -308,6 +308,19 @@ async def test_pieces_get_smaller_towards_the_end_of_a_file(
 
 
 @small
+@pytest.mark.parametrize("per_file", [1, 2, 4, 8])
+async def test_a_large_file_has_as_many_connections_as_it_may(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, gauge: Gauge, per_file: int
+) -> None:
+    fake = await make_fake()
+    fake.inject(Slow(10_000), times=None)
+    export_id = await fake.add_export(bodies=[a_file(400 * KIB)])
+    policy = DownloadPolicy(verify=Verify.LENGTH, connections_per_file=per_file, minimum_speed=0)
+    await arrives(fake, make_client(fake, downloads=policy), export_id, tmp_path)
+    assert max(gauge.per_file) == per_file
+
+
+@small
 async def test_no_connection_idles_while_a_slow_one_has_much_left(
     make_fake: MakeFake, make_client: MakeClient, clock: FakeClock, tmp_path: Path
 ) -> None:

@@ -216,8 +216,9 @@ def test_waiting_bytes_are_worth_a_connection_for_each_smallest_piece(
     assert file.worth(smallest) == worth
 
 
-def test_a_file_of_unknown_size_is_worth_no_more_connections() -> None:
-    assert FilePieces(first=None).worth(1) == 0
+@pytest.mark.parametrize("first", [None, 10])
+def test_a_file_of_unknown_size_is_worth_no_more_connections(first: int | None) -> None:
+    assert FilePieces(first=first).worth(1) == 0
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,8 @@ class OneFile(RuleBasedStateMachine):
         else:
             assert times == [1] * self.size
         assert self.file.complete == (self.file.written.size == self.file.total)
-        assert (self.file.worth(1) > 0) == any(piece.rest for piece in self.file.waiting)
+        waits = any(piece.rest for piece in self.file.waiting)
+        assert (self.file.worth(1) > 0) == (self.file.total is not None and waits)
 
     def teardown(self) -> None:
         """From any state, requests that succeed complete the file."""
