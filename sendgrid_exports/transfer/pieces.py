@@ -163,7 +163,7 @@ class FilePieces:
         return self._ranged
 
     def worth(self, smallest: int) -> int:
-        """Return how many connections more the waiting bytes are worth; 0 if the size is unknown."""
+        """How many more connections the waiting bytes are worth; 0 while the size is unknown."""
         if self.total is None:
             return 0
         return -(-sum(piece.rest for piece in self.waiting) // smallest)
