@@ -42,6 +42,9 @@ _RESERVED_TYPES = {
 }
 
 
+_ZERO_IN_NANOSECONDS = -6795364578871345152
+
+
 def make_schema(names: Iterable[str], column_types: Mapping[str, pa.DataType]) -> pa.Schema:
     """Return the schema of columns `names`, typed as asked, or else as SendGrid's columns are."""
     types = {**_RESERVED_TYPES, **column_types}
@@ -62,6 +65,10 @@ def make_column(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         values = _parse_column(values, field)
     if not pa.types.is_timestamp(field.type):
         return values
+    if field.type.unit == "ns":
+        # Too early for nanoseconds: old versions of Arrow give what is left of 64 bits.
+        is_zero = pc.equal(values.cast(pa.int64()), _ZERO_IN_NANOSECONDS)
+        return pc.if_else(is_zero, None, values)
     first = pc.year(pc.min(values)).as_py()
     if first is None or first > 1:
         return values
