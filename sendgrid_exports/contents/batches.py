@@ -19,6 +19,7 @@ from sendgrid_exports.contents.columns import (
     AFTER_CUSTOM,
     BEFORE_CUSTOM,
     arrange,
+    is_nanoseconds,
     join_emails,
     make_column,
     make_schema,
@@ -184,13 +185,17 @@ def read_table(table: Table, schema: pa.Schema, asked: Collection[str]) -> Piece
 
 
 def _read_csv(table: Table, schema: pa.Schema) -> Pieces:
-    """Yield the contacts of a CSV file as Arrow reads them; lists are texts.
+    """Yield the contacts of a CSV file as Arrow reads them; lists and nanoseconds are texts.
 
     Raises:
         ArrowInvalid: Arrow can't read it; what was yielded before is right.
     """
     types = {name: schema.field(name).type for name in table.columns}
-    types |= {name: pa.string() for name in table.columns if pa.types.is_nested(types[name])}
+    types |= {
+        name: pa.string()
+        for name, kind in types.items()
+        if pa.types.is_nested(kind) or is_nanoseconds(kind)
+    }
     with closing(_EndedText(table)) as file:
         batches = pyarrow.csv.open_csv(
             file,

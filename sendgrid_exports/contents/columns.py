@@ -18,6 +18,7 @@ __all__ = [
     "AFTER_CUSTOM",
     "BEFORE_CUSTOM",
     "arrange",
+    "is_nanoseconds",
     "join_emails",
     "make_column",
     "make_schema",
@@ -42,9 +43,6 @@ _RESERVED_TYPES = {
 }
 
 
-_ZERO_IN_NANOSECONDS = -6795364578871345152
-
-
 def make_schema(names: Iterable[str], column_types: Mapping[str, pa.DataType]) -> pa.Schema:
     """Return the schema of columns `names`, typed as asked, or else as SendGrid's columns are."""
     types = {**_RESERVED_TYPES, **column_types}
@@ -65,10 +63,6 @@ def make_column(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         values = _parse_column(values, field)
     if not pa.types.is_timestamp(field.type):
         return values
-    if field.type.unit == "ns":
-        # Too early for nanoseconds: old versions of Arrow give what is left of 64 bits.
-        is_zero = pc.equal(values.cast(pa.int64()), _ZERO_IN_NANOSECONDS)
-        return pc.if_else(is_zero, None, values)
     first = pc.year(pc.min(values)).as_py()
     if first is None or first > 1:
         return values
@@ -80,13 +74,27 @@ def _parse_column(texts: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         return pa.chunked_array([_split_column(texts.combine_chunks())]).cast(field.type)
     filled = pc.if_else(pc.equal(texts, ""), None, texts)
     try:
-        return filled.cast(field.type)
+        values = filled.cast(field.type)
+        if not is_nanoseconds(field.type) or _has_years(values, filled):
+            return values
     except pa.ArrowInvalid:
         if not pa.types.is_timestamp(field.type):
             raise
     # SendGrid has other spellings of a time, which Arrow's own reading refuses.
     times = pa.array(map(read_time, texts.to_pylist()), _TIME)
     return pa.chunked_array([times]).cast(field.type)
+
+
+def is_nanoseconds(kind: pa.DataType) -> bool:
+    """Whether a type has times of a range so short that those of contacts may be outside."""
+    return pa.types.is_timestamp(kind) and bool(kind.unit == "ns")
+
+
+def _has_years(times: pa.ChunkedArray, texts: pa.ChunkedArray) -> bool:
+    """Whether no time is years away from its text, as Arrow before 23 reads one out of range."""
+    years = pc.utf8_slice_codeunits(texts, 0, 4).cast(pa.int64())
+    away = pc.abs(pc.subtract(pc.year(times), years))
+    return not bool(pc.any(pc.greater(away, 1)).as_py())
 
 
 def _split_column(texts: pa.StringArray) -> pa.ListArray:

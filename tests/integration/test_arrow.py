@@ -216,6 +216,23 @@ def test_the_zero_time_is_null_in_a_column_typed_as_asked(tmp_path: Path, kind: 
     assert [row["Größe"] for row in table(path, column_types={"Größe": kind})] == [None, None]
 
 
+@pytest.mark.parametrize("text", ["1500-01-01T00:00:00Z", "2500-01-01T00:00:00Z"])
+def test_a_time_that_nanoseconds_cannot_hold_is_no_other_time(tmp_path: Path, text: str) -> None:
+    rows = [line(["1", "", "", "", value]) for value in (text, "2024-01-01T00:00:00Z", "")]
+    path = write(tmp_path / "a.csv", HEADER + b"".join(rows))
+    with pytest.raises(ValueError, match="Größe"):
+        table(path, column_types={"Größe": pa.timestamp("ns", "UTC")})
+
+
+def test_nanoseconds_are_read_to_the_last_one(tmp_path: Path) -> None:
+    rows = [line(["1", "", "", "", "2024-01-01T00:00:00.123456789Z"]), line(["2", "", "", "", ""])]
+    path = write(tmp_path / "a.csv", HEADER + b"".join(rows))
+    types = {"Größe": pa.timestamp("ns", "UTC")}
+    with read_arrow(path, column_types=types) as reader:
+        read = reader.read_all()["Größe"]
+    assert read.cast(pa.int64()).to_pylist() == [1704067200123456789, None]
+
+
 def test_parts_whose_columns_differ_are_united_by_name(tmp_path: Path) -> None:
     first = write(tmp_path / "a.csv", line(["EMAIL", "CONTACT_ID", "x"]) + line("abc"))
     second = write(
