@@ -142,12 +142,22 @@ async def test_one_account_that_fails_stops_no_other(
         ]
     )
     parent = make_client(fake, eu_base_url=fake.eu_base_url)
-    clients = [parent.for_subuser(subuser) async for subuser in parent.subusers()]
-    clients.append(parent.for_subuser("unknown"))
-    found = {
-        account.name: account
-        async for account in export_accounts(target, clients, jobs=3, timeout=7200)
-    }
+    clients = {one.username: parent.for_subuser(one) async for one in parent.subusers()}
+    clients["unknown"] = parent.for_subuser("unknown")
+    endless, others_ended = clients.pop("endless"), asyncio.Event()
+
+    async def endless_last() -> AsyncIterator[ExportClient]:
+        for client in clients.values():
+            yield client
+        # Its two hours pass on the clock of all within a moment.
+        await others_ended.wait()
+        yield endless
+
+    found: dict[str, AccountResult] = {}
+    async for account in export_accounts(target, endless_last(), jobs=3, timeout=7200):
+        found[account.name] = account
+        if len(found) == len(clients):
+            others_ended.set()
     assert verified(found) == {"in eu": 1000, **{f"sound-{n}": n + 1 for n in range(5)}}
     errors = {name: type(account.error) for name, account in found.items() if account.error}
     assert errors == {
