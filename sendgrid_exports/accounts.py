@@ -207,7 +207,7 @@ async def _results(
                 ended, taking = taken is None, None
                 if taken is not None:
                     client, name = taken
-                    jobs = await night.affordable(client, jobs)
+                    jobs = await night.begin(client, jobs)
                     running.add(tasks.create_task(night.run(client, name)))
             for task in [task for task in running if task.done()]:
                 running.discard(task)
@@ -230,8 +230,8 @@ class _Night:
     _base: Path | Bucket = attrs.field(default=Path(), init=False)
     _pattern: str = attrs.field(default="", init=False)
 
-    async def affordable(self, client: ExportClient, jobs: int) -> int:
-        """Return how many accounts may be under way at once; asked before each, it counts once.
+    async def begin(self, client: ExportClient, jobs: int) -> int:
+        """Read the target with the first client; return how many accounts may be under way at once.
 
         Raises:
             ImportError, TypeError, ValueError, DownloadError: the target can't be used.

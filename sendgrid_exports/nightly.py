@@ -75,8 +75,8 @@ class AskAgain:
 Step: TypeAlias = Resume | Start | AskAgain
 
 
-def check_pattern(target: str) -> str:
-    """Return a pattern of targets, such as `backups/{account}/{date}`.
+def check_pattern(target: str) -> None:
+    """Check a pattern of targets, such as `backups/{account}/{date}`.
 
     Raises:
         ValueError: it does not keep the accounts apart, or has other fields.
@@ -91,7 +91,6 @@ def check_pattern(target: str) -> str:
             "target must have the field {account}, as in backups/{account}/{date}, which keeps "
             "the accounts apart"
         )
-    return target
 
 
 def account_name(account: str) -> str:

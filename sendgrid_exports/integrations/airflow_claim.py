@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from sendgrid_exports import (
 )
 from sendgrid_exports.api.polling import may_have_started
 from sendgrid_exports.bucket_errors import ConflictError
-from sendgrid_exports.bucket_files import Stored
+from sendgrid_exports.transfer.claim import ClaimObject
 from sendgrid_exports.transfer.target import read_target
 
 __all__ = ["Claim", "find_or_start"]
@@ -124,27 +123,17 @@ class _Object:
     """In an object of the target bucket, which is replaced if it is as it was read."""
 
     def __init__(self, bucket: Bucket, name: str) -> None:
-        self._bucket = bucket
-        self._name = name
-        self._stored: Stored | None = None
+        self._object = ClaimObject(bucket, name)
 
     def read(self) -> Mapping[str, Any]:
-        found = self._bucket.read(self._name)
-        if found is None:
-            return {}
-        data, self._stored = found
-        known: Mapping[str, Any] = json.loads(data)
-        return known
+        return self._object.read()
 
     def write(self, known: Mapping[str, Any]) -> None:
-        # An ETag may be a hash of the content: no two claims are the same.
-        data = json.dumps({**known, "token": secrets.token_hex(8)}).encode()
         try:
-            self._stored = self._bucket.replace(self._name, data, self._stored)
+            self._object.write(known)
         except ConflictError:
-            raise FileExistsError(
-                f"Another try has claimed the task in {self._bucket.url_of(self._name)}"
-            ) from None
+            url = self._object.url
+            raise FileExistsError(f"Another try has claimed the task in {url}") from None
 
 
 async def find_or_start(

@@ -16,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.bucket_errors import ConflictError
@@ -35,7 +36,14 @@ from sendgrid_exports.transfer.manifest import Manifest, read_manifest
 from sendgrid_exports.transfer.names import HIDDEN, MANIFEST, parse_name
 from sendgrid_exports.transfer.target import Listing
 
-__all__ = ["CLAIMS", "Claim", "claim_directory", "claim_object", "find_manifests"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "ClaimObject",
+    "claim_directory",
+    "claim_object",
+    "find_manifests",
+]
 
 CLAIMS = f"{HIDDEN}claims"
 """The prefix of the claims in a bucket, one object for each account."""
@@ -164,7 +172,7 @@ class _Files:
         for path in self._paths:
             # A run that began the day before may clear its own meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                found.append(_read_note(path.read_bytes()))
+                found.append(_starting_at(partial(_read_json, path)))
         return max((time for time in found if time), default=None)
 
     def write(self, starting_at: datetime | None) -> None:
@@ -178,23 +186,53 @@ class _Files:
 
 class _Object:
     def __init__(self, bucket: Bucket, name: str) -> None:
+        self._object = ClaimObject(bucket, name)
+        self.url = self._object.url
+
+    def read(self) -> datetime | None:
+        return _starting_at(self._object.read)
+
+    def write(self, starting_at: datetime | None) -> None:
+        time = None if starting_at is None else starting_at.isoformat()
+        self._object.write({"starting_at": time})
+
+
+class ClaimObject:
+    """A small JSON object in a bucket, replaced only if it is as it was read. Blocking.
+
+    Attributes:
+        url: the object's url.
+    """
+
+    def __init__(self, bucket: Bucket, name: str) -> None:
         self.url = bucket.url_of(name)
         self._bucket = bucket
         self._name = name
         self._stored: Stored | None = None
 
-    def read(self) -> datetime | None:
+    def read(self) -> dict[str, Any]:
+        """Return what it holds, nothing if there is no such object.
+
+        Raises:
+            ValueError: it is not JSON.
+            DownloadError: the bucket can't be used.
+        """
         found = self._bucket.read(self._name)
         if found is None:
-            return None
+            return {}
         data, self._stored = found
-        return _read_note(data)
+        held: dict[str, Any] = json.loads(data)
+        return held
 
-    def write(self, starting_at: datetime | None) -> None:
-        time = None if starting_at is None else starting_at.isoformat()
+    def write(self, held: Mapping[str, Any]) -> None:
+        """Replace what was read.
+
+        Raises:
+            ConflictError: it has changed since.
+            DownloadError: the bucket can't be used.
+        """
         # An ETag may be a hash of the content: no two claims are the same.
-        note = {"starting_at": time, "token": secrets.token_hex(8)}
-        data = json.dumps(note).encode()
+        data = json.dumps({**held, "token": secrets.token_hex(8)}).encode()
         self._stored = self._bucket.replace(self._name, data, self._stored)
 
 
@@ -205,9 +243,13 @@ def _release(directory: Path, lock: Lock) -> None:
         directory.rmdir()
 
 
-def _read_note(data: bytes) -> datetime | None:
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def _starting_at(read: Callable[[], Any]) -> datetime | None:
     try:
-        return read_time(json.loads(data)["starting_at"])
+        return read_time(read()["starting_at"])
     except (ValueError, LookupError, TypeError):
         return None
 

@@ -191,7 +191,7 @@ def localstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "SERVICES": "s3",
         "EAGER_SERVICE_LOADING": "1",
         "S3_SKIP_SIGNATURE_VALIDATION": "0",
-        # It needs neither names nor certificates, and is to tell nobody that it runs.
+        # It needs neither names nor certificates, and must not report that it runs.
         "DNS_ADDRESS": "0",
         "SKIP_SSL_CERT_DOWNLOAD": "1",
         "DISABLE_EVENTS": "1",

@@ -133,7 +133,7 @@ MANY_AT_ONCE = Limits(first_connections=1000)
 
 @pytest.fixture
 def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for a disk."""
+    """Let no test wait for a disk."""
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, name, lambda _: None, raising=False)
 

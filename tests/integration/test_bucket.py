@@ -181,7 +181,7 @@ async def test_nothing_is_written_to_the_disk(make_fake: MakeFake, make_client: 
         if watching and event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             written.append(arguments[0])
 
-    # It can't be removed, only be told to do nothing.
+    # It can't be removed, only switched off.
     sys.addaudithook(watch)
     try:
         await make_client(fake).fetch(ID, bucket)
