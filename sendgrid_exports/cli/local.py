@@ -214,7 +214,9 @@ def _choose(target: Path | Bucket, export_id: str | None, output: Output) -> Fou
         raise click.UsageError(f"There is {what} in {target}, nor in dated folders of it.")
     if len(found) > 1:
         ids = ", ".join(one.export_id for one in found)
-        raise click.UsageError(f"{target} holds several exports. Choose one by --export: {ids}.")
+        raise click.UsageError(
+            f"The target {target} holds several exports. Choose one by --export: {ids}."
+        )
     return found[0]
 
 

@@ -45,10 +45,18 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else "�" for char in " ".join(text.split()))
 
 
+_WORD = re.compile(r"[a-z'-]+[,:;]?( |$)")
+
+
 def sentence(text: str) -> str:
-    """Return `text` as one line that begins with a capital and ends with a full stop."""
+    """Return `text` as one line that begins with a capital and ends with a full stop.
+
+    A path, a url, an id or the name of a file remains as it is.
+    """
     text = plain(text)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    if _WORD.match(text):
+        text = text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def count(number: int, noun: str) -> str:

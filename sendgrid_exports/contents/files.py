@@ -143,7 +143,8 @@ def _only_export(listing: Listing, names: Iterable[OurName]) -> str:
     ids = sorted(id_of(listing.read(f"{stem}.{MANIFEST}") or b"", stem) for stem in stems)
     if len(ids) > 1:
         raise ValueError(
-            f"{listing.place} holds several exports; pass export_id, one of {', '.join(ids)}"
+            f"The target {listing.place} holds several exports; pass export_id, one of "
+            f"{', '.join(ids)}"
         )
     if not ids:
         raise DownloadError(

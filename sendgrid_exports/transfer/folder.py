@@ -145,9 +145,9 @@ class Folder:
         # A disk that does not say how much room it has is tried.
         if self._free is not None and needed > self._free:
             raise InsufficientDiskSpaceError(
-                f"{self.names.directory} has {self._free:,} bytes free, and the files of export "
-                f"{self.manifest.export_id} need {needed:,} more. Make room and fetch again with "
-                "the same id; what is on disk is kept.",
+                f"The directory {self.names.directory} has {self._free:,} bytes free, and the "
+                f"files of export {self.manifest.export_id} need {needed:,} more. Make room and "
+                "fetch again with the same id; what is on disk is kept.",
                 path=self.names.directory,
             )
 
@@ -408,7 +408,8 @@ async def open_folder(
             raise
         kept = "finished files are kept" if folder is None else folder.kept()
         raise InsufficientDiskSpaceError(
-            f"{directory} is full: {error}. Make room and fetch again with the same id; {kept}.",
+            f"The directory {directory} is full: {error}. Make room and fetch again with the "
+            f"same id; {kept}.",
             path=directory,
         ) from error
 
@@ -436,7 +437,8 @@ def prepare_directory(directory: Path) -> None:
         if error.errno not in DISK_FULL:
             raise
         raise InsufficientDiskSpaceError(
-            f"{directory} is full: {error}. Make room; no export was started.", path=directory
+            f"The directory {directory} is full: {error}. Make room; no export was started.",
+            path=directory,
         ) from error
 
 

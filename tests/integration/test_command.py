@@ -741,7 +741,7 @@ async def test_a_backup_needs_no_room_for_what_it_says_of_its_progress(command: 
 async def test_an_argument_that_is_empty_or_endless_is_told_as_one(command: Command) -> None:
     # As of a variable that was not set.
     ended = await command.here("fetch", "", "here")
-    assert (ended.code, ended.errors) == (2, "Export_id must not be empty.\n")
+    assert (ended.code, ended.errors) == (2, "export_id must not be empty.\n")
     for words in (("backup", ""), ("backup", "", "--all-subusers"), ("fetch", "x", "")):
         ended = await command.here(*words)
         assert ended.code == 2

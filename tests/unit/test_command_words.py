@@ -46,11 +46,29 @@ from sendgrid_exports.cli.text import (
     event_text,
     kept_text,
     plain,
+    sentence,
     status_of,
     time_text,
 )
 
 ID = "5f0cf4a3-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("timeout must be a number", "Timeout must be a number."),
+        ("can't read it", "Can't read it."),
+        ("interrupted", "Interrupted."),
+        ("gone: there is no such file.", "Gone: there is no such file."),
+        ("backups/b has several", "backups/b has several."),
+        ("s3://lake/b is gone!", "s3://lake/b is gone!"),
+        ("aabb-00001.csv.gz: it broke off", "aabb-00001.csv.gz: it broke off."),
+        ("on_behalf_of must be text", "on_behalf_of must be text."),
+    ],
+)
+def test_a_message_begins_with_a_capital_but_a_name_remains_as_it_is(text: str, shown: str) -> None:
+    assert sentence(text) == shown
 
 
 @pytest.mark.parametrize(
