@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from sendgrid_exports import (
     FieldChange,
     compare_exports,
 )
+from sendgrid_exports.contents.batches import open_reader
 from sendgrid_exports.testing.contacts import csv_row, make_contacts
 
 quick = settings(derandomize=True, max_examples=25, deadline=None)
@@ -235,9 +237,10 @@ def test_without_a_temporary_directory_it_is_said_how_to_name_one(
 def test_control_c_while_the_database_reads_is_control_c(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> Iterator[object]:
+    def interrupted(*arguments: Any) -> Iterator[object]:
         signal.raise_signal(signal.SIGINT)
-        yield None
+        # In a thread of the database this continues until the main thread has seen the signal.
+        yield from open_reader(*arguments)
 
     good = export(tmp_path / "good.csv", ("1", "a", "", ""))
     # Not while it reads the header.
