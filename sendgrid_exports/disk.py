@@ -90,7 +90,7 @@ async def unbroken(future: asyncio.Future[T], on_cancel: Callable[[], object] = 
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: object) -> Iterator[None]:
     """Give an `OSError` that has no filename, as calls on a descriptor have none, that of `path`.
 
     Raises:

@@ -24,15 +24,12 @@ from sendgrid_exports.formats.gunzip import GZIP_MAGIC
 from sendgrid_exports.models import DownloadedFile, DownloadResult
 from sendgrid_exports.transfer.manifest import FileEntry, read_manifest
 from sendgrid_exports.transfer.names import MANIFEST, OurName, parse_name, safe_name
-from sendgrid_exports.transfer.target import Listing, read_target, where
+from sendgrid_exports.transfer.target import AnyFile, Listing, read_target, where
 
 __all__ = ["AnyFile", "PlainFile", "Source", "corrupt", "find_files", "require"]
 
 _Path: TypeAlias = str | PathLike[str]
 Source: TypeAlias = DownloadResult | Bucket | _Path | Sequence[_Path]
-AnyFile: TypeAlias = Path | BucketFile
-"""A file to be read: it has a `name`, and `open`."""
-
 
 try:
     _ISAL: Any = importlib.import_module("isal.igzip")
@@ -114,7 +111,7 @@ def _place(value: object) -> AnyFile | Bucket:
 
 def _in_place(listing: Listing, export_id: str | None) -> list[AnyFile]:
     # Files that a system puts there, such as the `._` files of macOS, do not count.
-    names = {name: ours for name in listing.names if (ours := parse_name(name))}
+    names = {name: ours for name in listing.files if (ours := parse_name(name))}
     if export_id is None:
         export_id = _only_export(listing, names.values())
     stem = safe_name(export_id)
@@ -135,7 +132,7 @@ def _in_place(listing: Listing, export_id: str | None) -> list[AnyFile]:
             f"only {', '.join(found)} are there. Download the export again, or name the files.",
             **where(listing.place),
         )
-    return [listing.file(name) for name in sorted(found, key=lambda name: found[name])]
+    return [listing.files[name] for name in sorted(found, key=lambda name: found[name])]
 
 
 def _only_export(listing: Listing, names: Iterable[OurName]) -> str:
@@ -172,13 +169,13 @@ def _in_manifest(listing: Listing, name: str, export_id: str) -> list[AnyFile]:
 
 
 def _existing(listing: Listing, entry: FileEntry | DownloadedFile, export_id: str) -> AnyFile:
-    if entry.name not in listing.names:
+    if entry.name not in listing.files:
         raise CorruptDownloadError(
             f"{listing.locate(entry.name)} is missing, and the manifest of export {export_id} "
             "names it. Download the export again with the same id.",
             **where(listing.place, entry.name),
         )
-    return _whole(listing.file(entry.name), entry.size)
+    return _whole(listing.files[entry.name], entry.size)
 
 
 def _whole(file: AnyFile, size: int) -> AnyFile:

@@ -25,7 +25,7 @@ def find_exports(target: Target) -> tuple[FoundExport, ...]:
         OSError: the directory can't be read.
     """
     listing = Listing(read_target(target))
-    ours = ((name, parse_name(name)) for name in listing.names)
+    ours = ((name, parse_name(name)) for name in listing.files)
     return tuple(
         _read(listing, name, parsed.stem)
         for name, parsed in ours

@@ -6,18 +6,16 @@ from pathlib import Path
 
 from sendgrid_exports.api.arguments import check_text
 from sendgrid_exports.bucket import Bucket
-from sendgrid_exports.bucket_files import Stored
+from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.disk import Disk, Steps
 from sendgrid_exports.errors import DownloadError
 from sendgrid_exports.models import VerificationReport
 from sendgrid_exports.settings import Verify
-from sendgrid_exports.transfer.answers import Expected
-from sendgrid_exports.transfer.checking import check_file
-from sendgrid_exports.transfer.checks import Checked, CheckFailedError
+from sendgrid_exports.transfer.checking import check_entry
 from sendgrid_exports.transfer.links import read_kind
 from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
 from sendgrid_exports.transfer.names import Names, parse_name, safe_name
-from sendgrid_exports.transfer.objects import check_object, is_untouched
+from sendgrid_exports.transfer.objects import is_untouched
 from sendgrid_exports.transfer.target import Listing, Target, read_target, where
 
 __all__ = ["verify_download"]
@@ -53,17 +51,13 @@ async def verify_download(
         missing = _never_came(names, manifest)
         changed: list[str] = []
         for entry in manifest.files:
-            if isinstance(place, Bucket):
-                steps = _object_is_as_it_was(place, listing.stored(entry.name), entry, deep=deep)
-            else:
-                steps = _is_as_it_was(place / entry.name, entry)
-            seen = await disk.run_long(steps)
+            seen = await disk.run_long(_is_as_it_was(listing, entry, deep=deep))
             (missing if seen is None else verified if seen else changed).append(entry.name)
     known = {names.manifest.name, names.lock.name, *verified, *changed}
     if manifest.state != "complete":
         parts = map(names.part, range(1, len(manifest.links) + 1))
         known |= {names.journal.name, *(part.name for part in parts)}
-    ours = [name for name in listing.names if (own := parse_name(name)) and own.stem == names.stem]
+    ours = [name for name in listing.files if (own := parse_name(name)) and own.stem == names.stem]
     extra = [name for name in ours if name not in known]
     return VerificationReport(
         export_id=export_id,
@@ -106,36 +100,23 @@ def _never_came(names: Names, manifest: Manifest) -> list[str]:
     ]
 
 
-def _is_as_it_was(path: Path, entry: FileEntry) -> Steps[bool | None]:
-    """Whether a file is as its entry says, or None where there is no file."""
+def _is_as_it_was(listing: Listing, entry: FileEntry, *, deep: bool) -> Steps[bool | None]:
+    """Whether a file is as its entry says, or None where there is none."""
+    file = listing.files.get(entry.name)
+    if file is None:
+        return None
+    if isinstance(file, BucketFile):
+        if is_untouched(file.stored, entry) and not deep:
+            return True
+        if file.stored.size != entry.size:
+            return False
+    level = Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
     try:
-        checked = yield from check_file(
-            path, _level(entry), Expected(size=entry.size), first=entry.number == 1
-        )
+        checked = yield from check_entry(file, entry, level)
     except FileNotFoundError:
         return None
-    except CheckFailedError:
-        return False
-    return _agrees(checked, entry)
-
-
-def _object_is_as_it_was(
-    bucket: Bucket, stored: Stored | None, entry: FileEntry, *, deep: bool
-) -> Steps[bool | None]:
-    """Whether an object is as its entry says, or None where there is none."""
-    if stored is None:
-        return None
-    if is_untouched(stored, entry) and not deep:
-        return True
-    if stored.size != entry.size:
-        return False
-    checked = yield from check_object(bucket, stored, entry, _level(entry))
-    return checked is not None and _agrees(checked, entry)
-
-
-def _level(entry: FileEntry) -> Verify:
-    return Verify.CONTENTS if entry.compressed else Verify.CHECKSUM
-
-
-def _agrees(checked: Checked, entry: FileEntry) -> bool:
-    return entry.sha256 in {None, checked.sha256} and checked.compressed == entry.compressed
+    return (
+        checked is not None
+        and entry.sha256 in {None, checked.sha256}
+        and checked.compressed == entry.compressed
+    )

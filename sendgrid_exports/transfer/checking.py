@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 from collections.abc import Iterator
-from io import RawIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 from sendgrid_exports.disk import Disk, Steps, naming, size_of
+from sendgrid_exports.errors import CorruptDownloadError
 from sendgrid_exports.formats.gunzip import GZIP_MAGIC, BrokenGzipError, PlainText
 from sendgrid_exports.formats.kinds import BEGINNING
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.answers import Expected
 from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks, Reread
 from sendgrid_exports.transfer.file import File
+from sendgrid_exports.transfer.manifest import FileEntry
+from sendgrid_exports.transfer.target import AnyFile
 
 # However much a block of gzip inflates to, it is soon done.
 _READ = 256 * 1024
@@ -59,17 +63,26 @@ def _check_on(
     return checks.finish()
 
 
-def check_file(path: Path, verify: Verify, expected: Expected, *, first: bool) -> Steps[Checked]:
-    """Return what the checks of the file at `path` found; `first`: of the export's first file.
+def check_entry(file: AnyFile, entry: FileEntry, verify: Verify) -> Steps[Checked | None]:
+    """Return what the checks of a finished file found; None if it fails one, or was replaced."""
+    expected = Expected(size=entry.size)
+    try:
+        return (yield from check_file(file, verify, expected, first=entry.number == 1))
+    except (CheckFailedError, CorruptDownloadError):
+        return None
+
+
+def check_file(file: AnyFile, verify: Verify, expected: Expected, *, first: bool) -> Steps[Checked]:
+    """Return what the checks of `file` found; `first`: whether it is the export's first file.
 
     Raises:
         CheckFailedError: it fails a check.
     """
-    checks = Checks(verify, expected, first=first, reread=reread(path))
+    checks = Checks(verify, expected, first=first, reread=reread(file))
     if verify is Verify.LENGTH:
-        measure(path, checks)
+        measure(file, checks)
     else:
-        yield from feed_range(path, checks, 0, None)
+        yield from feed_range(file, checks, 0, None)
     return checks.finish()
 
 
@@ -79,26 +92,27 @@ def is_gzip(path: Path) -> bool:
         return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
-def measure(path: Path, checks: Checks) -> None:
+def measure(path: AnyFile, checks: Checks) -> None:
     """Give `checks` the file's size and first bytes alone."""
     with naming(path), path.open("rb") as file:
-        checks.measure(path.stat().st_size, file.read(BEGINNING))
+        beginning = file.read(BEGINNING)
+        checks.measure(file.seek(0, os.SEEK_END), beginning)
 
 
-def feed_range(path: Path, checks: Checks, start: int, end: int | None) -> Steps[None]:
+def feed_range(path: AnyFile, checks: Checks, start: int, end: int | None) -> Steps[None]:
     """Feed the bytes from `start` to before `end`, or to the file's end, to `checks`."""
-    with naming(path), path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb") as file:
         file.seek(start)
         for data in _blocks(file, path, None if end is None else end - start):
             yield from checks.take(data)
             yield
 
 
-def reread(path: Path) -> Reread:
+def reread(path: AnyFile) -> Reread:
     """Return a function that yields the first so many bytes of the file at `path`."""
 
     def blocks(size: int) -> Iterator[bytes]:
-        with path.open("rb", buffering=0) as file:
+        with path.open("rb") as file:
             yield from _blocks(file, path, size)
 
     return blocks
@@ -142,7 +156,7 @@ def compress(source: Path, target: Path) -> Steps[None]:
             yield
 
 
-def _blocks(file: RawIOBase, path: Path, size: int | None = None) -> Iterator[bytes]:
+def _blocks(file: BinaryIO, path: AnyFile, size: int | None = None) -> Iterator[bytes]:
     """Yield what is in `file` at `path` from where it stands, at most `size` bytes."""
     left = math.inf if size is None else size
     while left > 0:

@@ -266,11 +266,10 @@ def find_manifests(places: Mapping[str, Path | Bucket]) -> list[tuple[str, Manif
         if isinstance(place, Path) and not place.is_dir():
             continue
         listing = Listing(place)
-        for name in listing.names:
+        for name in listing.files:
             ours = parse_name(name)
             if ours is None or ours.ending != MANIFEST:
                 continue
-            data = listing.read(name)
-            if data is not None and (manifest := read_manifest(data)):
+            if manifest := read_manifest(listing.read(name) or b""):
                 found.append((key, manifest))
     return found

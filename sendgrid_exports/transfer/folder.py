@@ -41,8 +41,8 @@ from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResul
 from sendgrid_exports.settings import DownloadPolicy, Verify
 from sendgrid_exports.timing import Clock
 from sendgrid_exports.transfer.answers import Expected, Version
-from sendgrid_exports.transfer.checking import check_file, compress, inflate
-from sendgrid_exports.transfer.checks import Checked, CheckFailedError
+from sendgrid_exports.transfer.checking import check_entry, check_file, compress, inflate
+from sendgrid_exports.transfer.checks import Checked
 from sendgrid_exports.transfer.journal import Record, read_journal, write_journal, write_record
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import (
@@ -352,11 +352,8 @@ class Folder:
         level = check_again(entry, policy.verify, untouched=untouched)
         if level is None:
             return entry
-        try:
-            checked = yield from check_file(
-                path, level, Expected(size=entry.size), first=entry.number == 1
-            )
-        except CheckFailedError:
+        checked = yield from check_entry(path, entry, level)
+        if checked is None:
             return None
         return with_check(attrs.evolve(entry, mtime_ns=status.st_mtime_ns), checked, level)
 

@@ -17,13 +17,11 @@ import attrs
 from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.bucket_errors import ConflictError
 from sendgrid_exports.bucket_files import BucketFile, Stored
-from sendgrid_exports.disk import Disk, Steps
-from sendgrid_exports.errors import CorruptDownloadError, DownloadInProgressError
-from sendgrid_exports.formats.kinds import BEGINNING
+from sendgrid_exports.disk import Disk
+from sendgrid_exports.errors import DownloadInProgressError
 from sendgrid_exports.models import ContactExport, DownloadedFile, DownloadResult
 from sendgrid_exports.settings import DownloadPolicy, Verify
-from sendgrid_exports.transfer.answers import Expected
-from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
+from sendgrid_exports.transfer.checking import check_entry
 from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
@@ -39,8 +37,6 @@ from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.together import together
 
 logger = logging.getLogger(__name__)
-
-_READ = 256 * 1024
 
 
 class Objects:
@@ -138,7 +134,8 @@ class Objects:
         if level is None:
             return entry
         # It was replaced by the same bytes, or by others.
-        checked = await self._disk.run_long(check_object(self.bucket, stored, entry, level))
+        file = BucketFile(self.bucket, stored)
+        checked = await self._disk.run_long(check_entry(file, entry, level))
         if checked is None:
             return None
         return with_check(attrs.evolve(entry, object_etag=stored.etag), checked, level)
@@ -175,24 +172,6 @@ class Objects:
 def is_untouched(stored: Stored, entry: FileEntry) -> bool:
     """Whether an object is the very one that the manifest names."""
     return (stored.size, stored.etag) == (entry.size, entry.object_etag)
-
-
-def check_object(
-    bucket: Bucket, stored: Stored, entry: FileEntry, verify: Verify
-) -> Steps[Checked | None]:
-    """Return what the checks of an object found; None if it fails one, or was replaced."""
-    checks = Checks(verify, Expected(size=entry.size), first=entry.number == 1)
-    try:
-        with BucketFile(bucket, stored).open("rb") as file:
-            if verify is Verify.LENGTH:
-                checks.measure(stored.size, file.read(BEGINNING))
-                return checks.finish()
-            while data := file.read(_READ):
-                yield from checks.take(data)
-                yield
-        return checks.finish()
-    except (CheckFailedError, CorruptDownloadError):
-        return None
 
 
 @asynccontextmanager

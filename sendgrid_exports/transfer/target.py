@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from sendgrid_exports.bucket import SCHEMES, Bucket
-from sendgrid_exports.bucket_files import BucketFile, Stored
+from sendgrid_exports.bucket_files import BucketFile
 from sendgrid_exports.transfer.names import check_directory
 
-__all__ = ["Listing", "Target", "is_url", "read_target", "where"]
+__all__ = ["AnyFile", "Listing", "Target", "is_url", "read_target", "where"]
 
 Target: TypeAlias = str | PathLike[str] | Bucket
+AnyFile: TypeAlias = Path | BucketFile
+"""A file to be read: it has a `name`, and `open`."""
 
 
 class Where(TypedDict, total=False):
@@ -64,7 +66,7 @@ class Listing:
 
     Attributes:
         place: the directory or the bucket.
-        names: what the files are called, sorted.
+        files: the files by their names, which are sorted.
 
     Raises:
         DownloadError: the bucket can't be used.
@@ -73,22 +75,11 @@ class Listing:
 
     def __init__(self, place: Path | Bucket) -> None:
         self.place = place
-        self._objects: dict[str, Stored] = {}
+        self.files: dict[str, AnyFile]
         if isinstance(place, Bucket):
-            self._objects = {each.name: each for each in place.list()[0]}
-            self.names = list(self._objects)
+            self.files = {each.name: BucketFile(place, each) for each in place.list()[0]}
         else:
-            self.names = sorted(path.name for path in place.iterdir())
-
-    def stored(self, name: str) -> Stored | None:
-        """Return an object of the bucket, or None where there is none of that name."""
-        return self._objects.get(name)
-
-    def file(self, name: str) -> Path | BucketFile:
-        """Return a file that is there, to be opened."""
-        if isinstance(self.place, Bucket):
-            return BucketFile(self.place, self._objects[name])
-        return self.place / name
+            self.files = {path.name: path for path in sorted(place.iterdir())}
 
     def read(self, name: str) -> bytes | None:
         """Return a small file whole, or None where there is none."""

@@ -506,7 +506,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         let_go.wait(0.2)
         return (yield from check_file(path, *args, **options))
 
-    monkeypatch.setattr("sendgrid_exports.transfer.audit.check_file", slow)
+    monkeypatch.setattr("sendgrid_exports.transfer.checking.check_file", slow)
     yield read
     let_go.set()
 
