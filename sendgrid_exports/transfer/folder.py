@@ -50,12 +50,13 @@ from sendgrid_exports.transfer.manifest import (
     Manifest,
     ManifestWriter,
     as_complete,
+    as_found,
     check_again,
+    downloaded,
     new_entry,
     read_manifest,
     with_check,
     with_files,
-    without_files,
 )
 from sendgrid_exports.transfer.names import PROBE, Names, safe_name
 
@@ -153,21 +154,16 @@ class Folder:
 
     async def reconcile(self, policy: DownloadPolicy) -> None:
         """Keep of the manifest what the disk confirms, in the form that `policy` asks for."""
-        kept: list[FileEntry] = []
-        lost: set[int] = set()
+        found: dict[int, FileEntry | None] = {}
         try:
             for entry in self.manifest.files:
-                found = await self._disk.run_long(self._confirm(entry, policy))
-                if found is None:
-                    lost.add(entry.number)
-                else:
-                    kept.append(found)
+                found[entry.number] = await self._disk.run_long(self._confirm(entry, policy))
         finally:
-            if self.manifest.files:
-                await self.save(lambda known: without_files(with_files(known, kept), lost))
-        for entry in kept:
+            if found:
+                await self.save(lambda known: as_found(known, found))
+        for entry in self.manifest.files:
             if is_in_other_form(entry, policy):
-                await self._replace(entry, policy)
+                await self._publish_converted(entry, self.names.directory / entry.name, policy)
         if self.manifest.state == "complete":
             await self.finish()
 
@@ -191,41 +187,28 @@ class Folder:
         entry = new_entry(number, final.name, checked, version=version, verify=policy.verify)
         if not is_in_other_form(entry, policy):
             return self.file(await self._publish(entry, part))
-        try:
-            converted = await self._convert(entry, part, policy)
-        except CorruptDownloadError:
-            await self._disk.run(part.unlink, missing_ok=True)
-            raise
-        entry = await self._publish(converted, self.names.converted(number))
-        await self._disk.run(part.unlink, missing_ok=True)
-        return self.file(entry)
+        return self.file(await self._publish_converted(entry, part, policy))
 
-    async def _replace(self, entry: FileEntry, policy: DownloadPolicy) -> None:
-        """Inflate or compress a finished file, as `policy` asks."""
-        source = self.names.directory / entry.name
-        try:
-            converted = await self._convert(entry, source, policy)
-        except CorruptDownloadError:
-            await self.save(lambda known: without_files(known, {entry.number}))
-            await self._disk.run(source.unlink, missing_ok=True)
-            raise
-        await self._publish(converted, self.names.converted(entry.number))
-        await self._disk.run(source.unlink, missing_ok=True)
-
-    async def _convert(self, entry: FileEntry, source: Path, policy: DownloadPolicy) -> FileEntry:
+    async def _publish_converted(
+        self, entry: FileEntry, source: Path, policy: DownloadPolicy
+    ) -> FileEntry:
+        """Inflate or compress a file, as `policy` asks, and publish that in its place."""
         try:
             async with self._converting:
-                return await self._disk.run_long(self._convert_steps(entry, source, policy))
+                converted = await self._disk.run_long(self._convert(entry, source, policy))
         except BrokenGzipError as error:
+            await self.save(lambda known: as_found(known, {entry.number: None}))
+            await self._disk.run(source.unlink, missing_ok=True)
             raise CorruptDownloadError(
                 f"{entry.name} can't be inflated: {error}. Fetch again, or download it as it is, "
                 "without decompress.",
                 path=self.names.directory / entry.name,
             ) from None
+        published = await self._publish(converted, self.names.converted(entry.number))
+        await self._disk.run(source.unlink, missing_ok=True)
+        return published
 
-    def _convert_steps(
-        self, entry: FileEntry, source: Path, policy: DownloadPolicy
-    ) -> Steps[FileEntry]:
+    def _convert(self, entry: FileEntry, source: Path, policy: DownloadPolicy) -> Steps[FileEntry]:
         part = self.names.converted(entry.number)
         final = self.names.final(entry.number, _kind(entry), compressed=not policy.decompress)
         level = Verify.LENGTH if policy.verify is Verify.LENGTH else Verify.CHECKSUM
@@ -283,16 +266,8 @@ class Folder:
 
     def file(self, entry: FileEntry) -> DownloadedFile:
         """Return a finished file as callers see it."""
-        return DownloadedFile(
-            number=entry.number,
-            url=(self._location / entry.name).as_uri(),
-            path=self.names.directory / entry.name,
-            size=entry.size,
-            sha256=entry.sha256,
-            etag=entry.etag,
-            compressed=entry.compressed,
-            verified_by=entry.verified_by,
-        )
+        url = (self._location / entry.name).as_uri()
+        return downloaded(entry, url=url, path=self.names.directory / entry.name)
 
     def result(self, export: ContactExport) -> DownloadResult:
         """Return everything that is there."""

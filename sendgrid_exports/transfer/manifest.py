@@ -6,15 +6,16 @@ It holds links without their query, so it may be kept, copied and sent around wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import attrs
 
 from sendgrid_exports.decoding import decode, encode, parse_json
 from sendgrid_exports.errors import InvalidResponseError
-from sendgrid_exports.models import ContactExport, ExportRequest
+from sendgrid_exports.models import ContactExport, DownloadedFile, ExportRequest
 from sendgrid_exports.redaction import redact_text
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.answers import Version
@@ -25,15 +26,15 @@ __all__ = [
     "Manifest",
     "ManifestWriter",
     "as_complete",
+    "as_found",
     "check_again",
-    "count_contacts",
+    "downloaded",
     "is_whole",
     "new_entry",
     "read_manifest",
     "with_check",
     "with_export",
     "with_files",
-    "without_files",
 ]
 
 _VERSION = 1
@@ -126,6 +127,20 @@ def new_entry(
     )
 
 
+def downloaded(entry: FileEntry, *, url: str, path: Path | None) -> DownloadedFile:
+    """Return a finished file as callers see it."""
+    return DownloadedFile(
+        number=entry.number,
+        url=url,
+        path=path,
+        size=entry.size,
+        sha256=entry.sha256,
+        etag=entry.etag,
+        compressed=entry.compressed,
+        verified_by=entry.verified_by,
+    )
+
+
 def with_export(manifest: Manifest, export: ContactExport, links: tuple[str, ...]) -> Manifest:
     """Return the manifest of a download that begins; no secret of the export gets into it."""
     kept = export.without_credentials()
@@ -145,23 +160,26 @@ def with_files(manifest: Manifest, entries: Iterable[FileEntry]) -> Manifest:
     return attrs.evolve(manifest, files=tuple(files[number] for number in sorted(files)))
 
 
-def without_files(manifest: Manifest, numbers: Set[int]) -> Manifest:
-    """Return the manifest without the files of these numbers, which are to be downloaded again."""
-    if not numbers:
-        return manifest
-    files = tuple(file for file in manifest.files if file.number not in numbers)
-    return attrs.evolve(manifest, files=files, state="downloading", contacts=None)
+def as_found(manifest: Manifest, found: Mapping[int, FileEntry | None]) -> Manifest:
+    """Return the manifest with what was found of some files, by their number.
 
-
-def count_contacts(manifest: Manifest) -> int | None:
-    """Return the contacts in all files, or None if those of one are not known."""
-    counts = [file.contacts for file in manifest.files]
-    return None if None in counts else sum(count or 0 for count in counts)
+    A file of which nothing usable was found is to be downloaded again.
+    """
+    changed = with_files(manifest, filter(None, found.values()))
+    files = tuple(file for file in changed.files if found.get(file.number, file) is not None)
+    if len(files) == len(changed.files):
+        return changed
+    return attrs.evolve(changed, files=files, state="downloading", contacts=None)
 
 
 def as_complete(manifest: Manifest) -> Manifest:
-    """Return the manifest of a download of which every file is there."""
-    return attrs.evolve(manifest, state="complete", contacts=count_contacts(manifest))
+    """Return the manifest of a download of which every file is there.
+
+    Its contacts are those of all files, or None if those of one are not known.
+    """
+    counts = [file.contacts for file in manifest.files]
+    contacts = None if None in counts else sum(count or 0 for count in counts)
+    return attrs.evolve(manifest, state="complete", contacts=contacts)
 
 
 def is_whole(manifest: Manifest) -> bool:

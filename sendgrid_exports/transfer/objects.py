@@ -27,11 +27,12 @@ from sendgrid_exports.transfer.manifest import (
     Manifest,
     ManifestWriter,
     as_complete,
+    as_found,
     check_again,
+    downloaded,
     read_manifest,
     with_check,
     with_files,
-    without_files,
 )
 from sendgrid_exports.transfer.names import Names, safe_name
 from sendgrid_exports.transfer.together import together
@@ -119,9 +120,7 @@ class Objects:
             }
         confirmed = {number: task.result() for number, task in confirming.items()}
         if confirmed:
-            kept = [entry for entry in confirmed.values() if entry is not None]
-            lost = confirmed.keys() - {entry.number for entry in kept}
-            await self.save(lambda known: without_files(with_files(known, kept), lost))
+            await self.save(lambda known: as_found(known, confirmed))
         if self.manifest.state == "complete":
             await self.finish()
 
@@ -146,16 +145,7 @@ class Objects:
 
     def file(self, entry: FileEntry) -> DownloadedFile:
         """Return a complete file as callers see it."""
-        return DownloadedFile(
-            number=entry.number,
-            url=self.bucket.url_of(entry.name),
-            path=None,
-            size=entry.size,
-            sha256=entry.sha256,
-            etag=entry.etag,
-            compressed=entry.compressed,
-            verified_by=entry.verified_by,
-        )
+        return downloaded(entry, url=self.bucket.url_of(entry.name), path=None)
 
     def result(self, export: ContactExport) -> DownloadResult:
         """Return everything that is there."""

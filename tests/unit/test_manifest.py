@@ -18,12 +18,12 @@ from sendgrid_exports.transfer.manifest import (
     FileEntry,
     Manifest,
     ManifestWriter,
-    count_contacts,
+    as_complete,
+    as_found,
     is_whole,
     read_manifest,
     with_export,
     with_files,
-    without_files,
 )
 
 LINKS = ("https://h/a.csv.gzip", "https://h/b.csv.gzip")
@@ -232,11 +232,11 @@ def test_files_are_kept_in_order_and_replaced_by_number() -> None:
 
 
 def test_a_file_taken_out_makes_it_unfinished() -> None:
-    manifest = without_files(FULL, {1})
+    manifest = as_found(FULL, {1: None})
     assert [file.number for file in manifest.files] == [2]
     assert (manifest.state, manifest.contacts) == ("downloading", None)
     assert not is_whole(manifest)
-    assert without_files(FULL, set()) is FULL
+    assert as_found(FULL, {}) == FULL
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_contacts_are_known_if_those_of_every_file_are(
     counts: list[int | None], contacts: int | None
 ) -> None:
     files = tuple(entry(n, contacts=count) for n, count in enumerate(counts, start=1))
-    assert count_contacts(Manifest(export_id="id", files=files)) == contacts
+    assert as_complete(Manifest(export_id="id", files=files)).contacts == contacts
 
 
 @pytest.mark.parametrize(
