@@ -119,7 +119,7 @@ class Folder:
         """Change the manifest, on disk too."""
         async with self._saving:
             changed = change(self.manifest)
-            if changed != self.manifest or not self._exists():
+            if changed != self.manifest:
                 await self._disk.run(self._write, changed)
                 self.manifest = changed
 
@@ -282,9 +282,6 @@ class Folder:
 
     def _write(self, manifest: Manifest) -> None:
         replace_file(self.names.manifest, self._writer.write(manifest))
-
-    def _exists(self) -> bool:
-        return self.manifest.export is not None or self.manifest.state != "pending"
 
     def _tidy(self) -> None:
         self.names.journal.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ class Objects:
             self._waiting = [each for each in self._waiting if each not in entries]
 
     def _write(self, changed: Manifest) -> None:
-        if changed == self.manifest and self._stored is not None:
+        if changed == self.manifest:
             return
         name, data = self.names.manifest.name, self._writer.write(changed)
         try:
