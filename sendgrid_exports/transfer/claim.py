@@ -21,7 +21,9 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import attrs
 
 from sendgrid_exports.bucket import Bucket
 from sendgrid_exports.bucket_errors import ConflictError
@@ -50,22 +52,11 @@ CLAIMS = f"{HIDDEN}claims"
 
 # Another run waits for a minute from the time in a claim, and a request takes up to half of it.
 _SLOW = timedelta(seconds=15)
+# How a claim that was written by something else, or torn, is found out.
+_DAMAGED = (ValueError, LookupError, TypeError)
 
 
-class _Note(Protocol):
-    """Where a claim is kept. Its methods block."""
-
-    def read(self) -> datetime | None:
-        """Return when an export was about to start, or None."""
-
-    def write(self, starting_at: datetime | None) -> None:
-        """Replace what was read.
-
-        Raises:
-            ConflictError: another run has replaced it since.
-        """
-
-
+@attrs.define(eq=False)
 class Claim:
     """What is known of a start of an account's export.
 
@@ -73,15 +64,10 @@ class Claim:
         intended: when another run was about to start an export, or this one is; or None.
     """
 
-    def __init__(self, note: _Note, disk: Disk, busy: DownloadInProgressError) -> None:
-        self.intended: datetime | None = None
-        self._note = note
-        self._disk = disk
-        self._busy = busy
-
-    async def read(self) -> None:
-        """Read what another run has noted."""
-        self.intended = await self._disk.run(self._note.read)
+    intended: datetime | None
+    _write: Callable[[datetime | None], None]
+    _disk: Disk
+    _busy: DownloadInProgressError
 
     async def intend(self, clock: ServerClock) -> None:
         """Note that an export starts at once.
@@ -94,7 +80,7 @@ class Claim:
         while True:
             now = clock.utc()
             try:
-                await self._disk.run(self._note.write, now)
+                await self._disk.run(self._write, now)
             except ConflictError:
                 raise self._busy from None
             self.intended = now
@@ -105,7 +91,7 @@ class Claim:
         """Clear it: the export has a manifest, or was certainly not started."""
         # A run that has replaced it knows better.
         with contextlib.suppress(ConflictError):
-            await self._disk.run(self._note.write, None)
+            await self._disk.run(self._write, None)
         self.intended = None
 
 
@@ -132,9 +118,10 @@ async def claim_directory(directories: Sequence[Path], disk: Disk) -> AsyncItera
         try:
             if not await disk.run(make_directory, directory, lock):
                 raise busy
-            claimed = Claim(_Files(directories), disk, busy)
-            await claimed.read()
-            yield claimed
+            paths = [directory / f"{HIDDEN}starting" for directory in directories]
+            yield Claim(
+                await disk.run(_read_files, paths), partial(_write_files, paths), disk, busy
+            )
         finally:
             await disk.run(_release, directory, lock)
 
@@ -151,50 +138,42 @@ async def claim_object(base: Bucket, name: str, disk: Disk) -> AsyncIterator[Cla
     Raises:
         DownloadError: the bucket can't be used.
     """
-    note = _Object(base / CLAIMS, f"{name}.json")
+    note = ClaimObject(base / CLAIMS, f"{name}.json")
     busy = DownloadInProgressError(
         "Another process or task is starting an export of this account, as its claim "
         f"{note.url} says. Wait for it.",
         url=note.url,
     )
     with disk:
-        claimed = Claim(note, disk, busy)
-        await claimed.read()
-        yield claimed
+        yield Claim(await disk.run(_read_object, note), partial(_write_object, note), disk, busy)
 
 
-class _Files:
-    def __init__(self, directories: Iterable[Path]) -> None:
-        self._paths = [directory / f"{HIDDEN}starting" for directory in directories]
-
-    def read(self) -> datetime | None:
-        found = []
-        for path in self._paths:
-            # A run that began the day before may clear its own meanwhile.
-            with contextlib.suppress(FileNotFoundError):
-                found.append(_starting_at(partial(_read_json, path)))
-        return max((time for time in found if time), default=None)
-
-    def write(self, starting_at: datetime | None) -> None:
-        if starting_at is not None:
-            note = json.dumps({"starting_at": starting_at.isoformat()})
-            replace_file(self._paths[0], note.encode())
-            return
-        for path in self._paths:
-            path.unlink(missing_ok=True)
+def _read_files(paths: Iterable[Path]) -> datetime | None:
+    found = []
+    for path in paths:
+        # A run that began the day before may clear its own meanwhile.
+        with contextlib.suppress(FileNotFoundError, *_DAMAGED):
+            found.append(read_time(json.loads(path.read_bytes())["starting_at"]))
+    return max(filter(None, found), default=None)
 
 
-class _Object:
-    def __init__(self, bucket: Bucket, name: str) -> None:
-        self._object = ClaimObject(bucket, name)
-        self.url = self._object.url
+def _write_files(paths: Sequence[Path], starting_at: datetime | None) -> None:
+    if starting_at is not None:
+        note = json.dumps({"starting_at": starting_at.isoformat()})
+        replace_file(paths[0], note.encode())
+        return
+    for path in paths:
+        path.unlink(missing_ok=True)
 
-    def read(self) -> datetime | None:
-        return _starting_at(self._object.read)
 
-    def write(self, starting_at: datetime | None) -> None:
-        time = None if starting_at is None else starting_at.isoformat()
-        self._object.write({"starting_at": time})
+def _read_object(note: ClaimObject) -> datetime | None:
+    with contextlib.suppress(*_DAMAGED):
+        return read_time(note.read()["starting_at"])
+    return None
+
+
+def _write_object(note: ClaimObject, starting_at: datetime | None) -> None:
+    note.write({"starting_at": None if starting_at is None else starting_at.isoformat()})
 
 
 class ClaimObject:
@@ -241,17 +220,6 @@ def _release(directory: Path, lock: Lock) -> None:
     # An account that failed at once leaves nothing behind.
     with contextlib.suppress(OSError):
         directory.rmdir()
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
-
-
-def _starting_at(read: Callable[[], Any]) -> datetime | None:
-    try:
-        return read_time(read()["starting_at"])
-    except (ValueError, LookupError, TypeError):
-        return None
 
 
 def find_manifests(places: Mapping[str, Path | Bucket]) -> list[tuple[str, Manifest]]:
