@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import datetime
-from types import TracebackType, UnionType
+from types import UnionType
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,6 +35,7 @@ _LONGEST_BODY = 64 * 1024 * 1024
 _LONGEST_ERROR_BODY = 64 * 1024
 _READ_BUFFER = 64 * 1024
 _BLOCK = 1024 * 1024
+_CLOSED = "the client was closed"
 # A host such as `a..b` has no form on the wire: it is an error of encoding there.
 _INVALID_URL = aiohttp.InvalidURL | UnicodeError
 
@@ -109,7 +110,7 @@ class Session:
         self._own: aiohttp.ClientSession | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._bodies: set[Body | aiohttp.StreamReader] = set()
+        self._bodies: set[Callable[[Exception], None]] = set()
         self._clock = clock if clock is not None else SystemClock()
         self._proxies: dict[tuple[str, str], URL | None] = {}
 
@@ -153,7 +154,7 @@ class Session:
                 method, url, headers=headers, data=body, timeout=timeout, auto_decompress=True
             ) as answer:
                 received = bytearray()
-                with self._open_body(answer.content):
+                with self._ended_by_close(answer.content.set_exception):
                     async for chunk in answer.content.iter_any():
                         received += chunk
                         if len(received) > _LONGEST_BODY:
@@ -203,7 +204,7 @@ class Session:
             if answer.connection is not None and answer.connection.protocol is not None:
                 answer.connection.protocol.read_timeout = None
             body = open_body(answer, block=block, read_timeout=read_timeout, clock=self._clock)
-            with self._open_body(body):
+            with self._ended_by_close(body.fail):
                 yield Stream(answer.status, _lowered(answer), body, what, read_timeout)
 
     async def _request(
@@ -255,33 +256,28 @@ class Session:
         return self._proxies[key]
 
     @contextmanager
-    def _open_body(self, body: Body | aiohttp.StreamReader) -> Iterator[None]:
-        """Have `close` end the reading of `body`."""
-        self._bodies.add(body)
+    def _ended_by_close(self, fail: Callable[[Exception], None]) -> Iterator[None]:
+        """Have `close` end the reading of a body by `fail`: its bytes would never come."""
+        self._bodies.add(fail)
         if self._closed:
-            _end(body)
+            fail(aiohttp.ClientConnectionError(_CLOSED))
         try:
             yield
         finally:
-            self._bodies.discard(body)
+            self._bodies.discard(fail)
 
     async def close(self) -> None:
         """Close our own session, if there is one; a borrowed one stays open."""
         self._closed = True
-        for body in self._bodies:
-            _end(body)
+        for fail in self._bodies:
+            fail(aiohttp.ClientConnectionError(_CLOSED))
         if self._own is not None:
             await self._own.close()
 
     async def __aenter__(self) -> Session:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _session(self) -> aiohttp.ClientSession:
@@ -347,15 +343,6 @@ def _read_proxy(named: str | None, variable: str) -> URL | None:
         request_sent=False,
         transient=False,
     )
-
-
-def _end(body: Body | aiohttp.StreamReader) -> None:
-    # Its reader would wait for bytes that never come.
-    error = aiohttp.ClientConnectionError("the client was closed")
-    if isinstance(body, aiohttp.StreamReader):
-        body.set_exception(error)
-    else:
-        body.fail(error)
 
 
 def _check_borrowed(session: object) -> None:
