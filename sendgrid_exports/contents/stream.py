@@ -9,12 +9,10 @@ from sendgrid_exports.contents.contacts import take
 from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import CorruptDownloadError
 from sendgrid_exports.events import FileFinished
-from sendgrid_exports.formats.kinds import Kind
 from sendgrid_exports.formats.rows import BrokenTextError, Errors, Row, Rows
-from sendgrid_exports.models import DownloadedFile
-from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.checks import Checked, CheckFailedError, Checks
 from sendgrid_exports.transfer.file import File
+from sendgrid_exports.transfer.manifest import downloaded, new_entry
 from sendgrid_exports.transfer.stream import FileStream
 
 
@@ -34,73 +32,22 @@ class _RowSink:
     def feed(self, data: bytes) -> None:
         self._text.append(data)
 
-    def take(self) -> Iterator[Row]:
-        """Yield the contacts that are whole by now."""
-        text, self._text = self._text, []
-        for data in text:
-            for row in self._rows.feed(data):
+    def take(self, steps: Iterator[None]) -> Iterator[Row]:
+        """Yield the contacts that are whole after each of the `steps` that feed it; exhaust it."""
+        for _ in steps:
+            for row in self._whole():
                 self._count += 1
                 yield row
 
     def finish(self) -> int:
         """Make the last rows, and return how many contacts there were."""
-        self.left = list(self.take())
-        last = list(self._rows.finish())
-        self.left += last
-        return self._count + len(last)
+        self.left = [*self._whole(), *self._rows.finish()]
+        return self._count + len(self.left)
 
-
-class _CheckedRows:
-    """The contacts of one file that is fed from its first byte to its last. Blocking.
-
-    Attributes:
-        checked: which checks the file passed, once it is finished.
-    """
-
-    def __init__(self, file: File, rows: Rows, verify: Verify) -> None:
-        self.checked: Checked | None = None
-        self._file = file
-        self._verify = verify
-        self._sink = _RowSink(rows)
-        self._checks: Checks | None = None
-
-    def feed(self, data: bytes) -> Iterator[Row]:
-        """Yield the contacts that are whole by now; exhaust it.
-
-        Raises:
-            CheckFailedError: the bytes are broken gzip, or not a text of contacts.
-        """
-        try:
-            for _ in self._begun().take(data):
-                yield from self._sink.take()
-        except BrokenTextError as error:
-            raise CheckFailedError(str(error)) from None
-
-    def finish(self) -> Iterator[Row]:
-        """Yield the contacts that are left, once the file has passed its checks.
-
-        Raises:
-            CheckFailedError: a check failed, or as for `feed`.
-        """
-        try:
-            self.checked = self._begun().finish()
-        except BrokenTextError as error:
-            raise CheckFailedError(str(error)) from None
-        yield from self._sink.left
-
-    def _begun(self) -> Checks:
-        # What the storage announced is known only once it has answered.
-        if self._checks is None:
-            self._checks = Checks(
-                self._verify,
-                self._file.copy.expected,
-                self._sink_of,
-                first=self._file.number == 1,
-            )
-        return self._checks
-
-    def _sink_of(self, kind: Kind) -> _RowSink:
-        return self._sink
+    def _whole(self) -> Iterator[Row]:
+        text, self._text = self._text, []
+        for data in text:
+            yield from self._rows.feed(data)
 
 
 class ContactStream:
@@ -146,43 +93,54 @@ class ContactStream:
         columns = None
         for file in self._stream.files:
             rows = Rows(columns=columns, errors=self._errors)
-            checked = _CheckedRows(file, rows, self._transfer.means.policy.verify)
             try:
-                async with aclosing(self._read(file, checked)) as parts:
+                async with aclosing(self._parts(file, rows)) as parts:
                     async for part in parts:
                         while more := await take(part, self._size - len(batch), self._disk):
                             batch += more
                             if len(batch) == self._size:
                                 yield batch
                                 batch = []
+            except BrokenTextError as error:
+                raise self._corrupt(file, CheckFailedError(str(error))) from None
             except CheckFailedError as error:
                 raise self._corrupt(file, error) from None
             columns = rows.columns
-            self._finished(file, checked.checked)
         if batch:
             yield batch
 
-    async def _read(self, file: File, rows: _CheckedRows) -> AsyncGenerator[Iterator[Row], None]:
-        """Yield the contacts of a file in parts, each to be exhausted in a thread."""
+    async def _parts(self, file: File, rows: Rows) -> AsyncGenerator[Iterator[Row], None]:
+        """Yield the contacts of a file in parts, each to be exhausted in a thread.
+
+        Raises:
+            CheckFailedError, BrokenTextError: what came is not an export; so do the parts.
+        """
+        sink = _RowSink(rows)
+        checks: Checks | None = None
         async with aclosing(self._stream.blocks(file)) as blocks:
             async for block in blocks:
-                yield rows.feed(bytes(block))
-        yield rows.finish()
+                # What the storage announced is known only once it has answered.
+                checks = checks or self._checks(file, sink)
+                yield sink.take(checks.take(bytes(block)))
+        checked = await self._disk.run((checks or self._checks(file, sink)).finish)
+        yield iter(sink.left)
+        self._finished(file, checked)
 
-    def _finished(self, file: File, checked: Checked | None) -> None:
-        assert checked is not None
+    def _checks(self, file: File, sink: _RowSink) -> Checks:
+        verify = self._transfer.means.policy.verify
+        return Checks(verify, file.copy.expected, lambda _: sink, first=file.number == 1)
+
+    def _finished(self, file: File, checked: Checked) -> None:
         self._contacts += checked.contacts or 0
-        version = file.copy.version
-        finished = DownloadedFile(
-            number=file.number,
-            url=file.link.identity,
-            path=self._stream.path(file, checked.kind),
-            size=checked.size,
-            sha256=checked.sha256,
-            etag=version.etag.strip('"') if version else None,
-            compressed=checked.compressed,
-            verified_by=checked.verified_by,
+        path = self._stream.path(file, checked.kind)
+        entry = new_entry(
+            file.number,
+            path.name,
+            checked,
+            version=file.copy.version,
+            verify=self._transfer.means.policy.verify,
         )
+        finished = downloaded(entry, url=file.link.identity, path=path)
         self._transfer.on_event(FileFinished(export_id=self._transfer.export_id, file=finished))
 
     def _corrupt(self, file: File, error: CheckFailedError) -> CorruptDownloadError:
