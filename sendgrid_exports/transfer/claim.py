@@ -32,7 +32,7 @@ from sendgrid_exports.decoding import read_time
 from sendgrid_exports.disk import Disk, replace_file
 from sendgrid_exports.errors import DownloadInProgressError
 from sendgrid_exports.timing import ServerClock
-from sendgrid_exports.transfer.folder import make_directory
+from sendgrid_exports.transfer.folder import lock_directory
 from sendgrid_exports.transfer.lock import Lock
 from sendgrid_exports.transfer.manifest import Manifest, read_manifest
 from sendgrid_exports.transfer.names import HIDDEN, MANIFEST, parse_name
@@ -116,7 +116,7 @@ async def claim_directory(directories: Sequence[Path], disk: Disk) -> AsyncItera
     )
     with disk:
         try:
-            if not await disk.run(make_directory, directory, lock):
+            if not await disk.run(lock_directory, lock):
                 raise busy
             paths = [directory / f"{HIDDEN}starting" for directory in directories]
             yield Claim(

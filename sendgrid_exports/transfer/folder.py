@@ -397,7 +397,7 @@ def prepare_directory(directory: Path) -> None:
     probe = Names(directory, f"{PROBE}{secrets.token_hex(8)}")
     lock = Lock(probe.lock)
     try:
-        make_directory(directory, lock)
+        lock_directory(lock)
         with ExitStack() as stack:
             stack.callback(lock.release)
             stack.callback(probe.manifest.unlink, missing_ok=True)
@@ -411,15 +411,15 @@ def prepare_directory(directory: Path) -> None:
         ) from error
 
 
-def make_directory(directory: Path, lock: Lock) -> bool:
-    """Make the directory if need be and return whether the lock in it could be taken.
+def lock_directory(lock: Lock) -> bool:
+    """Take a lock as `Lock.acquire` does; return whether it could be taken.
 
     Raises:
-        ValueError: it is a file or not writable.
+        ValueError: its directory is a file or not writable.
         OSError: the disk failed.
     """
+    directory = lock.path.parent
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         return lock.acquire()
     except OSError as error:
         # A lock file that is there and can't be opened names itself.
@@ -432,7 +432,7 @@ def make_directory(directory: Path, lock: Lock) -> bool:
 
 
 def _prepare(names: Names, lock: Lock) -> None:
-    if not make_directory(names.directory, lock):
+    if not lock_directory(lock):
         raise DownloadInProgressError(
             f"Another process or task is downloading {names.stem} into {names.directory}. "
             "Wait for it, or use another directory.",

@@ -48,15 +48,19 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Take the lock; return False if another process or task holds it.
+        """Take the lock, and make its directory if need be.
+
+        Returns:
+            False if another process or task holds it.
 
         Raises:
-            OSError: the lock file cannot be made.
+            OSError: the directory or the lock file cannot be made.
         """
-        # A holder that ends removes the file, perhaps between our open and our lock. Then the
-        # next one is tried.
+        # A holder that ends removes the file, perhaps between our open and our lock, and the
+        # directory if nothing else is in it. Then the next one is tried.
         for left in reversed(range(_MOST_TRIES)):
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 with naming(self.path):
                     if self._take():
                         return True

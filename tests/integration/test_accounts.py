@@ -567,6 +567,25 @@ async def test_two_runs_at_once_start_nothing_twice(target: Place) -> None:
         assert all(isinstance(error, DownloadInProgressError) for error in errors)
 
 
+async def test_a_directory_that_another_run_removes_at_its_end_is_made_again(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = await make_fake(subusers=[FakeSubuser("a", contacts=3)])
+    mkdir = Path.mkdir
+    removed: list[Path] = []
+
+    def remove_once(path: Path, *args: Any, **options: Any) -> None:
+        mkdir(path, *args, **options)
+        if path.name == DATE and not removed:
+            path.rmdir()
+            removed.append(path)
+
+    monkeypatch.setattr(Path, "mkdir", remove_once)
+    found = await export_all(make_client(fake), tmp_path / "{account}/{date}", ["a"])
+    assert len(removed) == 1
+    assert verified(found) == {"a": 3}
+
+
 async def test_a_generator_that_is_closed_early_leaves_no_task_and_no_lock(
     make_fake: MakeFake, make_client: MakeClient, target: Place, tmp_path: Path
 ) -> None:
