@@ -13,7 +13,7 @@ from sendgrid_exports.models import VerificationReport
 from sendgrid_exports.settings import Verify
 from sendgrid_exports.transfer.checking import check_entry
 from sendgrid_exports.transfer.links import read_kind
-from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest
+from sendgrid_exports.transfer.manifest import FileEntry, Manifest, read_manifest, with_check
 from sendgrid_exports.transfer.names import Names, parse_name, safe_name
 from sendgrid_exports.transfer.objects import is_untouched
 from sendgrid_exports.transfer.target import Listing, Target, read_target, where
@@ -115,8 +115,4 @@ def _is_as_it_was(listing: Listing, entry: FileEntry, *, deep: bool) -> Steps[bo
         checked = yield from check_entry(file, entry, level)
     except FileNotFoundError:
         return None
-    return (
-        checked is not None
-        and entry.sha256 in {None, checked.sha256}
-        and checked.compressed == entry.compressed
-    )
+    return with_check(entry, checked, level) is not None

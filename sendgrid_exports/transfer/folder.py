@@ -325,8 +325,6 @@ class Folder:
         if level is None:
             return entry
         checked = yield from check_entry(path, entry, level)
-        if checked is None:
-            return None
         return with_check(attrs.evolve(entry, mtime_ns=status.st_mtime_ns), checked, level)
 
 

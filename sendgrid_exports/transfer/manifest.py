@@ -203,9 +203,11 @@ def check_again(entry: FileEntry, verify: Verify, *, untouched: bool) -> Verify 
     return max(verify, entry.verify, key=levels.index)
 
 
-def with_check(entry: FileEntry, checked: Checked, level: Verify) -> FileEntry | None:
-    """Return the entry of a file that was checked again; None if it holds other bytes."""
-    if entry.sha256 not in {None, checked.sha256}:
+def with_check(entry: FileEntry, checked: Checked | None, level: Verify) -> FileEntry | None:
+    """Return the entry of a file that was checked again; None if it failed, or has other bytes."""
+    if checked is None or entry.sha256 not in {None, checked.sha256}:
+        return None
+    if checked.compressed != entry.compressed:
         return None
     return attrs.evolve(
         entry,

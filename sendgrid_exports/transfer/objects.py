@@ -135,8 +135,6 @@ class Objects:
         # It was replaced by the same bytes, or by others.
         file = BucketFile(self.bucket, stored)
         checked = await self._disk.run_long(check_entry(file, entry, level))
-        if checked is None:
-            return None
         return with_check(attrs.evolve(entry, object_etag=stored.etag), checked, level)
 
     async def finish(self) -> None:

@@ -209,6 +209,25 @@ async def test_plain_text_of_other_bytes_is_known_by_its_hash(
     assert len(fake.storage_requests) == 2
 
 
+@pytest.mark.parametrize("level", [Verify.LENGTH, Verify.CONTENTS])
+async def test_plain_text_in_the_place_of_gzip_is_downloaded_again_although_it_is_as_long(
+    make_fake: MakeFake, make_client: MakeClient, tmp_path: Path, level: Verify
+) -> None:
+    fake = await make_fake()
+    export_id = await fake.add_export()
+    lengths = DownloadPolicy(verify=Verify.LENGTH)
+    [file] = (await make_client(fake, downloads=lengths).fetch(export_id, tmp_path)).files
+    content = file.path.read_bytes()
+    plain = b"EMAIL,CONTACT_ID\nann@example.com," + b"1" * (file.size - 34) + b"\n"
+    assert file.path.write_bytes(plain) == file.size
+    os.utime(file.path, ns=(1, 1))
+    policy = DownloadPolicy(verify=level)
+    assert (
+        (await make_client(fake, downloads=policy).fetch(export_id, tmp_path)).files[0].compressed
+    )
+    assert file.path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"version": 99}', '{"files": [{"name": "../x"}]}']
 )
