@@ -1,9 +1,4 @@
-"""The checks of one file before it gets its final name, each byte taken once. Pure.
-
-The ETag is an MD5 only for an object sent in one part and not encrypted with a key of its own:
-https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html (ETag). S3's own checksums:
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
-"""
+"""The checks of one file before it gets its final name, each byte taken once. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +6,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
@@ -280,7 +276,11 @@ def _announced(expected: Expected) -> dict[str, tuple[_Digest, bytes]]:
     if expected.md5 is not None:
         md5 = hashlib.md5(usedforsecurity=False)
         digests["etag-md5"] = (md5, bytes.fromhex(expected.md5))
-    makers = {"crc32": _Crc32, "sha1": _sha1, "sha256": hashlib.sha256}
+    makers: dict[str, Callable[[], _Digest]] = {
+        "crc32": _Crc32,
+        "sha1": partial(hashlib.sha1, usedforsecurity=False),
+        "sha256": hashlib.sha256,
+    }
     for name, text in expected.checksums.items():
         digest = makers[name]()
         try:
@@ -290,7 +290,3 @@ def _announced(expected: Expected) -> dict[str, tuple[_Digest, bytes]]:
         if len(value) == len(digest.digest()):
             digests[f"x-amz-checksum-{name}"] = (digest, value)
     return digests
-
-
-def _sha1() -> _Digest:
-    return hashlib.sha1(usedforsecurity=False)
