@@ -100,6 +100,10 @@ class Checks:
         reread: yields the first so many bytes again; then isal may be used. It excludes a `sink`,
             which can't take back what it got.
         fast: isal may be used in any case: the caller checks what it refuses again without.
+
+    Attributes:
+        recognised: whether enough has come to know what the content is.
+        kind: that content, `csv` or `json`; None while it is unknown, and without text.
     """
 
     def __init__(
@@ -128,16 +132,6 @@ class Checks:
         self._begin_text(fast=self._inflates_all and (fast or reread is not None))
 
     @property
-    def recognised(self) -> bool:
-        """Whether enough has come to know what the content is: then `kind` is that."""
-        return self._recognised
-
-    @property
-    def kind(self) -> Kind | None:
-        """What the content is, `csv` or `json`; None while that is unknown, and without text."""
-        return self._kind
-
-    @property
     def compressed(self) -> bool:
         """Whether the bytes so far are gzip."""
         return self._plain.compressed
@@ -164,7 +158,7 @@ class Checks:
         for digest, _ in self._digests.values():
             digest.update(data)
         fed, self._size = self._size, self._size + len(data)
-        if self._inflates_all or not self._recognised:
+        if self._inflates_all or not self.recognised:
             yield from self._read(data, fed)
 
     def measure(self, size: int, beginning: bytes) -> None:
@@ -197,7 +191,7 @@ class Checks:
                     _ANOTHER_EXPORT if self._plain.compressed else _NOT_GZIP,
                 )
             passed.append(name)
-        if self._inflates_all or not self._recognised:
+        if self._inflates_all or not self.recognised:
             for _ in self._read(None, self._size):
                 pass
         if self._inflates_all and self._plain.compressed:
@@ -206,7 +200,7 @@ class Checks:
             size=self._size,
             sha256=self._sha256.hexdigest() if self._sha256 is not None else None,
             compressed=self._plain.compressed,
-            kind=self._kind,
+            kind=self.kind,
             contacts=self._count(),
             verified_by=tuple(passed),
         )
@@ -214,9 +208,9 @@ class Checks:
     def _begin_text(self, *, fast: bool) -> None:
         self._fast = fast
         self._plain = PlainText(fast=fast)
-        self._recognised = False
+        self.recognised = False
         self._beginning = b""
-        self._kind: Kind | None = None
+        self.kind: Kind | None = None
         self._counter: RecordCounter | None = None
 
     def _read(self, data: Bytes | None, fed: int) -> Iterator[None]:
@@ -245,11 +239,11 @@ class Checks:
         if self._whole:
             for plain in self._plain.finish():
                 self._take_text(bytes(plain))
-        if not self._recognised:
+        if not self.recognised:
             self._recognise()
 
     def _take_text(self, plain: bytes) -> None:
-        if self._recognised:
+        if self.recognised:
             if self._counter is not None:
                 self._counter.feed(plain)
             return
@@ -258,10 +252,10 @@ class Checks:
             self._recognise(cut=True)
 
     def _recognise(self, *, cut: bool = False) -> None:
-        self._kind = recognise(self._beginning, first=self._first, whole=self._whole and not cut)
-        self._recognised = True
-        if self._inflates_all and self._kind is not None:
-            self._counter = self._sink(self._kind)
+        self.kind = recognise(self._beginning, first=self._first, whole=self._whole and not cut)
+        self.recognised = True
+        if self._inflates_all and self.kind is not None:
+            self._counter = self._sink(self.kind)
             self._counter.feed(self._beginning)
         self._beginning = b""
 
