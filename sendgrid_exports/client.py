@@ -478,7 +478,7 @@ class ExportClient:
         with self._disk as disk:
             # To read thousands of links takes a while.
             files = await disk.run(FileStream, transfer, export)
-            stream = ContactStream(files, disk=disk, batch_size=batch_size, errors=errors)
+            stream = ContactStream(files, batch_size=batch_size, errors=errors)
             async with aclosing(stream.batches()) as batches:
                 yield batches
 
@@ -615,21 +615,17 @@ def _hosts(base_url: str, eu_base_url: str | None) -> dict[str, str]:
 
 
 def _listener(on_event: object, account: str | None) -> OnEvent:
-    tell = _teller(on_event)
-    return tell if account is None else lambda event: tell(attrs.evolve(event, account=account))
-
-
-def _teller(on_event: object) -> OnEvent:
-    if on_event is None:
-        return log
-    if not callable(on_event):
+    if on_event is not None and not callable(on_event):
         raise TypeError(f"on_event must be a function, not {type(on_event).__name__}")
     if any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__))):
         raise TypeError("on_event must be a plain function: a coroutine would not be awaited")
 
     def tell(event: Event) -> None:
+        if account is not None:
+            event = attrs.evolve(event, account=account)
         log(event)
-        on_event(event)
+        if on_event is not None:
+            on_event(event)
 
     return tell
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from sendgrid_exports.contents.contacts import take
-from sendgrid_exports.disk import Disk
 from sendgrid_exports.errors import CorruptDownloadError
 from sendgrid_exports.events import FileFinished
 from sendgrid_exports.formats.rows import BrokenTextError, Errors, Row, Rows
@@ -55,19 +54,18 @@ class ContactStream:
 
     Args:
         stream: the files.
-        disk: the thread that makes rows.
         batch_size: rows in a batch.
         errors: what to do with bytes that are not UTF-8.
     """
 
-    def __init__(self, stream: FileStream, *, disk: Disk, batch_size: int, errors: Errors) -> None:
+    def __init__(self, stream: FileStream, *, batch_size: int, errors: Errors) -> None:
         self._stream = stream
         self._transfer = stream.transfer
         self._transfer.kept = lambda: "what was yielded is incomplete"
         self._transfer.advice = (
             "drop it and stream again with more time, or download, which can be resumed"
         )
-        self._disk = disk
+        self._disk = stream.transfer.means.disk
         self._size = batch_size
         self._errors: Errors = errors
         self._contacts = 0
