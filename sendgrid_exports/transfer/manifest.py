@@ -1,4 +1,4 @@
-"""The manifest: what of an export is on disk, and how it was proved. Pure; JSON in and out.
+"""The manifest: what of an export is on disk, and how it was verified. Pure; JSON in and out.
 
 It holds links without their query, so it may be kept, copied and sent around with the files.
 """
@@ -49,7 +49,7 @@ class FileEntry:
         name: its name in the directory.
         size: its bytes on disk.
         sha256: of them, in hex, or None if it was not taken.
-        mtime_ns: its time of change, by which a look tells that it was left alone.
+        mtime_ns: its time of change, which shows that it was left alone; 0 in a bucket.
         compressed: whether it is gzip on disk.
         etag: the storage's entity tag of the raw bytes, without quotes, or None.
         raw_size: the bytes the storage sent.

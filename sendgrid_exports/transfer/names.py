@@ -112,7 +112,7 @@ class Names:
 
     @property
     def manifest(self) -> Path:
-        """What is there and how it was proved."""
+        """What is there and how it was verified."""
         return self.directory / f"{self.stem}.{MANIFEST}"
 
     @property
