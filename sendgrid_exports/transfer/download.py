@@ -186,15 +186,20 @@ class _Download:
             InterruptedRequestError: they did not come to the end.
             OSError: the disk failed.
         """
+
+        def on_size() -> None:
+            if not file.copy.counted:
+                self._progress.discovered(file.copy)
+                self._add_workers(file, workers)
+
         async with (
             self._parts.open(file, piece, workers.group) as part,
-            aclosing(self._storage.receive(file, piece)) as blocks,
+            aclosing(self._storage.receive(file, piece, on_size)) as blocks,
         ):
             async for block in blocks:
-                if not file.copy.counted:
-                    self._progress.discovered(file.copy)
+                if not file.copy.fits:
                     await self._folder.check_space(self._progress.needed)
-                    self._add_workers(file, workers)
+                    file.copy.fits = True
                 await part.write(block)
 
     def _next_piece(self, pieces: FilePieces) -> Piece | None:

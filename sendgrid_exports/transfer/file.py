@@ -30,6 +30,7 @@ class Copy:
         syncing: whether one is under way.
         journaled: whether the journal mentions it.
         counted: whether the progress counts it.
+        fits: whether the disk was found to have room for it.
         grown: set when bytes were written.
     """
 
@@ -42,6 +43,7 @@ class Copy:
     syncing: bool = False
     journaled: bool = False
     counted: bool = False
+    fits: bool = False
     grown: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @classmethod

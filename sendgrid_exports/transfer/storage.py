@@ -227,10 +227,13 @@ class Storage:
                 on_interruption(file, piece, interrupted.failure)
                 await self.recover(file, piece, interrupted)
 
-    async def receive(self, file: File, piece: Piece) -> AsyncGenerator[memoryview, None]:
+    async def receive(
+        self, file: File, piece: Piece, on_size: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[memoryview, None]:
         """Yield the rest of a piece in blocks; each is valid until the next is asked for.
 
-        Time in which the caller keeps a block does not count against the storage.
+        Time in which the caller keeps a block does not count against the storage. `on_size` is
+        called as soon as the answer has said how large the file is, before its first bytes.
 
         Raises:
             InterruptedRequestError: it ended early, or nothing came.
@@ -259,6 +262,7 @@ class Storage:
                     failure = Refused(reason=reason)
                 else:
                     self._pin(file, piece, meaning)
+                    on_size()
                     self._progress.started(file)
                     async with aclosing(self._body(file, piece, stream)) as blocks:
                         async for block in blocks:
