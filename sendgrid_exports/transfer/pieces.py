@@ -186,8 +186,10 @@ class FilePieces:
             waiting = piece.rest + sum(other.rest for other in self.waiting)
             share = waiting if connections == 1 else waiting // (2 * connections)
             size = min(largest, max(smallest, share))
-            # What would be left must be worth a request as well.
-            if piece.rest > largest or piece.rest - size >= smallest:
+            if 0 < piece.rest - size < smallest:
+                # The last two are alike, so that no connection is left alone with a large one.
+                size = min(size, -(-piece.rest // 2))
+            if size < piece.rest:
                 self.waiting.insert(0, Piece(piece.position + size, piece.end))
                 piece.end = piece.position + size
         self.active.append(piece)
