@@ -51,7 +51,7 @@ class Stream:
     status: int
     headers: Mapping[str, str]
     body: Body
-    _what: str
+    _url: str = attrs.field(repr=False)
     _read_timeout: float
 
     async def blocks(self) -> AsyncGenerator[memoryview, None]:
@@ -65,7 +65,7 @@ class Stream:
                 async for block in blocks:
                     yield block
         except _FOREIGN as error:
-            failure = translate(error, self._what)
+            failure = translate(error, f"GET {redact_url(self._url)}")
         else:
             return
         raise failure
@@ -180,7 +180,6 @@ class Session:
         Raises:
             TransportError: no answer came, or (from `Stream.blocks`) it broke off.
         """
-        what = f"GET {redact_url(url)}"
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=min(_CONNECT_SECONDS, read_timeout), sock_read=read_timeout
         )
@@ -197,7 +196,7 @@ class Session:
                     read_bufsize=_READ_BUFFER,
                 )
         except _FOREIGN as error:
-            failure = translate(error, what)
+            failure = translate(error, f"GET {redact_url(url)}")
         if failure is not None:
             raise failure
         async with answer:
@@ -205,7 +204,7 @@ class Session:
                 answer.connection.protocol.read_timeout = None
             body = open_body(answer, block=block, read_timeout=read_timeout, clock=self._clock)
             with self._ended_by_close(body.fail):
-                yield Stream(answer.status, _lowered(answer), body, what, read_timeout)
+                yield Stream(answer.status, _lowered(answer), body, url, read_timeout)
 
     async def _request(
         self, method: str, url: str, *, headers: Mapping[str, str], **options: Any
@@ -244,14 +243,14 @@ class Session:
         Raises:
             TransportError: that proxy can't be used.
         """
-        host = url.host or ""
-        wanted = self._borrowed is None or self._borrowed.trust_env
-        if not wanted or is_loopback(host):
+        if self._borrowed is not None and not self._borrowed.trust_env:
             return None
-        key = (url.scheme, host)
+        key = (url.scheme, url.host or "")
         if key not in self._proxies:
-            # macOS and Windows also ask the system's settings, and may resolve the name.
-            named = await asyncio.to_thread(_named_proxy, url.scheme, host)
+            named = None
+            if not is_loopback(key[1]):
+                # macOS and Windows also ask the system's settings, and may resolve the name.
+                named = await asyncio.to_thread(_named_proxy, *key)
             self._proxies[key] = _read_proxy(named, f"{url.scheme.upper()}_PROXY")
         return self._proxies[key]
 

@@ -216,9 +216,10 @@ def _judge_whole(asked: Asked, answer: Answer) -> Meaning:
 def _judge_part(asked: Asked, answer: Answer) -> Meaning:
     header = answer.headers.get("content-range", "").strip()
     found = _CONTENT_RANGE.fullmatch(header)
-    seen = redact_text(header, longest=80)
     if not asked.ranged or found is None or found[1] is None or found[3] == "*":
-        return TryAgain(f"a part without a usable Content-Range: {seen!r}")
+        return TryAgain(
+            f"a part without a usable Content-Range: {redact_text(header, longest=80)!r}"
+        )
     start, last, total = int(found[1]), int(found[2]), int(found[3])
     known = asked.version
     etag = _etag(answer)
@@ -230,7 +231,9 @@ def _judge_part(asked: Asked, answer: Answer) -> Meaning:
     length = _read_size(answer.headers.get("content-length"))
     if start != asked.start or last + 1 != end or length not in {end - start, None}:
         wanted = f"{asked.start}-{end - 1}"
-        return TryAgain(f"bytes {wanted} were asked for, and the answer is {seen!r}")
+        return TryAgain(
+            f"bytes {wanted} were asked for, and the answer is {redact_text(header, longest=80)!r}"
+        )
     version = known or _version(answer, total)
     if version is None and end < total:
         return StartOver("nothing pins the file's version", plain=True)
