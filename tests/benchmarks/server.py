@@ -46,7 +46,7 @@ http {{
         ssl_certificate {root}/certificate;
         ssl_certificate_key {root}/key;
         location / {{ root {files}; }}
-        location /limited/ {{ alias {files}/; limit_rate 20m; }}
+        location /limited/ {{ alias {files}/; limit_rate 20m; output_buffers 2 256k; }}
     }}
 }}
 """
