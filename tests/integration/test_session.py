@@ -328,7 +328,7 @@ def body_of(seconds: float) -> tuple[aiohttp.StreamReader, Stream]:
     protocol.connection_made(asyncio.Transport())
     body = aiohttp.StreamReader(protocol, 1024, loop=loop)
     reader = ReaderBody(body, block=1 << 20, read_timeout=seconds, clock=SystemClock())
-    return body, Stream(200, {}, reader, "GET it", seconds)
+    return body, Stream(200, {}, reader, "https://host/file?secret", seconds)
 
 
 async def test_a_body_that_nobody_brings_any_more_is_not_waited_for() -> None:
@@ -337,7 +337,7 @@ async def test_a_body_that_nobody_brings_any_more_is_not_waited_for() -> None:
     body.feed_data(b"what had arrived")
     chunks = stream.blocks()
     assert bytes(await anext(chunks)) == b"what had arrived"
-    with pytest.raises(TransportError, match=r"GET it \(TimeoutError"):
+    with pytest.raises(TransportError, match=r"GET https://host/file\?\[redacted\] \(TimeoutError"):
         await asyncio.wait_for(anext(chunks), 10)
 
 
