@@ -172,7 +172,8 @@ class FilePieces:
         """Make the next waiting piece active and return it; None if there is none.
 
         With several connections its size is half of an even share of what waits: pieces get smaller
-        towards the end of the file, so that all connections end at about the same time.
+        towards the end of the file, so that all connections end at about the same time. Only the
+        last two may be smaller than `smallest`, by up to a half.
 
         Args:
             connections: how many connections the file may have.
