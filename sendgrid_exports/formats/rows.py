@@ -253,7 +253,7 @@ def _read_one_by_one(text: str, columns: Sequence[str], line: int) -> Iterator[R
     reader = csv.reader(io.StringIO(text, "\n"), strict=True)
     start = line
     try:
-        for record in reader:
+        for record in reader:  # pragma: no branch
             if record and len(record) != len(columns):
                 raise BrokenTextError(
                     f"the record has {len(record)} values for {len(columns)} columns", start

@@ -338,6 +338,14 @@ def test_a_header_that_is_cut_by_a_read_is_not_corrupt(cut: int) -> None:
     assert (checked.contacts, checked.kind) == (1900, "csv")
 
 
+def test_a_measured_file_of_which_the_beginning_tells_nothing_is_taken_by_its_length() -> None:
+    data = member(HALVES[0], None, b"x" * (BEGINNING + 1))
+    checks = Checks(Verify.LENGTH, Expected(size=len(data)))
+    checks.measure(len(data), data[:BEGINNING])
+    checked = checks.finish()
+    assert (checked.size, checked.compressed, checked.kind) == (len(data), True, None)
+
+
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(
     st.lists(

@@ -133,6 +133,10 @@ def test_an_event_of_an_account_names_it_in_its_line_and_in_the_log(
     assert vars(record)["account"] == "agency"
 
 
+def test_a_finished_file_has_its_number_as_other_events_about_files_have() -> None:
+    assert FileFinished(export_id="x", file=attrs.evolve(FILE, number=3)).number == 3
+
+
 def test_bytes_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="sendgrid_exports")
     log(BytesReceived(export_id="x", number=1, path=PATH, received=1, size=2))

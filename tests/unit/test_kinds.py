@@ -195,3 +195,11 @@ def test_an_object_of_a_contact_is_recognised_wherever_it_is_cut(
     text = json.dumps({"contact_id": "1", **fields}).encode() + b"\n"
     beginning = text[: max(3, cut)]
     assert recognise(beginning, whole=False) == "json"
+
+
+def test_a_first_record_that_the_standard_library_refuses_has_no_values() -> None:
+    limit = csv.field_size_limit(3)
+    try:
+        assert first_record(b"abc,abcd\n") == []
+    finally:
+        csv.field_size_limit(limit)

@@ -317,9 +317,9 @@ def test_a_value_beyond_the_limit_of_the_standard_library_is_an_error_that_names
 
 def test_contacts_before_something_broken_come_first() -> None:
     rows = Rows()
-    contacts = rows.feed(HEADER + b'"a","1",\n"b","2",\n"c"\n"d","4",\n')
+    contacts = rows.feed(HEADER + b'"a","1",\n\n"b","2",\n"c"\n"d","4",\n')
     assert [next(contacts)["EMAIL"], next(contacts)["EMAIL"]] == ["a", "b"]
-    with pytest.raises(BrokenTextError, match="line 4"):
+    with pytest.raises(BrokenTextError, match="line 5"):
         next(contacts)
 
 
