@@ -105,11 +105,10 @@ _NOTES = (
     "A ratio is ours divided by the best peer, in one run on one machine; the seconds say little "
     "elsewhere. A Python tool is timed without its start and imports, which a program has behind "
     "it (the tables below have the whole process too); `curl` and `aria2c` from start to end. "
-    "Memory is the peak of the whole process. nginx limits each request anew and lets its first "
-    "second through at once, so smaller pieces gain a little where it limits a connection. The "
-    "long line is simulated, with the server at its far end and TLS; the status call does not "
-    "pass over it. Everything checked: length, MD5 or checksum headers, gzip to its last byte, and "
-    "the records counted.\n"
+    "Memory is the peak of the whole process. nginx limits a connection by a pause after each "
+    "buffer, so that it gets a little less than its limit. The long line is simulated, with the "
+    "server at its far end and TLS; the status call does not pass over it. Everything checked: "
+    "length, MD5 or checksum headers, gzip to its last byte, and the records counted.\n"
 )
 
 
