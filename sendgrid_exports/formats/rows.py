@@ -253,6 +253,7 @@ def _read_one_by_one(text: str, columns: Sequence[str], line: int) -> Iterator[R
     reader = csv.reader(io.StringIO(text, "\n"), strict=True)
     start = line
     try:
+        # The text is broken, so the loop ends with an error.
         for record in reader:  # pragma: no branch
             if record and len(record) != len(columns):
                 raise BrokenTextError(

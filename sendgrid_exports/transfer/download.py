@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from sendgrid_exports.errors import CorruptDownloadError
@@ -186,12 +187,7 @@ class _Download:
             InterruptedRequestError: they did not come to the end.
             OSError: the disk failed.
         """
-
-        def on_size() -> None:
-            if not file.copy.counted:
-                self._progress.discovered(file.copy)
-                self._add_workers(file, workers)
-
+        on_size = partial(self._discovered, file, workers)
         async with (
             self._parts.open(file, piece, workers.group) as part,
             aclosing(self._storage.receive(file, piece, on_size)) as blocks,
@@ -201,6 +197,12 @@ class _Download:
                     await self._folder.check_space(self._progress.needed)
                     file.copy.fits = True
                 await part.write(block)
+
+    def _discovered(self, file: File, workers: Workers) -> None:
+        """Count a file whose size is known now, and have its other connections opened."""
+        if not file.copy.counted:
+            self._progress.discovered(file.copy)
+            self._add_workers(file, workers)
 
     def _next_piece(self, pieces: FilePieces) -> Piece | None:
         largest = self._policy.piece_size
